@@ -1,0 +1,83 @@
+# `make quickstart` and `make test` work in a fresh clone with python3 (3.11 or newer), make and a package index.
+# Options: PYTHON=python3.12, VENV=.venv, WORKERS=2 (test processes), ARGS="--full" (passed to the command that is run).
+
+PYTHON  ?= python3
+VENV    ?= .venv
+WORKERS ?= 2
+ARGS    ?=
+
+BIN     := $(VENV)/bin
+CREATED := $(VENV)/.created
+CORE    := $(VENV)/.core
+TOOLS   := $(VENV)/.tools
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help quickstart test lint test-slow format clean distclean
+
+help:
+	@echo "make quickstart   install into $(VENV) and run the main job (ARGS=--full for every method)"
+	@echo "make test         lint, types, and the tests with coverage"
+	@echo "make test-slow    the tests that take minutes"
+	@echo "make format       let ruff mend and format the code"
+	@echo "make clean        remove caches and builds; make distclean removes $(VENV) too"
+
+quickstart: $(CORE)
+	$(BIN)/xbm quickstart $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" --cov --cov-fail-under=90 $(ARGS)
+
+lint: $(TOOLS)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m pyright --pythonpath $(BIN)/python
+
+test-slow: $(TOOLS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(ARGS)
+
+ifneq ($(wildcard benchmarks/run.py),)
+.PHONY: bench
+bench: $(CORE)
+	$(BIN)/python -m benchmarks.run $(ARGS)
+endif
+
+format: $(TOOLS)
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+clean:
+	rm -rf build dist htmlcov .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis .cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	@if [ -e $(CREATED) ]; then rm -rf $(VENV); fi
+
+# The environment. Every step leaves a stamp when it has finished; `.installing` stands while pip works, and where it is
+# found again that work was cut short: the environment is then made anew, since pip takes a half-copied package for a whole one.
+define install
+@if [ -e $(VENV)/.installing ]; then \
+    echo "An earlier install into $(VENV) was cut short: starting it again."; \
+    $(PYTHON) -m venv --clear $(VENV) && touch $(CREATED); \
+fi
+@touch $(VENV)/.installing
+@echo "Installing $(1) into $(VENV): the first time about 1 GB on disk and a few minutes."
+$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '$(1)'
+@rm -f $(VENV)/.installing
+endef
+
+$(CREATED):
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: xbm_jax needs Python 3.11 or newer." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "xbm_jax needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+	    echo "Name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(CORE): pyproject.toml $(CREATED)
+	$(call install,.)
+	@touch $@
+
+$(TOOLS): pyproject.toml $(CREATED)
+	$(call install,.[test])
+	@touch $(CORE) $@

@@ -1,0 +1,67 @@
+"""The column's converter: clip to a range, round half to even onto exactly ``2**bits`` codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+__all__ = ["AdcRange", "convert", "explicit_range", "granular_range", "snapped_range"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class AdcRange:
+    """The grid ``offset + lsb * code``, ``code = min_code .. min_code + 2**bits - 1``.
+
+    All three are float arrays that broadcast to [cycles J, slices S, tiles T, columns N], in units of
+    (input code x level). ``offset`` is zero wherever zero is a code.
+    """
+
+    lsb: jax.Array
+    min_code: jax.Array
+    offset: jax.Array
+
+    def at(self, cycle: int, tile: int) -> AdcRange:
+        """The converters of one cycle and row tile: arrays that broadcast to [S, N]."""
+        return jax.tree.map(lambda a: a[cycle % a.shape[0], :, tile % a.shape[2]], self)
+
+
+def convert(sums: jax.Array, grid: AdcRange, bits: int | None) -> jax.Array:
+    """What the ADC makes of analog column sums [..., S, N]; ``bits=None`` is the ideal converter."""
+    if bits is None:
+        return sums
+    code = jnp.clip(jnp.round((sums - grid.offset) / grid.lsb), grid.min_code, grid.min_code + (2**bits - 1))
+    return grid.offset + grid.lsb * code
+
+
+def clipped(sums: jax.Array, grid: AdcRange, bits: int) -> jax.Array:
+    """True where a column sum lies beyond the last code by more than half a step."""
+    code = jnp.round((sums - grid.offset) / grid.lsb)
+    return (code < grid.min_code) | (code > grid.min_code + (2**bits - 1))
+
+
+def snapped_range(low: ArrayLike, high: ArrayLike, bits: int) -> AdcRange:
+    """A grid over [low, high], widened to hold zero, shifted by at most half a step so that zero is a code.
+
+    ``lsb = (high - low) / (2**bits - 1)``, ``min_code = round(low / lsb)``. A grid of 2**b codes that is symmetric
+    about zero has no zero: every silent column would add half a step to its sum. An empty range gets ``lsb = 1``.
+    """
+    low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)
+    span = high - low
+    lsb = jnp.where(span > 0, span, 2**bits - 1) / (2**bits - 1)
+    return AdcRange(lsb, jnp.round(low / lsb), jnp.zeros_like(lsb))
+
+
+def explicit_range(low: float, high: float, bits: int) -> AdcRange:
+    """The grid of ``2**bits`` codes from ``low`` to ``high`` inclusive, taken as given."""
+    grid = AdcRange(jnp.asarray((high - low) / (2**bits - 1)), jnp.asarray(0.0), jnp.asarray(float(low)))
+    return jax.tree.map(lambda a: a.reshape(1, 1, 1, 1), grid)
+
+
+def granular_range(bits: int) -> AdcRange:
+    """One level a step: the integers ``-2**(bits-1) .. 2**(bits-1) - 1``."""
+    grid = AdcRange(jnp.asarray(1.0), jnp.asarray(-(2.0 ** (bits - 1))), jnp.asarray(0.0))
+    return jax.tree.map(lambda a: a.reshape(1, 1, 1, 1), grid)

@@ -1,0 +1,101 @@
+"""The two linear maps that a crossbar computes, dense and convolution, each over a block of kernel rows.
+
+Kernels keep XLA's own layouts ([in, out] and HWIO), so that a tile's partial sum is a native operation and no
+unfolded copy of the input is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from xbm_jax.errors import SpecError
+
+__all__ = ["Conv", "kernel_matrix_shape", "product", "row_index", "tile_product"]
+
+# A converter turns a small error of the product into a wrong code: bf16 (TPU) or TF32 (GPU) passes would do that.
+PRECISION = lax.Precision.HIGHEST
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Geometry of a convolution: NHWC inputs, HWIO kernels; padding as ((top, bottom), (left, right)) pixels."""
+
+    strides: tuple[int, int] = (1, 1)
+    padding: tuple[tuple[int, int], tuple[int, int]] | str = ((0, 0), (0, 0))
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.padding, str) and self.padding not in ("SAME", "VALID"):
+            raise SpecError("Conv.padding", self.padding, "'SAME', 'VALID' or ((top, bottom), (left, right))")
+        for name in ("strides", "dilation"):
+            value = getattr(self, name)
+            if len(value) != 2 or any(v < 1 for v in value):
+                raise SpecError(f"Conv.{name}", value, "two integers of at least 1")
+        if self.groups < 1:
+            raise SpecError("Conv.groups", self.groups, "an integer of at least 1")
+
+
+def kernel_matrix_shape(kernel_shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns [K, N] of a kernel as it lies on arrays; K counts one group's inputs."""
+    return int(np.prod(kernel_shape[:-1])), kernel_shape[-1]
+
+
+def row_index(kernel_shape: tuple[int, ...], row_order: str) -> np.ndarray:
+    """Word line of each kernel entry, int array of ``kernel_shape[:-1]``; the same for all columns.
+
+    ``channel``: row = (c * kh + i) * kw + j.  ``tap``: row = (i * kw + j) * channels + c.  Dense: row = input.
+    """
+    shape = kernel_shape[:-1]
+    count = int(np.prod(shape))
+    if len(shape) == 1 or row_order == "tap":
+        return np.arange(count).reshape(shape)
+    kh, kw, channels = shape
+    return np.arange(count).reshape(channels, kh, kw).transpose(1, 2, 0)
+
+
+def product(x: jax.Array, kernel: jax.Array, conv: Conv | None) -> jax.Array:
+    """``x @ kernel`` over the last axis (dense), or the convolution of NHWC ``x`` with HWIO ``kernel``."""
+    if conv is None:
+        return jax.numpy.matmul(x, kernel, precision=PRECISION)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        conv.strides,
+        conv.padding,
+        rhs_dilation=conv.dilation,
+        feature_group_count=conv.groups,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=PRECISION,
+    )
+
+
+def tile_product(x: jax.Array, kernel: jax.Array, conv: Conv | None, tile: np.ndarray) -> jax.Array:
+    """The partial sum of the rows where ``tile`` (bool, ``kernel_shape[:-1]``) is true.
+
+    One native operation over the input channels that the tile touches, the kernel's foreign rows zeroed: a tile of 64
+    rows of a 3x3 kernel is 7.1 channels, so it reads 8 or 9 of them. Equal to the sum over the tile's rows alone.
+    """
+    touched = np.flatnonzero(tile.reshape(-1, tile.shape[-1]).any(0))
+    first, last = int(touched[0]), int(touched[-1]) + 1
+    part = kernel[..., first:last, :]
+    inside = tile[..., first:last]
+    if not inside.all():
+        part = part * inside[..., None].astype(kernel.dtype)
+    if last - first == tile.shape[-1]:
+        return product(x, part, conv)
+    return product(_channels(x, conv, tile.shape[-1], first, last), part, conv)
+
+
+def _channels(x: jax.Array, conv: Conv | None, per_group: int, first: int, last: int) -> Any:
+    """Input channels ``first:last`` of every group."""
+    groups = 1 if conv is None else conv.groups
+    if groups == 1:
+        return x[..., first:last]
+    split = x.reshape(*x.shape[:-1], groups, per_group)
+    return split[..., first:last].reshape(*x.shape[:-1], groups * (last - first))

@@ -1,0 +1,106 @@
+"""A task as a folder of image files, one sub-folder per class."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from xbm_jax.data.dataset import Dataset
+from xbm_jax.data.images import check_size, pixels, stack
+from xbm_jax.data.split import split_validation
+from xbm_jax.errors import DataError
+
+__all__ = ["load_folder"]
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_TEST_FRACTION = 0.2
+_FORMS = "either train/ and test/, each with one folder per class, or one folder per class"
+
+
+def load_folder(root: Path, *, seed: int = 0, image_size: int | None = None, on_bad: str = "raise") -> Dataset:
+    """Read ``root/train/CLASS/*`` and ``root/test/CLASS/*``, or ``root/CLASS/*`` with a seeded stratified 80/20 split.
+
+    Images become grey ``[n, H, W, 1]`` if every file is grey, else RGB. ``image_size`` resizes each to a square
+    (bilinear); without it all must have one size. ``on_bad="skip"`` leaves undecodable files out with a warning.
+
+    Raises:
+      DataError: no images, files that cannot be decoded (named and counted), images of several sizes without
+        ``image_size``, test classes that training lacks, a class without images.
+    """
+    check_size(image_size)
+    if on_bad not in ("raise", "skip"):
+        raise DataError("on_bad", on_bad, '"raise" or "skip"')
+    if not root.is_dir():
+        raise DataError(f"folder:{root}", "no such folder", _FORMS)
+    trees = _trees(root)
+    classes = _class_names(trees)
+    files = [
+        (split, classes.index(name), file) for split, tree in trees.items() for name in tree for file in tree[name]
+    ]
+    if not files:
+        raise DataError(f"folder:{root}", "no images", f"{_FORMS}, with files ending in {', '.join(SUFFIXES)}")
+    kept, images = _decode([file for *_, file in files], image_size, root, on_bad)
+    stacked = stack(images, f"folder:{root}")
+    labels = np.array([files[i][1] for i in kept], np.int64)
+    if "test" in trees:
+        is_test = np.array([files[i][0] == "test" for i in kept])
+        train, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
+    else:
+        train, test = split_validation(labels, _TEST_FRACTION, seed)
+    return Dataset(root.resolve().name, stacked[train], labels[train], stacked[test], labels[test], tuple(classes))
+
+
+def _trees(root: Path) -> dict[str, dict[str, list[Path]]]:
+    """``{"train": {class: files}, "test": ...}``, or ``{"all": {class: files}}`` for one tree of class folders."""
+    names = {folder.name for folder in _folders(root)}
+    split_folders = {"train", "test"} & names
+    if len(split_folders) == 2:
+        return {split: _tree(root / split) for split in ("train", "test")}
+    for name in split_folders:
+        # A class may be called "train" (QuickDraw has one); a folder of folders of images is a split.
+        if any(_tree(root / name).values()):
+            raise DataError(f"folder:{root}", f"{name}/ alone", f"{_FORMS}; add {({'train', 'test'} - {name}).pop()}/")
+    return {"all": _tree(root)}
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _tree(root: Path) -> dict[str, list[Path]]:
+    return {folder.name: sorted(path for path in folder.iterdir() if _is_image(path)) for folder in _folders(root)}
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _class_names(trees: dict[str, dict[str, list[Path]]]) -> list[str]:
+    if "test" not in trees:
+        return sorted(trees["all"])
+    extra = sorted(set(trees["test"]) - set(trees["train"]))
+    if extra:
+        raise DataError("test classes", extra, f"classes that train/ has: {', '.join(sorted(trees['train']))}")
+    return sorted(trees["train"])
+
+
+def _decode(files: list[Path], size: int | None, root: Path, on_bad: str) -> tuple[list[int], list[np.ndarray]]:
+    """Decoded images and their positions in ``files``; undecodable ones are collected, then refused or left out."""
+    kept, images, bad = [], [], []
+    for position, file in enumerate(files):
+        try:
+            with Image.open(file) as picture:
+                images.append(pixels(picture, 1 if picture.mode in ("1", "L", "LA") else 3, size))
+            kept.append(position)
+        except (OSError, ValueError, SyntaxError, EOFError) as error:
+            bad.append(f"{file.relative_to(root)} ({type(error).__name__}: {str(error).split(str(root))[0].strip()})")
+    if bad:
+        shown = "; ".join(bad[:5]) + ("; ..." if len(bad) > 5 else "")
+        message = f"{len(bad)} of {len(files)} files cannot be decoded: {shown}"
+        if on_bad == "raise" or not images:
+            raise DataError(f"folder:{root}", message, 'repair or remove them, or pass on_bad="skip"')
+        warnings.warn(f"folder:{root}: left out {message}", stacklevel=4)
+    return kept, images

@@ -1,0 +1,158 @@
+"""Tasks stored as TFDS array_record folders: those that ship with the package and those that a user has prepared.
+
+TFDS reads this format without TensorFlow. Images are taken out encoded and decoded here, since TFDS' own decoder asks
+for OpenCV on every start. A set is read once into one array: at 28 pixels this costs 60 us an image.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from xbm_jax.data.dataset import Dataset
+from xbm_jax.data.images import check_size, pixels, resize, stack
+from xbm_jax.data.split import split_validation
+from xbm_jax.errors import DataError
+
+__all__ = ["BUNDLED", "load_bundled", "load_tfds"]
+
+BUNDLED = ("fashion_mnist", "quickdraw", "omniglot")
+
+_ASSETS = Path(__file__).parent.parent / "assets" / "datasets"
+_VERSION = "1.0.0"
+_TEST_FRACTION = 0.2
+_CHUNK = 1024
+
+
+def load_bundled(name: str, image_size: int | None = None) -> Dataset:
+    """Read a task that ships with the package; raises DataError if the installation lacks its files."""
+    import tensorflow_datasets as tfds
+
+    folder = _ASSETS / name / _VERSION
+    if not folder.is_dir():
+        raise DataError("source", name, f"a whole installation; {name}/{_VERSION} is missing, install xbm_jax anew")
+    return read_builder(tfds.builder_from_directory(folder), image_size=image_size)
+
+
+def load_tfds(
+    name: str, *, seed: int = 0, image_size: int | None = None, data_dir: str | Path | None = None
+) -> Dataset:
+    """Read a prepared TFDS image-classification set ``NAME[/config][:version]`` from ``data_dir`` (default: TFDS' own).
+
+    The test images are the split ``test``, else ``validation``, else a seeded stratified fifth of ``train``. Nothing is
+    downloaded or prepared.
+
+    Raises:
+      DataError: unknown to TFDS, not prepared, not stored as array_record, or no image classification.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import read_only_builder, registered
+
+    check_size(image_size)
+    where = str(Path(data_dir).expanduser()) if data_dir is not None else None
+    try:
+        # Files alone: `tfds.builder` would import the generation code and look for the set on the network.
+        builder = read_only_builder.builder_from_files(name, data_dir=where)
+    except registered.DatasetNotFoundError as error:
+        raise DataError("source", f"tfds:{name}", _how_to_prepare(tfds, name, where)) from error
+    except ValueError as error:
+        raise DataError("source", f"tfds:{name}", f"NAME[/config][:version]; {str(error).splitlines()[0]}") from error
+    return read_builder(builder, seed=seed, image_size=image_size)
+
+
+def read_builder(builder: Any, *, seed: int = 0, image_size: int | None = None) -> Dataset:
+    """Read a ``tfds.core.DatasetBuilder`` of one image and one class label per example into a Dataset."""
+    image_key, label_key = _keys(builder)
+    splits = builder.info.splits
+    if "train" not in splits:
+        raise DataError(f"tfds:{builder.info.full_name} splits", sorted(splits), "a set with a split called train")
+    x, y = _read_split(builder, "train", image_key, label_key, image_size)
+    test_split = next((split for split in ("test", "validation") if split in splits), None)
+    if test_split is None:
+        train, test = split_validation(y, _TEST_FRACTION, seed)
+        x_test, y_test, x, y = x[test], y[test], x[train], y[train]
+    else:
+        x_test, y_test = _read_split(builder, test_split, image_key, label_key, image_size)
+    metadata = builder.info.metadata or {}
+    return Dataset(
+        name=builder.info.name,
+        x_train=x,
+        y_train=y,
+        x_test=x_test,
+        y_test=y_test,
+        class_names=tuple(builder.info.features[label_key].names),
+        licence=metadata.get("licence") or builder.info.redistribution_info.license or "unknown",
+        attribution=metadata.get("attribution") or builder.info.citation or "unknown",
+    )
+
+
+def _keys(builder: Any) -> tuple[str, str]:
+    """Names of the one image and the one label of an example."""
+    import tensorflow_datasets as tfds
+
+    features: Any = builder.info.features
+    images = [key for key, feature in features.items() if _is_image(feature)]
+    labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+    if len(images) != 1 or len(labels) != 1:
+        value = f"images {images}, labels {labels}"
+        raise DataError(f"tfds:{builder.info.full_name} features", value, "one image and one ClassLabel per example")
+    return images[0], labels[0]
+
+
+def _is_image(feature: Any) -> bool:
+    import tensorflow_datasets as tfds
+
+    if isinstance(feature, tfds.features.Image):
+        return True
+    # By exact type: the sub-classes of Tensor are boxes, audio and the like.
+    shape: Any = feature.shape if type(feature) is tfds.features.Tensor else ()
+    return len(shape) == 3
+
+
+def _read_split(
+    builder: Any, split: str, image_key: str, label_key: str, size: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """All images ``[n, H, W, C]`` and labels int64 ``[n]`` of one split, in the order of the files."""
+    import tensorflow_datasets as tfds
+
+    feature: Any = builder.info.features[image_key]
+    encoded, channels = isinstance(feature, tfds.features.Image), feature.shape[-1]
+    images, labels = [], []
+    for example in _examples(builder, split, {image_key: tfds.decode.SkipDecoding()} if encoded else None):
+        image = example[image_key]
+        images.append(_decode(image, channels, size) if encoded else np.asarray(image))
+        labels.append(example[label_key])
+    stacked = stack(images, f"tfds:{builder.info.full_name}")  # never empty: TFDS writes no empty split
+    if size is not None and not encoded:
+        stacked = resize(stacked, size)
+    return stacked, np.asarray(labels, np.int64)
+
+
+def _examples(builder: Any, split: str, decoders: Any) -> Iterator[dict[str, Any]]:
+    """The examples of a split, read in blocks."""
+    try:
+        source: Any = builder.as_data_source(split=split, decoders=decoders)
+    except NotImplementedError as error:
+        allowed = "array_record files; prepare it again with `tfds build --file_format=array_record`"
+        raise DataError(f"tfds:{builder.info.full_name}", str(builder.info.file_format), allowed) from error
+    for start in range(0, len(source), _CHUNK):
+        yield from source.__getitems__(list(range(start, min(start + _CHUNK, len(source)))))
+
+
+def _decode(encoded: bytes, channels: int | None, size: int | None) -> np.ndarray:
+    with Image.open(io.BytesIO(encoded)) as picture:
+        return pixels(picture, 1 if channels == 1 else 3, size)
+
+
+def _how_to_prepare(tfds: Any, name: str, data_dir: str | None) -> str:
+    plain = name.split(":")[0].split("/")[0]
+    where = data_dir or str(tfds.core.constants.DATA_DIR)
+    if plain not in tfds.list_builders(with_community_datasets=False):
+        return f"a set that is prepared under {where} (NAME/VERSION/features.json) or a name that TFDS knows"
+    command = f"tfds build {name.split(':')[0]} --file_format=array_record --data_dir={where}"
+    return f"a prepared set; prepare it once with `pip install 'xbm_jax[tf]'` and `{command}`"

@@ -1,0 +1,55 @@
+"""Where a task comes from, as one string: a bundled name, or ``npz:``, ``folder:`` or ``tfds:`` and what follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xbm_jax.data.dataset import Dataset
+from xbm_jax.data.folder import load_folder
+from xbm_jax.data.images import check_size
+from xbm_jax.data.npz import load_npz
+from xbm_jax.data.records import BUNDLED, load_bundled, load_tfds
+from xbm_jax.errors import DataError
+
+__all__ = ["BUNDLED", "load"]
+
+
+def load(
+    source: str,
+    *,
+    seed: int = 0,
+    image_size: int | None = None,
+    data_dir: str | Path | None = None,
+    on_bad: str = "raise",
+) -> Dataset:
+    """Load a task.
+
+    Args:
+      source: ``fashion_mnist``, ``quickdraw`` or ``omniglot`` (they ship with the package), ``npz:PATH``,
+        ``folder:DIR`` or ``tfds:NAME[/config][:version]``.
+      seed: of the train/test split, where the source has none of its own.
+      image_size: pixels a side to resize to (bilinear); None keeps the images as they are.
+      data_dir: where TFDS looks for prepared sets; ``tfds:`` alone.
+      on_bad: "raise" or "skip" for image files that cannot be decoded; ``folder:`` alone.
+
+    Raises:
+      DataError: names what is wrong with the source and what is allowed.
+    """
+    check_size(image_size)
+    kind, _, rest = source.partition(":")
+    if source in BUNDLED:
+        return load_bundled(source, image_size)
+    if kind == "npz" and rest:
+        return load_npz(Path(rest).expanduser(), image_size)
+    if kind == "folder" and rest:
+        return load_folder(Path(rest).expanduser(), seed=seed, image_size=image_size, on_bad=on_bad)
+    if kind == "tfds" and rest:
+        return load_tfds(rest, seed=seed, image_size=image_size, data_dir=data_dir)
+    raise DataError("source", source, f"{', '.join(BUNDLED)}, npz:PATH, folder:DIR or tfds:NAME{_hint(source)}")
+
+
+def _hint(source: str) -> str:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return f"; for this folder write folder:{source}"
+    return f"; for this file write npz:{source}" if path.is_file() else ""

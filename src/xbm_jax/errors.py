@@ -1,0 +1,61 @@
+"""Errors that a user can act on: each names the field, the value it got and what is allowed.
+
+All derive from :class:`XbmError`, itself a ``ValueError``, so that ``except ValueError`` keeps working.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "BankError",
+    "DataError",
+    "MethodError",
+    "ModelError",
+    "OutputError",
+    "SpecError",
+    "WeightsError",
+    "XbmError",
+]
+
+
+class XbmError(ValueError):
+    """A wrong input; ``str(error)`` reads ``field = value: what is allowed``."""
+
+    def __init__(self, field: str, value: Any, allowed: str) -> None:
+        self.field, self.value, self.allowed = field, value, allowed
+        super().__init__(f"{field} = {_short(value)}: {allowed}")
+
+
+class SpecError(XbmError):
+    """A crossbar specification that no chip can have."""
+
+
+class ModelError(XbmError):
+    """An unknown backbone, or one that does not fit what is asked of it."""
+
+
+class WeightsError(XbmError):
+    """Pretrained weights that do not fit the backbone; lists every mismatch at once."""
+
+
+class MethodError(XbmError):
+    """An unknown adaption method or an option that it does not have."""
+
+
+class DataError(XbmError):
+    """Images or labels that cannot be learned from."""
+
+
+class BankError(XbmError):
+    """A mask bank that is damaged, incomplete or belongs to another chip."""
+
+
+class OutputError(XbmError):
+    """A place on disk that cannot be written."""
+
+
+def _short(value: Any, limit: int = 200) -> str:
+    """``repr(value)``, cut to ``limit`` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,103 @@
+"""Adaption methods: each is a rule for the crossbar layers, a norm policy and the learning rates that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from xbm_jax.crossbar.validate import check_number
+from xbm_jax.errors import MethodError
+from xbm_jax.masks.alphabet import Alphabet, Binary
+from xbm_jax.masks.estimator import Estimator, Identity, Sigmoid
+from xbm_jax.masks.granularity import Column, Granularity, Weight
+from xbm_jax.masks.rules import Masked, Rewritten, Rule
+
+__all__ = ["METHODS", "Method", "NormPolicy", "by_name", "finetune", "head_only", "masked", "norm_only", "piggyback", "xbm"]
+
+NormPolicy = Literal["frozen", "affine", "full"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a task learns. The head is always learned.
+
+    Args:
+        name: how tables call it.
+        rule: what happens to crossbar layers; ``None`` leaves them as programmed.
+        norms: ``"frozen"``: the backbone's; ``"affine"``: scale and bias are learned, running statistics stay;
+            ``"full"``: scale and bias are learned, batch statistics in training, running statistics follow.
+        mask_lr: Adam's learning rate for the rule's values.
+        norm_lr: likewise for norm scales and biases.
+        head_lr: likewise for the head.
+    """
+
+    name: str
+    rule: Rule | None = None
+    norms: NormPolicy = "full"
+    mask_lr: float = 1e-3
+    norm_lr: float = 1e-3
+    head_lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.norms not in ("frozen", "affine", "full"):
+            raise MethodError("Method.norms", self.norms, "one of 'frozen', 'affine', 'full'")
+        for name in ("mask_lr", "norm_lr", "head_lr"):
+            check_number(f"Method.{name}", getattr(self, name), low=0.0)
+
+    @property
+    def rewrites_cells(self) -> bool:
+        """Whether switching to a task of this method writes cells."""
+        return self.rule is not None and self.rule.rewrites_cells
+
+
+def masked(
+    name: str, granularity: Granularity, alphabet: Alphabet, estimator: Estimator, start: float = 1e-2, **options: Any
+) -> Method:
+    """A method of one's own: what shares a mask value, which values there are, and the gradient of the decision."""
+    return Method(name, Masked(granularity, alphabet, estimator, start), **options)
+
+
+def head_only() -> Method:
+    """Only a new head: the floor."""
+    return Method("head_only", norms="frozen")
+
+
+def norm_only(norms: NormPolicy = "full") -> Method:
+    """A new head and norms: the control of every method that trains norms."""
+    return Method("norm_only", norms=norms)
+
+
+def xbm(norms: NormPolicy = "full", estimator: Literal["identity", "sigmoid"] = "identity", lr: float = 1e-3) -> Method:
+    """Crossbar column-wise binary masks (Zhang 2022): one bit per row tile and output channel; no cell is written."""
+    estimators: dict[str, Estimator] = {"identity": Identity(), "sigmoid": Sigmoid()}
+    if estimator not in estimators:
+        raise MethodError("xbm.estimator", estimator, "one of " + ", ".join(map(repr, estimators)))
+    return masked("xbm", Column(), Binary(), estimators[estimator], norms=norms, mask_lr=lr)
+
+
+def piggyback(norms: NormPolicy = "full", lr: float = 1e-3) -> Method:
+    """Piggyback (Mallya 2018): one bit per weight; cells of a weight whose bit is 0 are rewritten."""
+    return masked("piggyback", Weight(), Binary(), Identity(), norms=norms, mask_lr=lr)
+
+
+def finetune(norms: NormPolicy = "full", lr: float = 1e-3) -> Method:
+    """Fine-tuning: all weights are trained, through the chip's levels, and their cells rewritten."""
+    return Method("finetune", Rewritten(), norms=norms, mask_lr=lr)
+
+
+METHODS: dict[str, Callable[..., Method]] = {
+    "head_only": head_only,
+    "norm_only": norm_only,
+    "xbm": xbm,
+    "piggyback": piggyback,
+    "finetune": finetune,
+}
+
+
+def by_name(name: str, **options: Any) -> Method:
+    """The method that a command line names; ``-`` and ``_`` are the same."""
+    make = METHODS.get(name.replace("-", "_"))
+    if make is None:
+        raise MethodError("method", name, "one of " + ", ".join(METHODS))
+    return make(**options)

@@ -1,0 +1,27 @@
+"""Backbones, and the chip that one becomes."""
+
+from xbm_jax.models.calibrate import calibrate, measure_inputs, measure_ranges, source_trained
+from xbm_jax.models.chip import Chip, program
+from xbm_jax.models.forward import forward, initial_trained
+from xbm_jax.models.network import Backbone, Calibration, Network, Preprocess, backbone, network_from_module
+from xbm_jax.models.registry import MODELS, load_backbone, named_network
+
+__all__ = [
+    "MODELS",
+    "Backbone",
+    "Calibration",
+    "Chip",
+    "Network",
+    "Preprocess",
+    "backbone",
+    "calibrate",
+    "forward",
+    "initial_trained",
+    "load_backbone",
+    "measure_inputs",
+    "measure_ranges",
+    "named_network",
+    "network_from_module",
+    "program",
+    "source_trained",
+]

@@ -1,0 +1,142 @@
+"""Input scales and converter ranges, measured on images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xbm_jax.crossbar import Tiles, nominal_weights
+from xbm_jax.crossbar.adc import snapped_range
+from xbm_jax.crossbar.products import product
+from xbm_jax.crossbar.quantise import input_code_limits
+from xbm_jax.crossbar.read import column_sums, input_codes
+from xbm_jax.errors import DataError
+from xbm_jax.masks import Method
+from xbm_jax.models.chip import Chip
+from xbm_jax.models.forward import forward
+
+__all__ = ["INPUT_PERCENTILE", "calibrate", "measure_inputs", "measure_ranges", "source_trained"]
+
+INPUT_PERCENTILE = 99.99
+"""Share of a layer's inputs that its DAC covers; the rare rest is clipped, which costs less than a coarser step."""
+
+_SAMPLES = 2**17
+"""Values that a percentile is taken over: enough for 99.99 %, far cheaper to sort than all of them."""
+
+
+def source_trained(chip: Chip) -> dict[str, Any]:
+    """The source task in the form that :func:`forward` takes: no masks, the backbone's norms and head."""
+    return {"masks": {}, "norms": {}, "head": chip.head}
+
+
+def calibrate(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64) -> Chip:
+    """The chip with input scales and converter ranges measured on ``images`` through the source task's norms.
+
+    Two passes: input scales from the float network, then converter ranges from the quantised network's column sums
+    with ideal converters. A percentile is the mean over batches of each batch's percentile. The cells are not touched.
+
+    Args:
+        images: uint8 [n, H, W, C]; some 256 will do.
+    """
+    if len(images) == 0:
+        raise DataError("images", "0 images", "at least one image to calibrate on")
+    chip = measure_inputs(chip, images, batch_size=batch_size)
+    return measure_ranges(chip, images, batch_size=batch_size)
+
+
+def measure_inputs(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64) -> Chip:
+    """The chip with new input scales; see :func:`calibrate`."""
+    peaks = _mean_over_batches(_input_peaks, chip, images, batch_size)
+    tiles = {}
+    for path, layer in chip.tiles.items():
+        low, high = (float(v) for v in peaks[path])
+        signed = low < 0
+        top = input_code_limits(layer.plan.spec.input_bits, signed)[1]
+        scale = max(high, -low) / top or 1.0
+        tiles[path] = layer.replace(input_scale=jnp.float32(scale), signed_inputs=signed)
+    return chip.replace(tiles=tiles)
+
+
+def measure_ranges(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64) -> Chip:
+    """The chip with new converter ranges where they are calibrated ones; see :func:`calibrate`."""
+    limits = _mean_over_batches(_sum_limits, chip, images, batch_size)
+    tiles = dict(chip.tiles)
+    for path, (low, high) in limits.items():
+        layer = chip.tiles[path]
+        bits = layer.plan.spec.adc.bits
+        assert bits is not None
+        tiles[path] = layer.replace(adc=snapped_range(jnp.asarray(low), jnp.asarray(high), bits))
+    return chip.replace(tiles=tiles)
+
+
+def _mean_over_batches(measure: Any, chip: Chip, images: jax.Array | np.ndarray, batch_size: int) -> dict[str, Any]:
+    batches = [measure(chip, jnp.asarray(images[i : i + batch_size])) for i in range(0, len(images), batch_size)]
+    return jax.tree.map(lambda *values: np.mean(np.stack(values), axis=0), *batches)
+
+
+@jax.jit
+def _input_peaks(chip: Chip, images: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """Lowest and highest input of each layer in the float network, rare outliers left out."""
+    seen: dict[str, tuple[jax.Array, jax.Array]] = {}
+
+    def observe(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
+        seen[path] = (_percentile(x, 100 - INPUT_PERCENTILE), _percentile(x, INPUT_PERCENTILE))
+        return product(x, nominal_weights(tiles), tiles.plan.conv)
+
+    forward(chip, Method("source", norms="frozen"), source_trained(chip), chip.stats, images, layer_read=observe)
+    return seen
+
+
+@jax.jit
+def _sum_limits(chip: Chip, images: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """Low and high percentile of each converter's sums, [J, S, T|1, N|1]; layers with known ranges are left out."""
+    seen: dict[str, tuple[jax.Array, jax.Array]] = {}
+
+    def observe(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
+        codes, plan = input_codes(tiles, x), tiles.plan
+        total = product(codes, nominal_weights(tiles), plan.conv) * tiles.input_scale
+        if plan.spec.adc.bits is None or plan.spec.adc.range != "calibrated":
+            return total
+        sums = {(t, j): s for t, j, s in column_sums(plan, codes, tiles.effective)}
+        seen[path] = _limits(tiles, sums)
+        return total
+
+    forward(chip, Method("source", norms="frozen"), source_trained(chip), chip.stats, images, layer_read=observe)
+    return seen
+
+
+def _limits(tiles: Tiles, sums: dict[tuple[int, int], jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Percentiles of one layer's sums over images and pixels, then over what shares a converter range."""
+    plan, adc = tiles.plan, tiles.plan.spec.adc
+    columns = adc.per == "column"
+    ends = []
+    for percent, widest in ((100 - adc.percentile, jnp.min), (adc.percentile, jnp.max)):
+        values = jnp.stack(
+            [
+                jnp.stack([_percentile_by_slice(sums[t, j], percent, columns) for t in range(plan.tiles)], axis=1)
+                for j in range(plan.cycles)
+            ]
+        )
+        ends.append(widest(values, axis=2, keepdims=True) if adc.per == "layer" else values)
+    return ends[0], ends[1]
+
+
+def _percentile_by_slice(sums: jax.Array, percent: float, columns: bool) -> jax.Array:
+    """[..., S, N] to [S, N] (one range a column) or [S, 1]."""
+    rows = sums.reshape(-1, *sums.shape[-2:])
+    if columns:
+        return jnp.percentile(_thinned(rows), percent, axis=0)
+    return jnp.stack([_percentile(rows[:, s], percent)[None] for s in range(rows.shape[1])])
+
+
+def _percentile(values: jax.Array, percent: float) -> jax.Array:
+    return jnp.percentile(_thinned(values.reshape(-1)), percent)
+
+
+def _thinned(values: jax.Array) -> jax.Array:
+    """Every k-th entry of a long first axis. k is odd, so that it does not pick one channel of a power of two."""
+    step = max(values.shape[0] // _SAMPLES, 1)
+    return values[:: step + (step + 1) % 2]

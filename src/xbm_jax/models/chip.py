@@ -1,0 +1,147 @@
+"""The chip: a backbone written onto crossbars, once. A frozen pytree."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from xbm_jax.crossbar import CrossbarSpec, Tiles
+from xbm_jax.crossbar import plan as plan_kernel
+from xbm_jax.crossbar import program as program_kernel
+from xbm_jax.crossbar.adc import snapped_range
+from xbm_jax.crossbar.quantise import input_code_limits
+from xbm_jax.errors import ModelError
+from xbm_jax.models.network import Backbone, Calibration, Network
+
+__all__ = ["Chip", "Rules", "calibration_key", "program"]
+
+Rules = Mapping[str, CrossbarSpec | None]
+"""Path patterns (shell style, first match wins) to a spec of their own, or ``None`` for a digital layer."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Chip:
+    """A programmed backbone. Every leaf is frozen: no gradient, no optimizer moment, no task changes one.
+
+    Attributes:
+        tiles: programmed kernels by layer path.
+        digital: arrays that stayed digital (biases, kernels of digital layers), by array path.
+        norms: the source task's norm parameters, ``{path: {"scale", "bias"}}``.
+        stats: the source task's running statistics, ``{path: {"mean", "var"}}``.
+        head: the source task's classifier, ``{"kernel", "bias"}``; digital.
+        network: static structure.
+    """
+
+    tiles: dict[str, Tiles]
+    digital: dict[str, jax.Array]
+    norms: dict[str, dict[str, jax.Array]]
+    stats: dict[str, dict[str, jax.Array]]
+    head: dict[str, jax.Array]
+    network: Network = field(metadata={"static": True})
+
+    def replace(self, **changes: Any) -> Chip:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether every layer knows its input scale and converter range."""
+        return all(
+            t.input_scale is not None and (t.plan.spec.adc.bits is None or t.adc is not None)
+            for t in self.tiles.values()
+        )
+
+    @property
+    def num_features(self) -> int:
+        """Inputs of the head."""
+        return self.network.shapes[f"{self.network.head}/kernel"][0]
+
+
+def program(
+    backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Rules | None = None
+) -> Chip:
+    """Write a backbone onto crossbars. Traceable in ``key``: ``vmap`` over keys is a population of chips.
+
+    Args:
+        backbone: pretrained network.
+        spec: the arrays of every layer that no rule names.
+        key: this chip's random draws; each layer folds its path in.
+        rules: layers that get another spec or stay digital. The head stays digital: each task brings its own.
+
+    A backbone that came with measurements is calibrated by them where they apply: input scales for any spec,
+    converter ranges for the spec that they were measured with. Otherwise call ``calibrate(chip, images)``.
+    """
+    network, arrays = backbone.network, backbone.arrays
+    specs = _layer_specs(network, spec, rules or {})
+    tiles = {
+        path: _program_layer(backbone, path, layer_spec, jax.random.fold_in(key, zlib.crc32(path.encode())))
+        for path, layer_spec in specs.items()
+    }
+    taken = {f"{path}/kernel" for path in tiles}
+    taken |= {p for p in arrays if p.rsplit("/", 1)[0] in (*network.norms, network.head)}
+    return Chip(
+        tiles=tiles,
+        digital={p: a for p, a in arrays.items() if p not in taken},
+        norms={p: {k: arrays[f"{p}/{k}"] for k in ("scale", "bias")} for p in network.norms},
+        stats={p: {k: arrays[f"{p}/{k}"] for k in ("mean", "var")} for p in network.norms},
+        head={k: arrays[f"{network.head}/{k}"] for k in ("kernel", "bias")},
+        network=network,
+    )
+
+
+def calibration_key(spec: CrossbarSpec) -> dict[str, Any]:
+    """The fields of a spec that decide its converter ranges; equal keys may share measured ranges."""
+    return {
+        "rows": spec.rows,
+        "weight_bits": spec.weight_bits,
+        "input_bits": spec.input_bits,
+        "dac_bits": spec.dac_bits or spec.input_bits,
+        "encoding": spec.encoding,
+        "cell_bits": spec.cell.bits,
+        "per": spec.adc.per,
+        "percentile": spec.adc.percentile,
+        "row_order": spec.row_order,
+    }
+
+
+def _layer_specs(network: Network, spec: CrossbarSpec, rules: Rules) -> dict[str, CrossbarSpec]:
+    """The spec of every crossbar layer, in network order."""
+    candidates = [path for path in network.kernels if path != network.head]
+    for pattern in rules:
+        if not fnmatch.filter(candidates, pattern):
+            raise ModelError("rules", pattern, "a pattern that matches one of: " + ", ".join(candidates))
+    chosen: dict[str, CrossbarSpec] = {}
+    for path in candidates:
+        matched = next((pattern for pattern in rules if fnmatch.fnmatchcase(path, pattern)), None)
+        layer_spec = spec if matched is None else rules[matched]
+        if layer_spec is not None:
+            chosen[path] = layer_spec
+    return chosen
+
+
+def _program_layer(backbone: Backbone, path: str, spec: CrossbarSpec, key: jax.Array) -> Tiles:
+    kernel = backbone.arrays[f"{path}/kernel"]
+    layer_plan = plan_kernel(kernel, spec, backbone.network.convs.get(path))
+    measured = backbone.calibration
+    if measured is None:
+        return program_kernel(kernel, layer_plan, key)
+    signed = path in measured.signed
+    scale = measured.input_peak[path] / input_code_limits(spec.input_bits, signed)[1]
+    tiles = program_kernel(kernel, layer_plan, key, input_scale=scale, signed_inputs=signed)
+    return tiles if tiles.adc is not None else tiles.replace(adc=_measured_range(measured, path, spec))
+
+
+def _measured_range(measured: Calibration, path: str, spec: CrossbarSpec) -> Any:
+    """The converter grid that came with the weights, where it was measured for this spec."""
+    if spec.adc.bits is None or dict(measured.spec) != calibration_key(spec):
+        return None
+    low, high = (jnp.full((1, 1, 1, 1), limit) for limit in measured.adc[path])
+    return snapped_range(low, high, spec.adc.bits)

@@ -1,0 +1,129 @@
+"""The forward pass: a pure function of a chip, what a task trained, its running statistics and images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from xbm_jax.crossbar import Tiles, read
+from xbm_jax.masks import Method
+from xbm_jax.models.chip import Chip
+from xbm_jax.models.norm import batch_norm
+
+__all__ = ["LayerRead", "forward", "initial_trained"]
+
+LayerRead = Callable[[str, Tiles, jax.Array, jax.Array | None, jax.Array | None], jax.Array]
+"""``(path, tiles, x, gain, key) -> y``: how a crossbar layer answers; replaced to observe or calibrate a chip."""
+
+
+def initial_trained(chip: Chip, method: Method, num_classes: int, key: jax.Array) -> dict[str, Any]:
+    """What training starts from: mask values, norm parameters and a zero-bias head, by layer path.
+
+    The head is drawn from U(-1, 1) / sqrt(features), as usual for a dense layer.
+    """
+    limit = chip.num_features**-0.5
+    head = {
+        "kernel": jax.random.uniform(key, (chip.num_features, num_classes), jnp.float32, -limit, limit),
+        "bias": jnp.zeros((num_classes,)),
+    }
+    rule = method.rule
+    masks = {} if rule is None else {path: rule.init(tiles) for path, tiles in chip.tiles.items()}
+    norms = {} if method.norms == "frozen" else chip.norms
+    # Copies: what is trained must never share a buffer with the chip (a training step may donate its arguments).
+    return jax.tree.map(jnp.array, {"masks": masks, "norms": norms, "head": head})
+
+
+def forward(
+    chip: Chip,
+    method: Method,
+    trained: dict[str, Any],
+    stats: dict[str, dict[str, jax.Array]],
+    images: jax.Array,
+    *,
+    train: bool = False,
+    key: jax.Array | None = None,
+    gain_at: Literal["weights", "columns"] = "weights",
+    features: bool = False,
+    layer_read: LayerRead | None = None,
+) -> tuple[jax.Array, dict[str, dict[str, jax.Array]]]:
+    """Logits [batch, classes] of uint8 NHWC images, and the running statistics afterwards.
+
+    Args:
+        trained: ``{"masks": {path: values}, "norms": {path: {scale, bias}}, "head": {kernel, bias}}``; mask values
+            are real logits or stored integer codes.
+        stats: ``{path: {mean, var}}``.
+        train: batch statistics in norms where the method's norm policy is ``"full"``.
+        key: draws read noise.
+        gain_at: see :func:`xbm_jax.crossbar.read`.
+        features: return the head's inputs instead of logits.
+        layer_read: replaces the crossbar read.
+    """
+    network = chip.network
+    pass_ = _Pass(chip, method, trained, dict(stats), train, key, layer_read or _reader(gain_at))
+    module = network.module(chip.digital)
+    for path in chip.tiles:
+        _place(module, path, _bind(pass_.crossbar, path))
+    for path in network.norms:
+        _place(module, path, _bind(pass_.norm, path))
+    _place(module, network.head, (lambda x: x) if features else pass_.head)
+    return module(network.preprocess(images)), pass_.stats  # type: ignore[operator]
+
+
+@dataclass
+class _Pass:
+    """One forward pass: what its layers read, and the running statistics that it leaves behind."""
+
+    chip: Chip
+    method: Method
+    trained: dict[str, Any]
+    stats: dict[str, dict[str, jax.Array]]
+    train: bool
+    key: jax.Array | None
+    layer_read: LayerRead
+    reads: int = field(default=0)
+
+    def crossbar(self, path: str, x: jax.Array) -> jax.Array:
+        tiles, gain = self.chip.tiles[path], None
+        if self.method.rule is not None:
+            tiles, gain = self.method.rule.apply(tiles, self.trained["masks"][path])
+        key = None if self.key is None else jax.random.fold_in(self.key, self.reads)
+        self.reads += 1
+        y = self.layer_read(path, tiles, x, gain, key)
+        bias = self.chip.digital.get(f"{path}/bias")
+        return y if bias is None else y + bias
+
+    def norm(self, path: str, x: jax.Array) -> jax.Array:
+        affine = self.trained["norms"].get(path, self.chip.norms[path])
+        use_batch = self.train and self.method.norms == "full"
+        epsilon = self.chip.network.epsilons[path]
+        y, self.stats[path] = batch_norm(x, affine, self.stats[path], epsilon, use_batch=use_batch)
+        return y
+
+    def head(self, x: jax.Array) -> jax.Array:
+        head = self.trained["head"]
+        return jnp.matmul(x, head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"]
+
+
+def _reader(gain_at: Literal["weights", "columns"]) -> LayerRead:
+    return lambda path, tiles, x, gain, key: read(tiles, x, gain, key, gain_at=gain_at)
+
+
+def _bind(layer: Callable[[str, jax.Array], jax.Array], path: str) -> Callable[[jax.Array], jax.Array]:
+    return lambda x, *args, **kwargs: layer(path, x)
+
+
+def _place(module: nnx.Module, path: str, layer: Callable[[jax.Array], jax.Array]) -> None:
+    """Put ``layer`` where the module holds the one at ``path``."""
+    *parents, name = path.split("/")
+    owner: Any = module
+    for part in parents:
+        owner = owner[int(part)] if part.isdigit() else getattr(owner, part)
+    if name.isdigit():
+        owner[int(name)] = layer
+    else:
+        setattr(owner, name, layer)

@@ -1,0 +1,39 @@
+"""Batch normalisation as a function: the only layer whose parameters every task may own."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["MOMENTUM", "batch_norm"]
+
+MOMENTUM = 0.1
+"""Weight of a batch in the running statistics (PyTorch's convention; Flax writes 0.9)."""
+
+
+def batch_norm(
+    x: jax.Array, affine: dict[str, jax.Array], stats: dict[str, jax.Array], epsilon: float, *, use_batch: bool
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """``(x - mean) / sqrt(var + epsilon) * scale + bias`` per channel (last axis), and the statistics after it.
+
+    With ``use_batch`` mean and variance are the batch's, and the running ones follow,
+    ``r <- (1 - 0.1) r + 0.1 b``, the running variance by the unbiased estimate (Ioffe 2015, algorithm 2).
+    """
+    if not use_batch:
+        return _normalise(x, affine, stats["mean"], stats["var"], epsilon), stats
+    axes = tuple(range(x.ndim - 1))
+    mean = jnp.mean(x, axes)
+    var = jnp.mean((x - mean) ** 2, axes)
+    count = x.size // x.shape[-1]
+    followed = jax.lax.stop_gradient(
+        {
+            "mean": (1 - MOMENTUM) * stats["mean"] + MOMENTUM * mean,
+            "var": (1 - MOMENTUM) * stats["var"] + MOMENTUM * var * (count / max(count - 1, 1)),
+        }
+    )
+    return _normalise(x, affine, mean, var, epsilon), followed
+
+
+def _normalise(x: jax.Array, affine: dict, mean: jax.Array, var: jax.Array, epsilon: float) -> jax.Array:
+    slope = affine["scale"] * jax.lax.rsqrt(var + epsilon)
+    return x * slope + (affine["bias"] - mean * slope)

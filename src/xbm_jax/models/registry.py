@@ -1,0 +1,95 @@
+"""Backbones by name, with the weights that ship in the package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from xbm_jax.errors import ModelError, WeightsError
+from xbm_jax.models.network import Backbone, Calibration, Network, Preprocess, backbone, network_from_module
+from xbm_jax.models.resnet import CifarResNet
+from xbm_jax.models.weights import from_torch_names, read_weights
+
+__all__ = ["MODELS", "load_backbone", "named_network"]
+
+_CIFAR = Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """How to build a named backbone; ``bundled`` names its weights under ``assets/weights``."""
+
+    build: Callable[..., nnx.Module]
+    head: str
+    preprocess: Preprocess
+    image_size: int
+    bundled: str | None = None
+
+
+MODELS: Mapping[str, _Entry] = {
+    "cifar-resnet20": _Entry(partial(CifarResNet, 20), "linear", _CIFAR, 32, "cifar10_resnet20"),
+    "cifar-resnet56": _Entry(partial(CifarResNet, 56), "linear", _CIFAR, 32),
+}
+
+
+def load_backbone(
+    name: str = "cifar-resnet20", weights: str | Path | Mapping[str, Any] | None = None
+) -> Backbone:
+    """A pretrained backbone.
+
+    Args:
+        name: one of :data:`MODELS`.
+        weights: a ``.npz`` or ``.safetensors`` file, or arrays by path; ``None`` for those in the package.
+
+    Raises:
+        ModelError: unknown name. WeightsError: no weights, or weights that do not fit; all mismatches are listed.
+    """
+    entry = MODELS.get(name)
+    if entry is None:
+        raise ModelError("model", name, "one of " + ", ".join(MODELS))
+    calibration = None
+    if weights is None:
+        if entry.bundled is None:
+            having = ", ".join(n for n, e in MODELS.items() if e.bundled)
+            raise WeightsError("weights", None, f"a weight file: {name} ships none (these models do: {having})")
+        arrays, calibration = _bundled(entry.bundled)
+    else:
+        arrays = from_torch_names(weights if isinstance(weights, Mapping) else read_weights(weights))
+    classes = np.shape(arrays.get(f"{entry.head}/bias", np.zeros(1)))
+    return backbone(named_network(name, classes[0] if classes else 1), arrays, calibration)
+
+
+def named_network(name: str, num_classes: int) -> Network:
+    """The structure of a registered backbone, without weights."""
+    entry = MODELS.get(name)
+    if entry is None:
+        raise ModelError("model", name, "one of " + ", ".join(MODELS))
+    return network_from_module(
+        lambda: entry.build(num_classes=num_classes, rngs=nnx.Rngs(0)),
+        name=name,
+        head=entry.head,
+        preprocess=entry.preprocess,
+        image_size=entry.image_size,
+    )
+
+
+def _bundled(name: str) -> tuple[dict[str, np.ndarray], Calibration]:
+    folder = resources.files("xbm_jax") / "assets" / "weights"
+    with resources.as_file(folder / f"{name}.npz") as path:
+        arrays = read_weights(path)
+    stored = json.loads((folder / f"{name}.json").read_text())
+    return arrays, Calibration(
+        input_peak=stored["input_peak"],
+        signed=frozenset(stored["signed"]),
+        adc={path: (low, high) for path, (low, high) in stored["adc"].items()},
+        spec=stored["spec"],
+        source=stored["source"],
+    )

@@ -1,0 +1,23 @@
+"""Tasks, the banks that keep them, and serving."""
+
+from xbm_jax.tasks.bank import MaskBank, describe, task_names
+from xbm_jax.tasks.chip_store import load_chip, save_chip
+from xbm_jax.tasks.identity import ChipCard, chip_card
+from xbm_jax.tasks.serving import Server, serve
+from xbm_jax.tasks.task import Task, predict, source_task, stored
+
+__all__ = [
+    "ChipCard",
+    "MaskBank",
+    "Server",
+    "Task",
+    "chip_card",
+    "describe",
+    "load_chip",
+    "predict",
+    "save_chip",
+    "serve",
+    "source_task",
+    "stored",
+    "task_names",
+]

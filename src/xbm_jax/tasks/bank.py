@@ -1,0 +1,195 @@
+"""The mask bank: many tasks of one chip in a folder.
+
+    bank/bank.json            what chip the bank belongs to
+    bank/tasks/<name>/000001  one task: packed mask codes, norms, statistics and head, by Orbax
+
+Mask codes are packed to bits layer by layer, in path order, and stand one behind another. A task in a bank is bound to its
+chip: the chip's identity, its spec and its row order are checked by name when a bank is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from xbm_jax.errors import BankError
+from xbm_jax.masks import Method, Rule
+from xbm_jax.models import Chip
+from xbm_jax.tasks import codec, store
+from xbm_jax.tasks.identity import ChipCard, chip_card
+from xbm_jax.tasks.packing import pack, packed_bytes, unpack
+from xbm_jax.tasks.task import Task, stored
+
+__all__ = ["MaskBank", "describe", "task_names"]
+
+_FORMAT = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
+
+
+class MaskBank:
+    """Tasks by name, on disk, for one chip. ``create``, ``open``, then ``put`` and ``get``."""
+
+    def __init__(self, folder: Path, chip: Chip) -> None:
+        self.folder, self.chip = folder, chip
+
+    @classmethod
+    def create(cls, folder: str | Path, chip: Chip) -> MaskBank:
+        """An empty bank for ``chip``, or the bank that is already there if it belongs to this chip."""
+        folder = Path(folder)
+        if (folder / "bank.json").exists():
+            return cls.open(folder, chip)
+        store.checked_directory(folder / "tasks")
+        card = {"format": _FORMAT, "chip": chip_card(chip).to_json()}
+        store.write_text(folder / "bank.json", json.dumps(card, indent=1) + "\n")
+        return cls(folder, chip)
+
+    @classmethod
+    def open(cls, folder: str | Path, chip: Chip) -> MaskBank:
+        """The bank in ``folder``.
+
+        Raises:
+            BankError: no bank there, a damaged one, or one whose network, row order, spec or cells are not this chip's.
+        """
+        folder = Path(folder)
+        ChipCard.from_json(_bank_card(folder)["chip"]).check(chip_card(chip))
+        return cls(folder, chip)
+
+    @property
+    def names(self) -> list[str]:
+        """Tasks in the bank, sorted."""
+        return task_names(self.folder)
+
+    def put(self, name: str, task: Task) -> None:
+        """Store a task under ``name``; a task of that name is replaced once the new one is whole."""
+        if not _NAME.fullmatch(name):
+            raise BankError("name", name, "letters, digits and . _ @ + - , the first a letter or digit")
+        task = stored(self.chip, task)
+        arrays = _task_arrays(self.chip, task)
+        described = {"method": codec.encode(task.method), "classes": task.num_classes, "meta": task.meta}
+        try:
+            json.dumps(described)
+        except TypeError as error:
+            raise BankError("task.meta", task.meta, f"JSON-like data ({error})") from error
+        store.save(self.folder / "tasks" / name, arrays, described)
+
+    def get(self, name: str) -> Task:
+        """The task as stored: mask values are integer codes; predictions are those it had when it was put.
+
+        Raises:
+            BankError: no such task, or one that is damaged or does not fit the chip.
+        """
+        if name not in self.names:
+            raise BankError("name", name, "one of " + (", ".join(self.names) or "none: the bank is empty"))
+        arrays, described = store.load(self.folder / "tasks" / name)
+        method = codec.decode(described["method"])
+        if not isinstance(method, Method):
+            raise BankError("method", type(method).__name__, "a Method")
+        return _task_from_arrays(self.chip, method, arrays, described["meta"])
+
+    def meta(self, name: str) -> dict[str, Any]:
+        """What was measured of a task, without reading its arrays."""
+        return store.load_metadata(self.folder / "tasks" / name)["meta"]
+
+    def remove(self, name: str) -> None:
+        """Delete a task."""
+        if name not in self.names:
+            raise BankError("name", name, "one of " + ", ".join(self.names))
+        shutil.rmtree(self.folder / "tasks" / name)
+
+
+def task_names(folder: str | Path) -> list[str]:
+    """Tasks in the bank at ``folder``, sorted; needs no chip.
+
+    Raises:
+        BankError: no bank there.
+    """
+    _bank_card(Path(folder))
+    tasks = Path(folder) / "tasks"
+    return sorted(p.name for p in tasks.iterdir() if store.exists(p)) if tasks.is_dir() else []
+
+
+def describe(folder: str | Path) -> dict[str, Any]:
+    """What a bank holds, without its chip: ``{"chip": card, "tasks": {name: meta}}``."""
+    card = _bank_card(Path(folder))
+    tasks = {name: store.load_metadata(Path(folder) / "tasks" / name) for name in task_names(folder)}
+    return {"chip": card["chip"], "tasks": tasks}
+
+
+def _bank_card(folder: Path) -> dict[str, Any]:
+    path = folder / "bank.json"
+    try:
+        card = json.loads(path.read_text())
+        if card["format"] != _FORMAT:
+            raise BankError("bank.format", card["format"], f"{_FORMAT}, the format that this version reads")
+        return card
+    except FileNotFoundError as error:
+        raise BankError("bank", str(folder), "a folder with a bank.json in it") from error
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise BankError("bank.json", str(path), f"an undamaged bank card ({error})") from error
+
+
+def _task_arrays(chip: Chip, task: Task) -> dict[str, np.ndarray]:
+    """A stored task as a few flat arrays."""
+    norms, state = task.trained["norms"], task.state
+    return {
+        "masks": _pack_masks(chip, task),
+        "norms": _flat([norms[p][k] for p in sorted(norms) for k in ("scale", "bias")]),
+        "state": _flat([state[p][k] for p in sorted(state) for k in ("mean", "var")]),
+        "head_kernel": np.asarray(task.trained["head"]["kernel"], np.float32),
+        "head_bias": np.asarray(task.trained["head"]["bias"], np.float32),
+    }
+
+
+def _task_from_arrays(chip: Chip, method: Method, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> Task:
+    norms = {} if method.norms == "frozen" else _cut_pairs(arrays["norms"], chip.norms, ("scale", "bias"))
+    state = _cut_pairs(arrays["state"], chip.stats, ("mean", "var")) if arrays["state"].size else {}
+    head = {"kernel": jnp.asarray(arrays["head_kernel"]), "bias": jnp.asarray(arrays["head_bias"])}
+    if head["kernel"].shape[0] != chip.num_features:
+        raise BankError("head.shape", head["kernel"].shape, f"{chip.num_features} features, what this chip gives")
+    masks = _unpack_masks(chip, method.rule, arrays["masks"])
+    return Task({"masks": masks, "norms": norms, "head": head}, state, method, meta)
+
+
+def _pack_masks(chip: Chip, task: Task) -> np.ndarray:
+    rule, masks = task.method.rule, task.trained["masks"]
+    if rule is None:
+        return np.zeros(0, np.uint8)
+    return np.concatenate([pack(np.asarray(masks[p]), rule.code_bits(chip.tiles[p].plan)) for p in sorted(chip.tiles)])
+
+
+def _unpack_masks(chip: Chip, rule: Rule | None, data: np.ndarray) -> dict[str, Any]:
+    if rule is None:
+        return {}
+    plans = {p: chip.tiles[p].plan for p in sorted(chip.tiles)}
+    counts = {p: int(np.prod(rule.code_shape(plan))) for p, plan in plans.items()}
+    sizes = {p: (packed_bytes(rule.code_bits(plan), counts[p]),) for p, plan in plans.items()}
+    packed = _cut(data, sizes)
+    return {
+        p: jnp.asarray(unpack(packed[p], rule.code_bits(plan), counts[p]).reshape(rule.code_shape(plan)))
+        for p, plan in plans.items()
+    }
+
+
+def _flat(parts: list[Any]) -> np.ndarray:
+    return np.concatenate([np.asarray(p, np.float32).reshape(-1) for p in parts] or [np.zeros(0, np.float32)])
+
+
+def _cut(flat: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Split a flat array into named parts; it must be used up exactly."""
+    sizes = [int(np.prod(s)) for s in shapes.values()]
+    if flat.size != sum(sizes):
+        raise BankError("array.size", flat.size, f"{sum(sizes)}, what this chip's layers need")
+    parts = np.split(flat, np.cumsum(sizes)[:-1])
+    return {p: part.reshape(s) for (p, s), part in zip(shapes.items(), parts, strict=True)}
+
+
+def _cut_pairs(flat: np.ndarray, like: dict[str, Any], names: tuple[str, str]) -> dict[str, Any]:
+    shapes = {f"{p}\n{k}": like[p][k].shape for p in sorted(like) for k in names}
+    parts = _cut(flat, shapes)
+    return {p: {k: jnp.asarray(parts[f"{p}\n{k}"]) for k in names} for p in sorted(like)}

@@ -1,0 +1,109 @@
+"""A chip on disk: cells, scales, ranges and norms by Orbax; what is static beside them as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xbm_jax.crossbar import AdcRange, Plan, Tiles
+from xbm_jax.errors import BankError, ModelError
+from xbm_jax.models import MODELS, Chip, Network, named_network
+from xbm_jax.tasks import codec, store
+
+__all__ = ["load_chip", "save_chip"]
+
+_CELLS = ("levels", "conductance", "effective", "read_variance", "weight_scale", "input_scale", "key_data")
+_ADC = ("lsb", "min_code", "offset")
+
+
+def save_chip(chip: Chip, folder: str | Path) -> None:
+    """Save a chip; one that is there already is replaced once the new one is whole."""
+    arrays: dict[str, np.ndarray] = {}
+    for path, tiles in chip.tiles.items():
+        arrays |= {f"tiles/{path}/{name}": getattr(tiles, name) for name in _CELLS}
+        arrays |= {f"tiles/{path}/adc_{name}": getattr(tiles.adc, name, None) for name in _ADC}
+    arrays |= {f"digital/{path}": array for path, array in chip.digital.items()}
+    for group in ("norms", "stats"):
+        arrays |= {f"{group}/{p}/{k}": a for p, pair in getattr(chip, group).items() for k, a in pair.items()}
+    arrays |= {f"head/{name}": array for name, array in chip.head.items()}
+    present = {name: np.asarray(jax.device_get(array)) for name, array in arrays.items() if array is not None}
+    store.save(folder, {name.replace("/", "."): array for name, array in present.items()}, _described(chip))
+
+
+def load_chip(folder: str | Path, network: Network | None = None) -> Chip:
+    """The chip in ``folder``, bit for bit.
+
+    Args:
+        network: the structure, for a backbone that is not a registered model.
+
+    Raises:
+        BankError: no chip there, or a damaged one. ModelError: a structure is needed, or is not the chip's.
+    """
+    arrays, described = store.load(folder)
+    network = network or _registered(described)
+    if described["network"] != network.name:
+        raise ModelError("network", network.name, f"{described['network']}, what the chip was programmed with")
+    try:
+        tiles = {path: _tiles(path, layer, network, arrays) for path, layer in described["layers"].items()}
+        norms, stats = (
+            {p: {k: jnp.asarray(arrays[_name(g, p, k)]) for k in keys} for p in network.norms}
+            for g, keys in (("norms", ("scale", "bias")), ("stats", ("mean", "var")))
+        )
+        return Chip(
+            tiles=tiles,
+            digital={p: jnp.asarray(arrays[_name("digital", p)]) for p in described["digital"]},
+            norms=norms,
+            stats=stats,
+            head={k: jnp.asarray(arrays[_name("head", k)]) for k in ("kernel", "bias")},
+            network=network,
+        )
+    except KeyError as error:
+        raise BankError("chip", str(folder), f"a whole chip; {error} is missing") from error
+
+
+def _described(chip: Chip) -> dict[str, Any]:
+    layers = {
+        path: {
+            "kernel_shape": list(t.plan.kernel_shape),
+            "spec": codec.encode(t.plan.spec),
+            "fold": t.plan.fold,
+            "fold_reason": t.plan.fold_reason,
+            "signed_inputs": t.signed_inputs,
+        }
+        for path, t in chip.tiles.items()
+    }
+    classes = int(chip.head["bias"].shape[0])
+    return {"network": chip.network.name, "classes": classes, "layers": layers, "digital": sorted(chip.digital)}
+
+
+def _registered(described: dict[str, Any]) -> Network:
+    if described["network"] not in MODELS:
+        allowed = f"the structure of {described['network']!r}, which is not one of " + ", ".join(MODELS)
+        raise ModelError("network", None, allowed)
+    return named_network(described["network"], described["classes"])
+
+
+def _tiles(path: str, layer: dict[str, Any], network: Network, arrays: dict[str, np.ndarray]) -> Tiles:
+    plan = Plan(
+        tuple(layer["kernel_shape"]),
+        codec.decode(layer["spec"]),
+        network.convs.get(path),
+        layer["fold"],
+        layer["fold_reason"],
+    )
+    cells = {name: _array(arrays, _name("tiles", path, name)) for name in _CELLS}
+    grid = {name: _array(arrays, _name("tiles", path, f"adc_{name}")) for name in _ADC}
+    adc = None if grid["lsb"] is None else AdcRange(**grid)
+    return Tiles(**cells, adc=adc, plan=plan, signed_inputs=layer["signed_inputs"])
+
+
+def _array(arrays: dict[str, np.ndarray], name: str) -> Any:
+    return None if name not in arrays else jnp.asarray(arrays[name])
+
+
+def _name(*parts: str) -> str:
+    return ".".join(parts).replace("/", ".")

@@ -1,0 +1,66 @@
+"""Frozen dataclasses (specs, devices, methods) to JSON and back, by class name.
+
+A class is found among the subclasses of the public bases, so that a user's own device or rule, once imported, can be
+read back; nothing is imported because a file says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Device, Faults
+from xbm_jax.errors import BankError
+from xbm_jax.masks import Alphabet, Estimator, Granularity, Method, Rule
+
+__all__ = ["decode", "encode"]
+
+_BASES: tuple[type, ...] = (Adc, Alphabet, Cell, Conv, CrossbarSpec, Device, Estimator, Faults, Granularity, Method, Rule)
+
+
+def encode(value: Any) -> Any:
+    """``value`` as JSON-like data: dataclasses become ``{"class": name, field: ...}``, tuples lists, inf ``"inf"``."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"class": type(value).__name__, **fields}
+    if isinstance(value, (tuple, list)):
+        return [encode(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"class": "float", "value": str(value)}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{type(value).__name__} {value!r} cannot be stored: use dataclasses, numbers, strings and tuples")
+
+
+def decode(data: Any) -> Any:
+    """Undo :func:`encode`.
+
+    Raises:
+        BankError: the data name a class that is not known here, or fields that it does not have.
+    """
+    if isinstance(data, list):
+        return tuple(decode(v) for v in data)
+    if not isinstance(data, dict):
+        return data
+    fields = {name: decode(v) for name, v in data.items() if name != "class"}
+    name = data.get("class")
+    if name == "float":
+        return float(fields["value"])
+    known = _known_classes()
+    if name not in known:
+        raise BankError("class", name, "a known class (import the module that defines yours first): " + ", ".join(known))
+    try:
+        return known[name](**fields)
+    except TypeError as error:
+        raise BankError(f"{name}", sorted(fields), f"the fields of {name} ({error})") from error
+
+
+def _known_classes() -> dict[str, type]:
+    found: dict[str, type] = {}
+    pending = list(_BASES)
+    while pending:
+        cls = pending.pop()
+        found[cls.__name__] = cls
+        pending.extend(cls.__subclasses__())
+    return dict(sorted(found.items()))

@@ -1,0 +1,130 @@
+"""Serving a bank: one compiled function answers a batch in which every image may belong to another task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xbm_jax.crossbar import Tiles
+from xbm_jax.errors import DataError, MethodError
+from xbm_jax.masks import Method, Rule
+from xbm_jax.models import Chip, forward
+from xbm_jax.tasks.bank import MaskBank
+from xbm_jax.tasks.task import Task, check_images
+
+__all__ = ["Server", "serve"]
+
+
+@dataclass(frozen=True)
+class _Gains(Rule):
+    """A task whose values are the column gains themselves."""
+
+    def apply(self, tiles: Tiles, values: jax.Array) -> tuple[Tiles, jax.Array | None]:
+        return tiles, values
+
+
+_SERVED = Method("served", _Gains(), norms="affine")
+
+
+@dataclass(frozen=True)
+class Server:
+    """Tasks of one chip stacked for serving. ``server(images, task=...)`` gives class indices.
+
+    Attributes:
+        chip: the chip.
+        names: the served tasks, in stacking order.
+        classes: number of classes of each.
+        trained: column gains, norms and heads with a leading task axis; heads padded to the widest.
+        stats: running statistics with a leading task axis.
+        batch_size: images per compiled call; a last, smaller batch is padded.
+    """
+
+    chip: Chip
+    names: tuple[str, ...]
+    classes: tuple[int, ...]
+    trained: dict[str, Any]
+    stats: dict[str, Any]
+    batch_size: int
+
+    def __call__(self, images: jax.Array | np.ndarray, task: str | Sequence[str]) -> np.ndarray:
+        """Class index of each image under its task, int [n]."""
+        return np.argmax(self.logits(images, task), axis=-1)
+
+    def logits(self, images: jax.Array | np.ndarray, task: str | Sequence[str]) -> np.ndarray:
+        """Logits [n, widest head] of uint8 NHWC images; minus infinity beyond a task's own classes.
+
+        Args:
+            task: one name for all images, or a name per image.
+        """
+        images = check_images(self.chip, images)
+        index = self._indices(task, len(images))
+        parts = []
+        for start in range(0, len(images), self.batch_size):
+            batch, which = images[start : start + self.batch_size], index[start : start + self.batch_size]
+            short = self.batch_size - len(batch)
+            padded = np.pad(batch, ((0, short), (0, 0), (0, 0), (0, 0)))
+            logits = _mixed_logits(self.chip, self.trained, self.stats, np.pad(which, (0, short)), padded)
+            parts.append(np.asarray(logits)[: len(batch)])
+        return np.concatenate(parts) if parts else np.zeros((0, max(self.classes)), np.float32)
+
+    def _indices(self, task: str | Sequence[str], count: int) -> np.ndarray:
+        names = [task] * count if isinstance(task, str) else list(task)
+        if len(names) != count:
+            raise DataError("task", f"{len(names)} names", f"one name, or {count}: one per image")
+        unknown = sorted(set(names) - set(self.names))
+        if unknown:
+            raise DataError("task", unknown, "served tasks: " + ", ".join(self.names))
+        return np.array([self.names.index(name) for name in names], np.int32)
+
+
+def serve(chip: Chip, bank: MaskBank, names: Sequence[str] | None = None, *, batch_size: int = 64) -> Server:
+    """Load tasks from a bank for serving together; ``None`` takes all of them.
+
+    Raises:
+        MethodError: a task that rewrites cells: the chip would have to be reprogrammed within the batch.
+    """
+    chosen = tuple(bank.names if names is None else names)
+    if not chosen:
+        raise DataError("names", chosen, "at least one task of the bank: " + ", ".join(bank.names))
+    tasks = [bank.get(name) for name in chosen]
+    for name, task in zip(chosen, tasks, strict=True):
+        if task.method.rewrites_cells:
+            allowed = "tasks that rewrite no cell; a chip holds one such task at a time"
+            raise MethodError(f"tasks[{name!r}].method", task.method.name, allowed)
+    widest = max(task.num_classes for task in tasks)
+    stacked = jax.tree.map(lambda *a: jnp.stack(a), *(_common(chip, task, widest) for task in tasks))
+    classes = tuple(task.num_classes for task in tasks)
+    return Server(chip, chosen, classes, stacked["trained"], stacked["stats"], batch_size)
+
+
+def _common(chip: Chip, task: Task, widest: int) -> dict[str, Any]:
+    """A task in the form that all served tasks share: gains, norms, statistics, a head of ``widest`` classes."""
+    rule, masks = task.method.rule, task.trained["masks"]
+    gains = {}
+    for path, tiles in chip.tiles.items():
+        gain = None if rule is None else rule.apply(tiles, masks[path])[1]
+        gains[path] = jnp.ones((tiles.plan.tiles, tiles.plan.columns)) if gain is None else gain
+    missing = widest - task.num_classes
+    head = task.trained["head"]
+    padded = {
+        "kernel": jnp.pad(head["kernel"], ((0, 0), (0, missing))),
+        "bias": jnp.pad(head["bias"], (0, missing), constant_values=-jnp.inf),
+    }
+    trained = {"masks": gains, "norms": task.trained["norms"] or chip.norms, "head": padded}
+    return {"trained": trained, "stats": task.state or chip.stats}
+
+
+@jax.jit
+def _mixed_logits(chip: Chip, trained: Any, stats: Any, index: jax.Array, images: jax.Array) -> jax.Array:
+    """Logits of images, each under the task of its index: what tasks do not share is gathered per image."""
+
+    def single(i: jax.Array, image: jax.Array) -> jax.Array:
+        own_trained, own_stats = jax.tree.map(lambda a: a[i], (trained, stats))
+        return forward(chip, _SERVED, own_trained, own_stats, image[None], gain_at="columns")[0][0]
+
+    return jax.vmap(single)(index, images)

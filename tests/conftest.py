@@ -1,0 +1,59 @@
+"""What every test shares: eight CPU devices, repeatable property tests, the way to reference data outside the clone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+# Before JAX looks for devices. Processes that a test starts inherit both.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["MPLBACKEND"] = "Agg"
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)  # raises where something has started JAX already
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The same examples in every run, and few, since each new shape is a compilation.
+# `pytest --hypothesis-profile thorough` looks further.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=25)
+hypothesis.settings.register_profile("thorough", deadline=None, database=None, max_examples=400, print_blob=True)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of reference data and oracles: ``$XBM_SHARED``, or ``shared`` beside the clone; skips without."""
+    folder = Path(os.environ.get("XBM_SHARED") or ROOT.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"reference data not here: no folder {folder} (set XBM_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data(shared: Path) -> Callable[[str], Path]:
+    """``shared_data("cifar10")`` is the path of that data set; skips, naming the file, where it is missing."""
+    return lambda name: _file(shared / "data", name)
+
+
+@pytest.fixture(scope="session")
+def oracle(shared: Path) -> Callable[[str], dict[str, np.ndarray]]:
+    """``oracle("ir_drop")`` is that oracle's arrays by name; skips, naming the file, where it is missing."""
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        with np.load(_file(shared / "oracles", name), allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    return load
+
+
+def _file(folder: Path, name: str) -> Path:
+    path = folder / (name if Path(name).suffix else f"{name}.npz")
+    if not path.is_file():
+        pytest.skip(f"reference data not here: {path}")
+    return path

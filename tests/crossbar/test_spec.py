@@ -1,0 +1,221 @@
+"""Impossible specifications are refused by name; possible ones are values that hash, compare and select a compilation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Faults, Gaussian, Ideal
+from xbm_jax.errors import SpecError, XbmError
+
+NAN, INF = math.nan, math.inf
+BAD_FIELDS: list[tuple[Callable[..., Any], str, Any, str]] = [
+    # what is made, its field, an impossible value, a word of what is allowed
+    (CrossbarSpec, "rows", 7, "8 to 1024"),
+    (CrossbarSpec, "rows", 1025, "8 to 1024"),
+    (CrossbarSpec, "rows", 64.0, "integer"),
+    (CrossbarSpec, "rows", True, "integer"),
+    (CrossbarSpec, "rows", "64", "integer"),
+    (CrossbarSpec, "rows", None, "integer"),
+    (CrossbarSpec, "cols", 7, "8 to 1024"),
+    (CrossbarSpec, "cols", 1025, "8 to 1024"),
+    (CrossbarSpec, "cols", NAN, "integer"),
+    (CrossbarSpec, "weight_bits", 1, "2 to 8"),
+    (CrossbarSpec, "weight_bits", 9, "2 to 8"),
+    (CrossbarSpec, "input_bits", 0, "1 to 8"),
+    (CrossbarSpec, "input_bits", 9, "1 to 8"),
+    (CrossbarSpec, "dac_bits", 0, "1 to 8"),
+    (CrossbarSpec, "dac_bits", 9, "1 to 8"),
+    (CrossbarSpec, "dac_bits", False, "1 to 8"),
+    (CrossbarSpec, "encoding", "offsets", "'differential'"),
+    (CrossbarSpec, "encoding", None, "'differential'"),
+    (CrossbarSpec, "row_order", "channels", "'channel', 'tap'"),
+    (CrossbarSpec, "row_order", 0, "'channel', 'tap'"),
+    (CrossbarSpec, "cell", 7, "a Cell"),
+    (CrossbarSpec, "cell", Cell, "a Cell"),
+    (CrossbarSpec, "adc", 8, "Adc"),
+    (CrossbarSpec, "adc", None, "Adc"),
+    (CrossbarSpec, "device", "ideal", "a Device"),
+    (CrossbarSpec, "device", Ideal, "a Device"),
+    (CrossbarSpec, "faults", 0.1, "a Faults"),
+    (Cell, "bits", 0, "1 to 8"),
+    (Cell, "bits", 9, "1 to 8"),
+    (Cell, "bits", 2.0, "integer"),
+    (Cell, "on_off", 1.0, "above 1"),
+    (Cell, "on_off", 0.5, "above 1"),
+    (Cell, "on_off", -INF, "above 1"),
+    (Cell, "on_off", NAN, "above 1"),
+    (Cell, "on_off", "inf", "above 1"),
+    (Cell, "g_max_siemens", 0.0, "above 0"),
+    (Cell, "g_max_siemens", -1e-4, "above 0"),
+    (Cell, "g_max_siemens", INF, "finite"),
+    (Cell, "g_max_siemens", None, "number"),
+    (Adc, "bits", 0, "1 to 16"),
+    (Adc, "bits", 17, "1 to 16"),
+    (Adc, "bits", 8.0, "integer"),
+    (Adc, "bits", True, "integer"),
+    (Adc, "range", "min", "'calibrated', 'max', 'granular'"),
+    (Adc, "range", None, "'calibrated', 'max', 'granular'"),
+    (Adc, "range", 8.0, "'calibrated', 'max', 'granular'"),
+    (Adc, "range", (1.0,), "pair"),
+    (Adc, "range", (0.0, 1.0, 2.0), "pair"),
+    (Adc, "range", (1.0, 1.0), "lo < hi"),
+    (Adc, "range", (1.0, -1.0), "lo < hi"),
+    (Adc, "range", (0.0, INF), "finite"),
+    (Adc, "range", (NAN, 1.0), "finite"),
+    (Adc, "range", ("0", 1.0), "number"),
+    (Adc, "per", "chip", "'layer', 'tile', 'column'"),
+    (Adc, "percentile", 50.0, "above 50"),
+    (Adc, "percentile", 100.1, "at most 100"),
+    (Adc, "percentile", NAN, "number"),
+    (Gaussian, "sigma", -0.1, "at least 0"),
+    (Gaussian, "sigma", INF, "finite"),
+    (Gaussian, "relative_to", "level", "'g_max', 'g'"),
+    (Gaussian, "read_noise", -1e-9, "at least 0"),
+    (Gaussian, "read_noise", NAN, "number"),
+    (Faults, "stuck_on", -0.1, "at least 0"),
+    (Faults, "stuck_on", 1.1, "at most 1"),
+    (Faults, "stuck_off", 1.5, "at most 1"),
+    (Faults, "stuck_off", "0.1", "number"),
+    (Conv, "strides", (0, 1), "at least 1"),
+    (Conv, "strides", (1,), "two integers"),
+    (Conv, "dilation", (1, 0), "at least 1"),
+    (Conv, "dilation", (1, 1, 1), "two integers"),
+    (Conv, "strides", (1.5, 1), "integers"),
+    (Conv, "strides", 2, "two integers"),
+    (Conv, "padding", "same", "'SAME', 'VALID'"),
+    (Conv, "padding", (1, 1), "((top, bottom), (left, right))"),
+    (Conv, "padding", ((1, 1),), "((top, bottom), (left, right))"),
+    (Conv, "padding", ((1, 1), (1, 0.5)), "((top, bottom), (left, right))"),
+    (Conv, "groups", 0, "at least 1"),
+    (Conv, "groups", 1.0, "integer"),
+]
+
+
+def _reported(value: Any) -> list[Any]:
+    """What an error about ``value`` may call it: the whole, or the member that is impossible."""
+    return [value, *value] if isinstance(value, tuple) else [value]
+
+
+@pytest.mark.parametrize(("make", "name", "value", "allowed"), BAD_FIELDS)
+def test_impossible_value_is_named(make: Callable[..., Any], name: str, value: Any, allowed: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        make(**{name: value})
+    error = caught.value
+    assert error.field == f"{make.__name__}.{name}"  # type: ignore[attr-defined]
+    assert any(error.value is v or error.value == v for v in _reported(value))
+    assert allowed in error.allowed
+    assert str(error) == f"{error.field} = {error.value!r}: {error.allowed}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "value", "allowed"),
+    [
+        ({"weight_bits": 4, "cell": Cell(bits=4)}, "cell.bits", 4, "at most weight_bits - 1 = 3"),
+        ({"weight_bits": 2}, "cell.bits", 7, "at most weight_bits - 1 = 1"),
+        ({"cell": Cell(bits=8)}, "cell.bits", 8, "at most weight_bits - 1 = 7"),
+        ({"cols": 13, "cell": Cell(bits=1)}, "cols", 13, "at least 14"),
+        ({"input_bits": 4, "dac_bits": 5}, "dac_bits", 5, "1 to 4"),
+    ],
+)
+def test_fields_that_contradict_each_other(changes: dict[str, Any], name: str, value: Any, allowed: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        CrossbarSpec(**changes)
+    assert (caught.value.field, caught.value.value) == (f"CrossbarSpec.{name}", value)
+    assert allowed in caught.value.allowed
+
+
+def test_a_cell_is_stuck_at_one_rail_at_most() -> None:
+    with pytest.raises(SpecError, match=r"Faults\.stuck_off = 0\.6: .*at most .*0\.5"):
+        Faults(stuck_on=0.5, stuck_off=0.6)
+
+
+@pytest.mark.parametrize(("on", "off"), [(0.9, 0.1), (0.7, 0.3), (0.8, 0.2), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)])
+def test_fault_rates_may_add_up_to_one(on: float, off: float) -> None:
+    assert Faults(on, off).stuck_off == off
+
+
+def test_replace_validates_again() -> None:
+    assert CrossbarSpec().replace(rows=8).rows == 8
+    with pytest.raises(SpecError, match=r"CrossbarSpec\.rows = 4"):
+        CrossbarSpec().replace(rows=4)
+
+
+def test_errors_are_value_errors() -> None:
+    assert issubclass(SpecError, XbmError) and issubclass(XbmError, ValueError)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CrossbarSpec(rows=8, cols=1024, weight_bits=2, input_bits=1, dac_bits=1, cell=Cell(bits=1)),
+        lambda: CrossbarSpec(rows=1024, cols=14, cell=Cell(bits=1), row_order="tap"),
+        lambda: CrossbarSpec(adc=Adc(bits=None), device=Gaussian(0.02, "g", 0.01), faults=Faults(0.1, 0.9)),
+        lambda: CrossbarSpec(adc=Adc(16, (-3, 4), per="column", percentile=100.0)),
+        lambda: Conv((2, 1), ((1, 0), (0, 3)), (1, 2), 4),
+    ],
+)
+def test_equal_specs_are_one_value(make: Callable[[], Any]) -> None:
+    one, other = make(), make()
+    assert one == other and hash(one) == hash(other) and len({one, other}) == 1
+    field = dataclasses.fields(one)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(one, field, 1)
+
+
+def test_every_field_tells_specs_apart() -> None:
+    changes: dict[str, Any] = {
+        "rows": 128, "cols": 128, "weight_bits": 7, "input_bits": 7, "dac_bits": 2, "cell": Cell(bits=5),
+        "adc": Adc(7), "device": Gaussian(0.01), "faults": Faults(0.1), "row_order": "tap",
+    }  # fmt: skip
+    base = CrossbarSpec(cell=Cell(bits=6))
+    variants = {base, *(base.replace(**{name: value}) for name, value in changes.items())}
+    assert len(variants) == 1 + len(changes)
+    assert set(changes) | {"encoding"} == {f.name for f in dataclasses.fields(CrossbarSpec)}
+
+
+def test_a_list_is_taken_for_an_explicit_range() -> None:
+    adc = Adc(4, [-1, 2])  # type: ignore[arg-type]
+    assert adc.range == (-1.0, 2.0)
+    assert hash(adc) == hash(Adc(4, (-1.0, 2.0)))
+
+
+def test_spec_is_a_static_argument() -> None:
+    traces = []
+
+    @partial(jax.jit, static_argnums=0)
+    def steps(spec: CrossbarSpec, x: jax.Array) -> jax.Array:
+        traces.append(spec)
+        return x * spec.max_weight
+
+    for weight_bits in (8, 8, 5):
+        assert steps(CrossbarSpec(weight_bits=weight_bits, cell=Cell(bits=4)), jnp.ones(())) == 2 ** (weight_bits - 1) - 1
+    assert len(traces) == 2
+
+
+@pytest.mark.parametrize(
+    ("weight_bits", "cell_bits", "input_bits", "dac_bits", "slices", "cycles"),
+    [
+        (8, 7, 8, None, 1, 1), (8, 4, 8, 8, 2, 1), (8, 2, 8, 3, 4, 3), (8, 1, 8, 1, 7, 8), (5, 3, 7, 2, 2, 4), (2, 1, 1, 1, 1, 1),
+    ],
+)  # fmt: skip
+def test_slices_and_cycles(
+    weight_bits: int, cell_bits: int, input_bits: int, dac_bits: int | None, slices: int, cycles: int
+) -> None:
+    spec = CrossbarSpec(weight_bits=weight_bits, cell=Cell(cell_bits), input_bits=input_bits, dac_bits=dac_bits)
+    assert (spec.slices, spec.cycles, spec.bitlines_per_column) == (slices, cycles, 2 * slices)
+
+
+@pytest.mark.parametrize(("on_off", "g_min"), [(math.inf, 0.0), (4.0, 0.5e-4)])
+def test_cell_levels(on_off: float, g_min: float) -> None:
+    cell = Cell(bits=3, on_off=on_off, g_max_siemens=2e-4)
+    assert (cell.max_level, cell.g_min_siemens) == (7, g_min)
+    np.testing.assert_allclose(cell.g_min_siemens + 7 * cell.g_step_siemens, 2e-4, rtol=1e-12)

@@ -1,0 +1,126 @@
+"""A user's own .npz: what is read, and what is said when it cannot be."""
+
+import numpy as np
+import pytest
+
+from xbm_jax.data import load
+from xbm_jax.errors import DataError
+
+
+def toy():
+    rng = np.random.default_rng(0)
+    return {
+        "x_train": rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8),
+        "y_train": np.array([0, 1, 2, 0, 1, 2], np.int32),
+        "x_test": rng.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8),
+        "y_test": np.array([2, 1, 0], np.uint8),
+    }
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(**arrays):
+        path = tmp_path / "mine.npz"
+        np.savez(path, **arrays)
+        return path
+
+    return write
+
+
+def refused(source, **options):
+    with pytest.raises(DataError) as caught:
+        load(source, **options)
+    return str(caught.value)
+
+
+def test_npz_round_trip(save):
+    arrays = toy()
+    data = load(f"npz:{save(**arrays, class_names=np.array(['ant', 'bee', 'cat']))}")
+    assert (data.name, data.class_names, data.licence) == ("mine", ("ant", "bee", "cat"), "unknown")
+    for key, array in arrays.items():
+        assert np.array_equal(getattr(data, key), array)
+    assert data.y_test.dtype == np.int64
+
+
+def test_names_are_optional_and_images_can_be_resized(save):
+    data = load(f"npz:{save(**toy())}", image_size=4)
+    assert data.class_names == ("0", "1", "2")
+    assert data.x_train.shape == (6, 4, 4, 3)
+    assert data.x_test.shape == (3, 4, 4, 3)
+
+
+def test_missing_keys_are_all_listed(save):
+    arrays = toy()
+    del arrays["y_train"], arrays["x_test"]
+    assert "missing: y_train, x_test" in refused(f"npz:{save(**arrays)}")
+
+
+def test_pickled_arrays_are_named(save):
+    names = np.array(["ant", "bee", None], dtype=object)
+    message = refused(f"npz:{save(**toy(), class_names=names)}")
+    assert "unreadable: class_names (pickled objects" in message
+
+
+def test_missing_and_pickled_are_reported_together(save):
+    arrays = toy() | {"x_train": np.array([None, 1], dtype=object)}
+    del arrays["y_test"]
+    message = refused(f"npz:{save(**arrays)}")
+    assert "missing: y_test; unreadable: x_train" in message
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_truncated_file(save, keep):
+    path = save(**toy())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole)) if keep < 1 else keep])
+    assert "no zip archive" in refused(f"npz:{path}")
+
+
+def test_damaged_member_is_named(save):
+    path = save(**toy())
+    content = bytearray(path.read_bytes())
+    at = content.index(b"NUMPY", content.index(b"x_test.npy")) + 200
+    content[at : at + 8] = b"\0\1\2\3\4\5\6\7"
+    path.write_bytes(content)
+    message = refused(f"npz:{path}")
+    assert "unreadable: x_test (" in message
+    assert "x_train (" not in message
+
+
+def test_a_bare_array_is_no_npz(tmp_path):
+    path = tmp_path / "images.npy"
+    np.save(path, np.zeros(3))
+    assert "no zip archive" in refused(f"npz:{path}")
+
+
+def test_no_such_file(tmp_path):
+    assert "no such file" in refused(f"npz:{tmp_path / 'none.npz'}")
+    assert "no such file" in refused(f"npz:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"x_train": np.full((6, 8, 8, 3), np.nan)}, "x_train = 'float64 with NaN or infinity in 6 of 6 images'"),
+        ({"y_test": np.array([2, 1])}, "len(y_test) = 2"),
+        ({"y_test": np.array([2, 1, 5])}, "y_train = ['3', '4', '5']"),
+        ({"y_train": np.array([0, 1, 2, 0, 1, -1])}, "-1 (1 times)"),
+        ({"class_names": np.array([["ant", "bee", "cat"]])}, "class_names.shape = (1, 3)"),
+        ({"class_names": np.array(["ant", "bee"])}, "y_train = '2 (2 times)'"),
+    ],
+)
+def test_arrays_are_checked_like_any_other(save, changes, says):
+    assert says in refused(f"npz:{save(**toy() | changes)}")
+
+
+def test_unknown_sources_list_what_is_allowed(save, tmp_path):
+    for source in ("imagenet", "npz:", "csv:a.csv", ""):
+        message = refused(source)
+        assert all(word in message for word in ("fashion_mnist", "quickdraw", "omniglot", "npz:PATH", "folder:DIR"))
+    path = save(**toy())
+    assert f"npz:{path}" in refused(str(path))
+    assert f"folder:{tmp_path}" in refused(str(tmp_path))
+
+
+def test_size_is_checked_before_reading():
+    assert "image_size = -1" in refused("npz:nowhere.npz", image_size=-1)
