@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -42,6 +43,14 @@ from xbm_jax.crossbar import (
 from xbm_jax.errors import SpecError
 
 GAINS = ("none", "bits", "shifts", "real")
+
+# Every example has its own shapes: LLVM's optimiser would take most of the time. XLA's own passes all run.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def few(examples: int) -> settings:
+    """Fewer examples than the profile's, unless it asks for a thorough search."""
+    return settings() if settings().max_examples > 100 else settings(max_examples=examples)
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ class Case:
         scale = jnp.asarray(self.weight_scale, jnp.float32)
         gain = None if self.gain is None else jnp.asarray(self.gain, jnp.float32)
 
-        @jax.jit
+        @quick_jit
         def chip_read(kernel: jax.Array, x: jax.Array, gain: jax.Array | None) -> tuple[Tiles, jax.Array]:
             tiles = program(
                 kernel,
@@ -176,7 +185,7 @@ def assert_equals(y: np.ndarray, expected: np.ndarray, case: Case, literal: Lite
 @pytest.mark.parametrize("cases", [dense_cases(adc=Adc(bits=None)), conv_cases(adc=Adc(bits=None))], ids=["dense", "conv"])
 @pytest.mark.parametrize("gain_at", ["weights", "columns"])
 def test_ideal_converter_equals_literal(cases: st.SearchStrategy[Case], gain_at: str) -> None:
-    @settings(max_examples=12)
+    @few(6)
     @given(cases)
     def check(case: Case) -> None:
         literal = case.ideal()
@@ -204,7 +213,7 @@ def codes_of(adc: Adc) -> Codes:
 
 @pytest.mark.parametrize("kind", [dense_cases, conv_cases])
 def test_lossy_converter_equals_literal(kind: Any) -> None:
-    @settings(max_examples=25)
+    @few(12)
     @given(st.data(), integer_adcs())
     def check(data: st.DataObject, adc: Adc) -> None:
         case = data.draw(kind(adc=adc))
@@ -222,8 +231,9 @@ FAULTS = st.sampled_from([Faults(), Faults(0.1, 0.2)])
 @pytest.mark.parametrize("kind", [dense_cases, conv_cases])
 def test_imperfect_cells_equal_literal(kind: Any) -> None:
     """What the cells really hold is read, ideal converter or one whose range comes from the cells themselves."""
+    shares = []
 
-    @settings(max_examples=25)
+    @few(8)
     @given(st.data(), DEVICES, FAULTS, st.sampled_from([None, 5, 8]), st.sampled_from(["layer", "tile", "column"]))
     def check(data: st.DataObject, device: Gaussian, faults: Faults, bits: int | None, per: Any) -> None:
         case = data.draw(kind(device=device, faults=faults, adc=Adc(bits, "max", per)))
@@ -238,13 +248,14 @@ def test_imperfect_cells_equal_literal(kind: Any) -> None:
             literal = case.literal(literal.pairs, Codes(bits, *grid))
         expected, sure = literal.read(case.codes, case.gain)
         full = accumulate(np.abs(literal.digital(case.codes)[0]), None if case.gain is None else np.abs(case.gain)).max()
-        assert sure.mean() > 0.5
+        shares.append(sure.mean())
         np.testing.assert_allclose(y[sure], expected[sure], rtol=0, atol=1e-5 * full)
 
     check()
+    assert np.mean(shares) > 0.8
 
 
-@settings(max_examples=12)
+@few(6)
 @given(conv_cases(gains=("bits", "shifts"), adc=Adc(bits=None)))
 def test_folding_equals_a_lossless_converter(case: Case) -> None:
     """16 granular bits hold every column sum of these tiles: slices, cycles and tiles kept apart give the same bits."""
@@ -260,6 +271,7 @@ def test_folding_equals_a_lossless_converter(case: Case) -> None:
     assert_equals(folded, literal.read(case.codes, case.gain)[0], case, literal)
 
 
+@cache
 def small(
     adc: Adc, conv: bool = True, device: Any = None, signed: bool = False, seed: int = 0, **spec: Any
 ) -> tuple[Tiles, jax.Array, np.random.Generator]:
@@ -269,7 +281,7 @@ def small(
     spec = {"rows": 8, "cell": Cell(3), **spec}
     chip = CrossbarSpec(adc=adc, device=device or Gaussian(), **spec)
     planned = plan(kernel, chip, Conv((1, 1), "SAME") if conv else None)
-    write = jax.jit(program, static_argnums=1, static_argnames="signed_inputs")
+    write = quick_jit(program, static_argnums=1, static_argnames="signed_inputs")
     tiles = write(jnp.asarray(kernel, jnp.float32), planned, jax.random.key(1), input_scale=0.1, signed_inputs=signed)
     x = rng.uniform(-3 if signed else 0, 20, (2, 4, 4, 3) if conv else (5, 21))
     return tiles, jnp.asarray(x, jnp.float32), rng
@@ -326,7 +338,7 @@ def test_vmap_over_tasks_equals_loop(adc: Adc) -> None:
         np.testing.assert_allclose(together, loop, rtol=0, atol=1e-6 * float(jnp.abs(loop).max()))
 
 
-@pytest.mark.parametrize("adc", [Adc(bits=None), Adc(6, "max"), Adc(6, (-900.0, 1300.0))])
+@pytest.mark.parametrize("adc", [Adc(bits=None), Adc(6, "max")])
 def test_vmap_over_chips_equals_loop(adc: Adc) -> None:
     """Every chip draws its own cells, ranges and read noise."""
     tiles, x, rng = small(adc)
@@ -334,15 +346,15 @@ def test_vmap_over_chips_equals_loop(adc: Adc) -> None:
     kernel = jnp.asarray(rng.normal(size=(3, 3, 3, 4)), jnp.float32)
     planned = plan(kernel, spec, tiles.plan.conv)
 
-    @jax.jit
     def chip(key: jax.Array) -> tuple[Tiles, jax.Array]:
         tiles = program(kernel, planned, key, input_scale=0.1)
         return tiles, read(tiles, x, key=key)
 
     keys = jax.random.split(jax.random.key(3), 3)
-    many, y = jax.jit(jax.vmap(chip))(keys)
+    many, y = quick_jit(jax.vmap(chip))(keys)
+    alone = quick_jit(chip)
     for i, key in enumerate(keys):
-        one, y_one = chip(key)
+        one, y_one = alone(key)
         for name in ("levels", "conductance", "effective", "key_data"):
             np.testing.assert_array_equal(getattr(many, name)[i], getattr(one, name))
         step = float(jnp.abs(y_one).max()) * 1e-6
@@ -351,10 +363,26 @@ def test_vmap_over_chips_equals_loop(adc: Adc) -> None:
     assert bool((y[0] != y[1]).any())
 
 
-def test_jit_equals_eager() -> None:
-    tiles, x, rng = small(Adc(5, (-900.0, 1300.0)))
-    gain = jnp.asarray(rng.integers(0, 2, (tiles.plan.tiles, 4)), jnp.float32)
-    np.testing.assert_allclose(jax.jit(read)(tiles, x, gain), read(tiles, x, gain), rtol=1e-6)
+@pytest.mark.parametrize(
+    ("kernel_shape", "x_shape", "conv"),
+    [
+        ((11, 3), (5000, 1, 11), None),
+        ((11, 3), (1, 5000, 11), None),
+        ((3, 3, 3, 4), (1, 64, 64, 3), Conv((1, 1), "SAME")),
+        ((3, 3, 3, 4), (8, 32, 32, 3), Conv((1, 1), "SAME")),
+        ((1, 1, 20, 4), (2000, 1, 1, 20), Conv()),
+    ],
+)
+def test_jit_equals_eager(kernel_shape: tuple[int, ...], x_shape: tuple[int, ...], conv: Conv | None) -> None:
+    """Slices, tiles and axes of one: XLA's fused reductions (CPU, jaxlib 0.10.2) give another tile's gain to these."""
+    rng = np.random.default_rng(0)
+    kernel = jnp.asarray(rng.normal(size=kernel_shape), jnp.float32)
+    spec = CrossbarSpec(rows=8, cell=Cell(3), adc=Adc(6, (-512.0, 496.0)))
+    tiles = program(kernel, plan(kernel, spec, conv), jax.random.key(0), input_scale=0.1)
+    x = jnp.asarray(rng.uniform(0, 20, x_shape), jnp.float32)
+    gain = jnp.asarray(rng.integers(0, 2, (tiles.plan.tiles, kernel_shape[-1])), jnp.float32)
+    eager = np.asarray(read(tiles, x, gain))
+    np.testing.assert_allclose(jax.jit(read)(tiles, x, gain), eager, rtol=0, atol=1e-6 * np.abs(eager).max())
 
 
 def test_scales_are_applied_per_column() -> None:
@@ -372,7 +400,8 @@ def test_scales_are_applied_per_column() -> None:
 def test_clip_rate_counts_conversions(per: Any) -> None:
     tiles, x, _ = small(Adc(6, "max", per), dac_bits=4)
     assert clip_rate(tiles, x) == 0.0
-    narrow = tiles.replace(adc=jax.tree.map(lambda a: a / 8, tiles.adc))
+    assert tiles.adc is not None
+    narrow = tiles.replace(adc=dataclasses.replace(tiles.adc, lsb=tiles.adc.lsb / 8))
     codes = input_codes(np.asarray(x, np.float64), 0.1, 8, False)
     levels = np.asarray(tiles.levels, np.float64)
     literal = Literal(levels[0] - levels[1], 8, 3, 8, 4, "channel", tiles.plan.conv)
@@ -396,7 +425,7 @@ NOISY = Gaussian(0.05, "g_max", 0.03)
 NOISE_SPEC = CrossbarSpec(
     rows=8, weight_bits=5, input_bits=4, dac_bits=2, cell=Cell(2, 5.0), adc=Adc(bits=None), device=NOISY
 )
-READS = 4000
+READS = 3000
 
 
 def noise_problem(adc: Adc, device: Gaussian = NOISY) -> tuple[Tiles, np.ndarray, np.ndarray, Literal]:
@@ -420,7 +449,7 @@ def test_read_noise_is_distributed_as_that_of_single_cells(adc: Adc, gain_at: An
     tiles, codes, gain, literal = noise_problem(adc, Gaussian(0.05, relative_to, 0.03))
     x, a = jnp.asarray(codes, jnp.float32), jnp.asarray(gain, jnp.float32)
     keys = jax.random.split(jax.random.key(9), READS)
-    ours = np.asarray(jax.jit(jax.vmap(lambda key: read(tiles, x, a, key, gain_at=gain_at)[0]))(keys), np.float64)
+    ours = np.asarray(quick_jit(jax.vmap(lambda key: read(tiles, x, a, key, gain_at=gain_at)[0]))(keys), np.float64)
 
     rng, step = np.random.default_rng(5), 1e-4 * (1 - 1 / 5) / 3
     held = np.asarray(tiles.conductance, np.float64)

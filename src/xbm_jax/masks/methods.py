@@ -37,7 +37,7 @@ class Method:
     norms: NormPolicy = "full"
     mask_lr: float = 1e-3
     norm_lr: float = 1e-3
-    head_lr: float = 1e-3
+    head_lr: float = 1e-2
 
     def __post_init__(self) -> None:
         if self.norms not in ("frozen", "affine", "full"):
@@ -68,7 +68,7 @@ def norm_only(norms: NormPolicy = "full") -> Method:
     return Method("norm_only", norms=norms)
 
 
-def xbm(norms: NormPolicy = "full", estimator: Literal["identity", "sigmoid"] = "identity", lr: float = 1e-3) -> Method:
+def xbm(norms: NormPolicy = "full", estimator: Literal["identity", "sigmoid"] = "identity", lr: float = 3e-3) -> Method:
     """Crossbar column-wise binary masks (Zhang 2022): one bit per row tile and output channel; no cell is written."""
     estimators: dict[str, Estimator] = {"identity": Identity(), "sigmoid": Sigmoid()}
     if estimator not in estimators:

@@ -29,6 +29,11 @@ class Rule:
         """Whether using the task means writing cells."""
         return False
 
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether what is stored are weights rather than masks."""
+        return False
+
     def init(self, tiles: Tiles) -> jax.Array:
         """The values that training starts from."""
         raise TypeError(f"{type(self).__name__} trains nothing on kernel {tiles.plan.kernel_shape}")
@@ -99,6 +104,10 @@ class Rewritten(Rule):
 
     @property
     def rewrites_cells(self) -> bool:
+        return True
+
+    @property
+    def keeps_weights(self) -> bool:
         return True
 
     def init(self, tiles: Tiles) -> jax.Array:

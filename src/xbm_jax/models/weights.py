@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from xbm_jax.errors import WeightsError
 
 __all__ = ["from_torch_names", "read_weights"]
 
+# What zipfile, zlib, NumPy and safetensors raise on damaged bytes; TypeError: NumPy found a single array, no archive.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, KeyError, ValueError, TypeError)
 _TORCH_LEAVES = {"running_mean": "mean", "running_var": "var", "bias": "bias"}
 
 
@@ -29,7 +32,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
         raise WeightsError("weights", str(path), "an existing file")
     try:
         return _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path)
-    except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError) as error:
+    except _DAMAGE as error:
         raise WeightsError("weights", str(path), f"a whole {path.suffix} file ({error})") from error
 
 
@@ -60,7 +63,8 @@ def _leaf(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
+    # NumPy leaves a file that it opened itself open where the archive is damaged.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
 

@@ -68,7 +68,7 @@ class Server:
             batch, which = images[start : start + self.batch_size], index[start : start + self.batch_size]
             short = self.batch_size - len(batch)
             padded = np.pad(batch, ((0, short), (0, 0), (0, 0), (0, 0)))
-            logits = _mixed_logits(self.chip, self.trained, self.stats, np.pad(which, (0, short)), padded)
+            logits = mixed_logits(self.chip, self.trained, self.stats, np.pad(which, (0, short)), padded)
             parts.append(np.asarray(logits)[: len(batch)])
         return np.concatenate(parts) if parts else np.zeros((0, max(self.classes)), np.float32)
 
@@ -120,7 +120,7 @@ def _common(chip: Chip, task: Task, widest: int) -> dict[str, Any]:
 
 
 @jax.jit
-def _mixed_logits(chip: Chip, trained: Any, stats: Any, index: jax.Array, images: jax.Array) -> jax.Array:
+def mixed_logits(chip: Chip, trained: Any, stats: Any, index: jax.Array, images: jax.Array) -> jax.Array:
     """Logits of images, each under the task of its index: what tasks do not share is gathered per image."""
 
     def single(i: jax.Array, image: jax.Array) -> jax.Array:

@@ -1,0 +1,80 @@
+"""Multi-task adaption on simulated ReRAM crossbars: program a backbone once, learn tasks as column masks.
+
+    import xbm_jax as xbm
+
+    backbone = xbm.load_backbone("cifar-resnet20")
+    chip = xbm.program(backbone, xbm.CrossbarSpec(rows=64), key=jax.random.key(0))
+    fashion = xbm.for_chip(chip, xbm.load("fashion_mnist"))
+    task = xbm.adapt(chip, fashion, method=xbm.methods.xbm(), key=jax.random.key(1))
+    bank = xbm.MaskBank.create("bank", chip)
+    bank.put("fashion_mnist", task)
+    predict = xbm.serve(chip, bank)
+"""
+
+from importlib import metadata as _metadata
+
+from xbm_jax import crossbar, data, errors, hardware, masks, models, report, tasks, training
+from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Device, Faults, Gaussian, Ideal
+from xbm_jax.data import Dataset, load
+from xbm_jax.errors import (
+    BankError,
+    DataError,
+    MethodError,
+    ModelError,
+    OutputError,
+    SpecError,
+    WeightsError,
+    XbmError,
+)
+from xbm_jax.masks import Method, methods
+from xbm_jax.models import Backbone, Chip, calibrate, load_backbone, program
+from xbm_jax.tasks import MaskBank, Task, load_chip, predict, save_chip, serve, source_task
+from xbm_jax.training import TrainConfig, adapt, for_chip
+
+__version__ = _metadata.version("xbm_jax")
+
+__all__ = [
+    "Adc",
+    "Backbone",
+    "BankError",
+    "Cell",
+    "Chip",
+    "CrossbarSpec",
+    "DataError",
+    "Dataset",
+    "Device",
+    "Faults",
+    "Gaussian",
+    "Ideal",
+    "MaskBank",
+    "Method",
+    "MethodError",
+    "ModelError",
+    "OutputError",
+    "SpecError",
+    "Task",
+    "TrainConfig",
+    "WeightsError",
+    "XbmError",
+    "adapt",
+    "calibrate",
+    "crossbar",
+    "data",
+    "errors",
+    "for_chip",
+    "hardware",
+    "load",
+    "load_backbone",
+    "load_chip",
+    "masks",
+    "methods",
+    "models",
+    "predict",
+    "program",
+    "report",
+    "save_chip",
+    "serve",
+    "source_task",
+    "tasks",
+    "training",
+]

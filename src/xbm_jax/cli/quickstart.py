@@ -1,0 +1,207 @@
+"""The main job: a real network onto a chip once, three real tasks learned as column masks, stored and served."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from xbm_jax import report
+from xbm_jax.cli.reopen import PROBE_IMAGES, probe_batch
+from xbm_jax.crossbar import Cell, CrossbarSpec, Gaussian
+from xbm_jax.data import Dataset, load
+from xbm_jax.errors import OutputError
+from xbm_jax.hardware import arrays_used, task_bits, task_cells_written
+from xbm_jax.masks import Method, methods
+from xbm_jax.models import Backbone, Chip, load_backbone, program
+from xbm_jax.tasks import MaskBank, Task, chip_card, codec, load_chip, predict, save_chip, source_task, store
+from xbm_jax.training import TrainConfig, adapt, for_chip
+
+__all__ = ["METHODS", "SPEC", "TASKS", "TRAIN", "quickstart"]
+
+SPEC = CrossbarSpec(rows=64, weight_bits=8, cell=Cell(bits=7, on_off=100.0), device=Gaussian(sigma=0.01))
+"""64-row arrays, 8-bit weights on one differential pair of 7-bit cells, 8-bit converters, error of 1 % of g_max."""
+
+TRAIN = TrainConfig(epochs=3, batch_size=32)
+
+TASKS = ("fashion_mnist", "quickdraw", "omniglot")
+
+METHODS: tuple[Method, ...] = (methods.head_only(), methods.norm_only(), methods.xbm())
+
+REWRITING: tuple[Method, ...] = (methods.piggyback(), methods.finetune())
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One quickstart: where it writes, what it draws, where it prints."""
+
+    out: Path
+    seed: int
+    methods: tuple[Method, ...]
+    console: Console
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What has to be the same for a run to be carried on."""
+        return {"seed": self.seed, "spec": codec.encode(SPEC), "train": codec.encode(TRAIN), "tasks": list(TASKS)}
+
+
+def quickstart(out: Path, *, seed: int = 0, full: bool = False, source_data: Path | None = None) -> None:
+    """Run all of it; see ``xbm quickstart --help``. A run that was cut short carries on from the tasks in its bank."""
+    job = _Job(out, seed, METHODS + REWRITING * full, Console())
+    _claim(job)
+    source = None if source_data is None else load(f"npz:{source_data}")
+    backbone = load_backbone("cifar-resnet20")
+    chip = _chip(job, backbone)
+    data = {name: for_chip(chip, load(name)) for name in TASKS}
+    facts = [_effect_of_chip(job, backbone, chip, data, source)]
+    bank = MaskBank.create(out / "bank", chip)
+    rows = [_row(job, chip, bank, name, method, data[name]) for name in TASKS for method in job.methods]
+    facts.append(_reopened(job, bank, data))
+    _write(job, chip, rows, facts)
+
+
+def _claim(job: _Job) -> None:
+    """Make the folder ours, or see that the run in it is the one to carry on."""
+    store.checked_directory(job.out)
+    path = job.out / "config.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+        differing = [name for name, value in job.config.items() if found.get(name) != value]
+        if differing:
+            raise OutputError("--out", str(job.out), f"a new folder: the run in it has another {', '.join(differing)}")
+    store.write_text(path, json.dumps(job.config, indent=1) + "\n")
+
+
+def _chip(job: _Job, backbone: Backbone) -> Chip:
+    """Program the chip and save it; a saved chip is opened, and must be the same."""
+    chip = program(backbone, SPEC, jax.random.key(job.seed))
+    weights = sum(int(np.prod(t.plan.kernel_shape)) for t in chip.tiles.values())
+    job.console.print(
+        f"Wrote {backbone.network.name} ({backbone.num_parameters:,} parameters; {len(chip.tiles)} convolutions, "
+        f"{weights:,} weights) once onto {arrays_used(chip)} arrays of {SPEC.rows} x {SPEC.cols} cells."
+    )
+    job.console.print(
+        f"Cells: {SPEC.cell.bits} bit, on/off {SPEC.cell.on_off:g}, programming error "
+        f"{SPEC.device.sigma:.0%} of g_max; converters: {SPEC.adc.bits} bit. The head stays digital."  # type: ignore[attr-defined]
+    )
+    folder = job.out / "chip"
+    if not store.exists(folder):
+        save_chip(chip, folder)
+    elif chip_card(load_chip(folder)).identity != chip_card(chip).identity:
+        raise OutputError("--out", str(job.out), "a new folder: the chip in it is another one")
+    return chip
+
+
+def _effect_of_chip(
+    job: _Job, backbone: Backbone, chip: Chip, data: dict[str, Dataset], source: Dataset | None
+) -> tuple[str, str]:
+    """What the crossbar did to the network that was written onto it."""
+    own = source_task(chip)
+
+    def float_and_chip(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        batches = [images[i : i + 250] for i in range(0, len(images), 250)]
+        exact = np.concatenate([np.asarray(backbone.logits(b)) for b in batches])
+        return np.argmax(exact, -1), np.argmax(predict(chip, own, images), -1)
+
+    if source is None:
+        images = np.concatenate([d.x_test[:100] for d in data.values()])
+        exact, analog = float_and_chip(images)
+        text = (
+            f"On {len(images)} of the tasks' images the chip predicts the class that the float network does in "
+            f"{np.mean(exact == analog):.1%} of cases (give --source-data for accuracy on CIFAR-10)."
+        )
+    else:
+        exact, analog = float_and_chip(source.x_test)
+        labels = source.y_test
+        text = (
+            f"Source task, {len(labels)} test images: float {np.mean(exact == labels):.2%}, "
+            f"chip {np.mean(analog == labels):.2%}; same class in {np.mean(exact == analog):.1%}."
+        )
+    job.console.print(text)
+    return "What the chip did to the network", text
+
+
+def _row(job: _Job, chip: Chip, bank: MaskBank, name: str, method: Method, data: Dataset) -> report.Row:
+    """Learn a task by a method and put it into the bank, or take what is there."""
+    entry = f"{name}.{method.name}"
+    if entry not in bank.names:
+        bank.put(entry, _learn(job, chip, name, method, data))
+    task = bank.get(entry)
+    bits = task_bits(chip, task)
+    row = report.Row(
+        task=name,
+        method=method.name,
+        accuracy=task.meta["accuracy"],
+        val_accuracy=task.meta["val_accuracy"],
+        mask_bits=bits.mask_bits,
+        norm_bits=bits.norm_bits,
+        head_bits=bits.head_bits,
+        cells_written=task_cells_written(chip, task),
+        rows=SPEC.rows,
+        seconds=task.meta["seconds"],
+        images_per_second=task.meta["images_per_second"],
+        seed=job.seed,
+        weight_bits_stored=bits.weight_bits_stored,
+    )
+    stored_bits = f"{row.mask_bits:,} mask + {row.norm_bits:,} norm + {row.head_bits:,} head bits"
+    job.console.print(f"{name:14} {method.name:10} {row.accuracy:6.1%}  {stored_bits}  {row.seconds:.0f} s")
+    return row
+
+
+def _learn(job: _Job, chip: Chip, name: str, method: Method, data: Dataset) -> Task:
+    key = jax.random.fold_in(jax.random.key(job.seed), 1 + TASKS.index(name))
+    with report.TrainingProgress(job.console) as progress:
+        bar = progress.task(f"{name} {method.name}")
+        task = adapt(chip, data, method=method, key=key, config=TRAIN, report=bar.report)
+    probe = np.argmax(predict(chip, task, data.x_test[:PROBE_IMAGES], batch_size=PROBE_IMAGES), -1)
+    return task.replace(meta={**task.meta, "probe": probe.tolist()})
+
+
+def _reopened(job: _Job, bank: MaskBank, data: dict[str, Dataset]) -> tuple[str, str]:
+    """Open chip and bank in a new process and compare a mixed batch with the predictions before saving."""
+    served = [name for name in bank.names if name.endswith(".xbm")]
+    command = [sys.executable, "-m", "xbm_jax.cli.reopen", str(job.out), *served]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise OutputError("--out", str(job.out), f"a chip and a bank that open again ({done.stderr.strip()[-300:]})")
+    answers = json.loads(done.stdout.splitlines()[-1])
+    _, names, index = probe_batch({name: data[name.split(".")[0]] for name in served})
+    before = [bank.meta(name)["probe"][i] for name, i in zip(names, index, strict=True)]
+    same = sum(a == b for a, b in zip(answers["classes"], before, strict=True))
+    verdict = "every prediction is the one before saving" if same == len(before) else "NOT all are those before saving"
+    text = (
+        f"A new process opened the chip and the bank and served {len(before)} images of {len(served)} tasks mixed in "
+        f"batches by one compiled function ({answers['compilations']} compilation): {same} of {len(before)} "
+        f"predictions as before saving; {verdict}. No cell was written."
+    )
+    job.console.print(text)
+    return "Stored and served", text
+
+
+def _write(job: _Job, chip: Chip, rows: list[report.Row], facts: list[tuple[str, str]]) -> None:
+    """The table, results.json, the figure and REPORT.md."""
+    config = job.config | {"out": str(job.out), "methods": [codec.encode(m) for m in job.methods]}
+    context = report.run_context(config, job.seed)
+    report.print_table(rows, job.console)
+    report.write_results(job.out / "results.json", rows, context)
+    figure = job.out / "accuracy_against_bits.png"
+    report.accuracy_against_bits(rows, figure)
+    settings = (
+        f"{TRAIN.epochs} epochs of batches of {TRAIN.batch_size}, Adam, cosine schedule; a stratified "
+        f"{TRAIN.validation_fraction:.0%} of the training images chooses the best epoch; test images are used once. "
+        "All methods see the same images and epochs; norm_only is the control of every method that trains norms."
+    )
+    facts = [*facts, ("How the tasks were learned", settings)]
+    report.write_report(job.out / "REPORT.md", rows, context, facts, [figure])
+    job.console.print(f"Wrote {job.out}/results.json, {figure.name} and REPORT.md. Next, try:")
+    job.console.print(f"  xbm bank list {job.out}/bank", markup=False)
+    job.console.print("  xbm adapt --task folder:MY_IMAGES --image-size 32 --bank runs/mine", markup=False)
+    job.console.print(f"  xbm quickstart --full --out {job.out}", markup=False)

@@ -1,0 +1,102 @@
+"""What a task stores and writes, and the arrays that a chip occupies: exact, from chip and task alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from xbm_jax.crossbar import Plan, cells_written
+from xbm_jax.models import Chip
+from xbm_jax.tasks import Task
+
+__all__ = ["TaskBits", "arrays_used", "layer_arrays", "task_bits", "task_cells_written"]
+
+_FLOAT_BITS = 32
+
+
+@dataclass(frozen=True)
+class TaskBits:
+    """Bits that one task stores, told apart.
+
+    Attributes:
+        mask_bits: masks, in the width of their code.
+        weight_bits_stored: whole weights (fine-tuning), in the chip's weight width.
+        norm_bits: norm scales and biases, and running statistics where the task has its own; float32.
+        head_bits: the classifier; float32.
+        backbone_weights: weights on crossbars, the first denominator.
+        backbone_parameters: all trainable parameters of the backbone, the second.
+    """
+
+    mask_bits: int
+    weight_bits_stored: int
+    norm_bits: int
+    head_bits: int
+    backbone_weights: int
+    backbone_parameters: int
+
+    @property
+    def total(self) -> int:
+        """Everything that a bank keeps for the task."""
+        return self.mask_bits + self.weight_bits_stored + self.norm_bits + self.head_bits
+
+    @property
+    def mask_share_of_weights(self) -> float:
+        """Mask bits per crossbar weight: 1 for Piggyback, 1 / rows for XBM."""
+        return self.mask_bits / self.backbone_weights
+
+    @property
+    def mask_share_of_parameters(self) -> float:
+        """Mask bits per backbone parameter, the denominator of the XBM paper's 1.4 %."""
+        return self.mask_bits / self.backbone_parameters
+
+
+def task_bits(chip: Chip, task: Task) -> TaskBits:
+    """Count a task's bits: ``sum over layers of codes * code width`` for masks, 32 a value for norms and head."""
+    rule = task.method.rule
+    plans = [tiles.plan for tiles in chip.tiles.values()]
+    codes = 0 if rule is None else sum(math.prod(rule.code_shape(p)) * rule.code_bits(p) for p in plans)
+    keeps_weights = rule is not None and rule.keeps_weights
+    network = chip.network
+    parameters = sum(math.prod(s) for p, s in network.shapes.items() if p.rsplit("/", 1)[-1] not in ("mean", "var"))
+    return TaskBits(
+        mask_bits=0 if keeps_weights else codes,
+        weight_bits_stored=codes if keeps_weights else 0,
+        norm_bits=_FLOAT_BITS * (_count(task.trained["norms"]) + _count(task.state)),
+        head_bits=_FLOAT_BITS * _count(task.trained["head"]),
+        backbone_weights=sum(math.prod(p.kernel_shape) for p in plans),
+        backbone_parameters=parameters,
+    )
+
+
+def task_cells_written(chip: Chip, task: Task) -> int:
+    """Physical cells whose level the task changes against the programmed backbone; 0 for column masks."""
+    rule = task.method.rule
+    if rule is None or not rule.rewrites_cells:
+        return 0
+    return sum(
+        int(cells_written(tiles, rule.apply(tiles, task.trained["masks"][path])[0]))
+        for path, tiles in chip.tiles.items()
+    )
+
+
+def layer_arrays(plan: Plan) -> int:
+    """Arrays of one layer: row tiles times column blocks, for each group of a convolution.
+
+    A logical column stands on its slices' and polarities' neighbouring bit lines, so that a pair is subtracted where
+    it stands: an array holds ``floor(cols / (S * P))`` logical columns.
+    """
+    groups = 1 if plan.conv is None else plan.conv.groups
+    columns_per_array = plan.spec.cols // plan.spec.bitlines_per_column
+    return groups * plan.tiles * math.ceil(plan.columns / groups / columns_per_array)
+
+
+def arrays_used(chip: Chip) -> int:
+    """Arrays of the whole chip."""
+    return sum(layer_arrays(tiles.plan) for tiles in chip.tiles.values())
+
+
+def _count(tree: object) -> int:
+    return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))

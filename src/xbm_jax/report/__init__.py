@@ -1,0 +1,21 @@
+"""Tables, figures, result files, run pages and progress bars; rich and matplotlib are imported only when used."""
+
+from xbm_jax.report.context import run_context
+from xbm_jax.report.figure import accuracy_against_bits
+from xbm_jax.report.page import write_report
+from xbm_jax.report.progress import TrainingBar, TrainingProgress
+from xbm_jax.report.rows import Row, read_results, write_results
+from xbm_jax.report.table import markdown_table, print_table
+
+__all__ = [
+    "Row",
+    "TrainingBar",
+    "TrainingProgress",
+    "accuracy_against_bits",
+    "markdown_table",
+    "print_table",
+    "read_results",
+    "run_context",
+    "write_report",
+    "write_results",
+]

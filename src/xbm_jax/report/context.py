@@ -1,0 +1,80 @@
+"""What a result was made with: configuration, versions, seed and device."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+__all__ = ["run_context"]
+
+_PACKAGES = ("xbm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def run_context(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Plain JSON values: command, date (UTC), seed, device, CPU count, OS, versions, and ``config`` made plain.
+
+    Nothing of the machine's user or folders comes in beyond what stands in ``config`` or was typed as an argument.
+    """
+    devices = jax.devices()
+    return {
+        "command": _command(sys.argv),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": int(seed),
+        "device": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
+        "cpus": _cpus(),
+        "os": platform.platform(),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "config": _plain(config),
+    }
+
+
+def _command(argv: list[str]) -> str:
+    """The command as typed; a notebook's kernel was given a file of the user's home, which nobody typed."""
+    program = Path(argv[0]).name if argv else ""
+    return program if program.startswith("ipykernel") else " ".join([program, *argv[1:]])
+
+
+def _cpus() -> int:
+    """CPUs that this process may use: in a container fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _plain(value: Any) -> Any:
+    """JSON values: a dataclass is its class name and fields, what JSON has no word for is text."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case np.generic():
+            return _plain(value.item())
+        case np.ndarray():
+            return _plain(value.tolist())
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case set() | frozenset():
+            return sorted((_plain(item) for item in value), key=str)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    return value.__qualname__ if hasattr(value, "__qualname__") else str(value)

@@ -1,0 +1,36 @@
+"""How a task is learned: the same for every method, so that methods can be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from xbm_jax.crossbar.validate import check_choice, check_int, check_number
+
+__all__ = ["TrainConfig"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of the training loop; learning rates belong to the method.
+
+    Args:
+        epochs: passes over the training images.
+        batch_size: images per step; the rest of an epoch that does not fill a batch is left out.
+        validation_fraction: share of the training split held out, stratified, to choose the best epoch.
+        schedule: ``"cosine"`` from the method's learning rate to zero over all steps, or ``"constant"``.
+        eval_batch_size: images per evaluation step.
+    """
+
+    epochs: int = 10
+    batch_size: int = 32
+    validation_fraction: float = 0.15
+    schedule: Literal["cosine", "constant"] = "cosine"
+    eval_batch_size: int = 250
+
+    def __post_init__(self) -> None:
+        check_int("TrainConfig.epochs", self.epochs, 1, 100_000)
+        check_int("TrainConfig.batch_size", self.batch_size, 2, 65_536)
+        check_number("TrainConfig.validation_fraction", self.validation_fraction, low=0.0, high=0.9, open_low=True)
+        check_choice("TrainConfig.schedule", self.schedule, ("cosine", "constant"))
+        check_int("TrainConfig.eval_batch_size", self.eval_batch_size, 1, 65_536)

@@ -1,0 +1,115 @@
+"""One training step: gradients and Optax over ``task.trained`` alone; the chip is an argument that nothing changes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from xbm_jax.masks import Method
+from xbm_jax.models import Chip, forward
+
+__all__ = ["TrainState", "correct", "head_epoch", "init_state", "loss_and_stats", "train_step"]
+
+
+class TrainState(NamedTuple):
+    """What changes while a task is learned; a pytree, so that many tasks stack and ``vmap``."""
+
+    trained: dict[str, Any]
+    stats: dict[str, Any]
+    opt: optax.OptState
+
+
+def optimizer(method: Method) -> optax.GradientTransformation:
+    """Adam (b1 0.9, b2 0.999, eps 1e-8) with the method's learning rate for masks, norms and head."""
+    rates = {"masks": method.mask_lr, "norms": method.norm_lr, "head": method.head_lr}
+    return optax.partition({group: optax.adam(rate) for group, rate in rates.items()}, _groups)
+
+
+def init_state(method: Method, trained: dict[str, Any], stats: dict[str, Any]) -> TrainState:
+    """The state before the first step; moments exist for ``trained`` only."""
+    return TrainState(trained, stats, optimizer(method).init(trained))
+
+
+def loss_and_stats(
+    trained: dict[str, Any],
+    method: Method,
+    chip: Chip,
+    stats: dict[str, Any],
+    images: jax.Array,
+    labels: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, tuple[dict[str, Any], jax.Array]]:
+    """Mean cross-entropy of a batch; beside it the new running statistics and the share of correct images."""
+    logits, followed = forward(chip, method, trained, stats, images, train=True, key=key)
+    loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+    return loss, (followed, jnp.mean(jnp.argmax(logits, -1) == labels))
+
+
+@partial(jax.jit, static_argnames="method", donate_argnames="state")
+def train_step(
+    method: Method,
+    chip: Chip,
+    state: TrainState,
+    images: jax.Array,
+    labels: jax.Array,
+    rate: jax.Array,
+    key: jax.Array,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step; compiled once per method and shape, whatever the task.
+
+    Args:
+        images: uint8 [batch, H, W, C]. labels: int [batch].
+        rate: factor on all learning rates, the schedule's value at this step.
+        key: draws read noise.
+    """
+    grad = jax.value_and_grad(loss_and_stats, has_aux=True)
+    (loss, (stats, accuracy)), grads = grad(state.trained, method, chip, state.stats, images, labels, key)
+    updates, opt = optimizer(method).update(grads, state.opt, state.trained)
+    trained = optax.apply_updates(state.trained, jax.tree.map(lambda u: rate * u, updates))
+    return TrainState(trained, stats, opt), {"loss": loss, "accuracy": accuracy}  # type: ignore[arg-type]
+
+
+@partial(jax.jit, static_argnames="method")
+def head_epoch(
+    method: Method, state: TrainState, features: jax.Array, labels: jax.Array, order: jax.Array, rates: jax.Array
+) -> tuple[TrainState, jax.Array]:
+    """One epoch of a head alone on cached features: ``order`` int [steps, batch], ``rates`` [steps]."""
+    tx = optimizer(method)
+
+    def loss(trained: dict[str, Any], index: jax.Array) -> jax.Array:
+        head = trained["head"]
+        logits = jnp.matmul(features[index], head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"]
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels[index]))
+
+    def step(state: TrainState, xs: tuple[jax.Array, jax.Array]) -> tuple[TrainState, jax.Array]:
+        index, rate = xs
+        value, grads = jax.value_and_grad(loss)(state.trained, index)
+        updates, opt = tx.update(grads, state.opt, state.trained)
+        trained = optax.apply_updates(state.trained, jax.tree.map(lambda u: rate * u, updates))
+        return TrainState(trained, state.stats, opt), value  # type: ignore[arg-type]
+
+    state, losses = jax.lax.scan(step, state, (order, rates))
+    return state, jnp.mean(losses)
+
+
+@partial(jax.jit, static_argnames="method")
+def correct(
+    method: Method,
+    chip: Chip,
+    trained: dict[str, Any],
+    stats: dict[str, Any],
+    images: jax.Array,
+    labels: jax.Array,
+    key: jax.Array,
+) -> jax.Array:
+    """Which images [batch] are predicted as labelled, in evaluation mode."""
+    logits, _ = forward(chip, method, trained, stats, images, key=key)
+    return jnp.argmax(logits, -1) == labels
+
+
+def _groups(trained: dict[str, Any]) -> dict[str, Any]:
+    return {group: jax.tree.map(lambda _, g=group: g, leaves) for group, leaves in trained.items()}

@@ -1,0 +1,217 @@
+"""Input scales and converter ranges, on inputs whose percentiles are known and on images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from models.tiny import CONVERTED, IDEAL, tiny_backbone, tiny_images
+
+from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, column_sums, nominal_weights
+from xbm_jax.crossbar.read import input_codes
+from xbm_jax.errors import DataError
+from xbm_jax.models import (
+    Chip,
+    Preprocess,
+    backbone,
+    calibrate,
+    measure_inputs,
+    measure_ranges,
+    network_from_module,
+    program,
+)
+from xbm_jax.models.calibrate import _thinned
+
+IDENTITY = Preprocess(mean=(0.0, 0.0), std=(1.0, 1.0), divisor=1.0)
+CELLS = ("levels", "conductance", "effective", "weight_scale", "key_data")
+
+
+class OneByOne(nnx.Module):
+    """A 1x1 convolution of two channels: its inputs are the pixels, its sums can be written down."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        self.conv = nnx.Conv(2, 3, (1, 1), use_bias=False, rngs=rngs)
+        self.head = nnx.Linear(3, 2, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.head(self.conv(x).mean((1, 2)))
+
+
+KERNEL = np.array([[1.0, -1.0, 127.0], [127.0, -127.0, -127.0]], np.float32)  # levels as they stand: s_w = 1
+
+
+def one_by_one(spec: CrossbarSpec, preprocess: Preprocess = IDENTITY) -> Chip:
+    network = network_from_module(
+        lambda: OneByOne(rngs=nnx.Rngs(0)), name="one", head="head", preprocess=preprocess, image_size=10
+    )
+    arrays = {"conv/kernel": KERNEL[None, None], "head/kernel": np.zeros((3, 2)), "head/bias": np.zeros(2)}
+    return program(backbone(network, arrays), spec, jax.random.key(0))
+
+
+def pixels(count: int = 10) -> np.ndarray:
+    """uint8 [count, 10, 10, 2], every value from 0 to 199 a few times."""
+    values = np.arange(count * 200) % 200
+    return np.random.default_rng(0).permutation(values).reshape(count, 10, 10, 2).astype(np.uint8)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# By hand
+
+
+def test_input_scales_by_hand() -> None:
+    chip = measure_inputs(one_by_one(IDEAL), pixels())
+    tiles = chip.tiles["conv"]
+    assert not tiles.signed_inputs
+    top = np.percentile(pixels(), 99.99)
+    np.testing.assert_allclose(tiles.input_scale, top / 255, rtol=1e-6)
+
+
+def test_signed_inputs_use_a_bipolar_dac() -> None:
+    """Pixels from -150 to 49: the larger side sets the step of 127 codes."""
+    shifted = Preprocess(mean=(150.0, 150.0), std=(1.0, 1.0), divisor=1.0)
+    tiles = measure_inputs(one_by_one(IDEAL, shifted), pixels()).tiles["conv"]
+    assert tiles.signed_inputs
+    low = np.percentile(pixels() - 150.0, 0.01)
+    np.testing.assert_allclose(tiles.input_scale, -low / 127, rtol=1e-6)
+
+
+def test_outliers_beyond_the_percentile_are_clipped() -> None:
+    images = np.full((200, 10, 10, 2), 50, np.uint8)  # 40,000 values, of which 0.01 % are four
+    images[3, 2, 1, 0] = 255
+    tiles = measure_inputs(one_by_one(IDEAL), images, batch_size=200).tiles["conv"]
+    np.testing.assert_allclose(tiles.input_scale, 50 / 255, rtol=1e-6)
+    images[3, :, 1, :] = 255
+    tiles = measure_inputs(one_by_one(IDEAL), images, batch_size=200).tiles["conv"]
+    np.testing.assert_allclose(tiles.input_scale, 255 / 255, rtol=1e-6)
+
+
+def test_dark_images_leave_a_scale_of_one() -> None:
+    chip = calibrate(one_by_one(CONVERTED), np.zeros((4, 10, 10, 2), np.uint8))
+    assert float(chip.tiles["conv"].input_scale or 0) == 1.0
+    assert chip.calibrated and all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(chip.tiles["conv"].adc))
+
+
+def sums_by_hand(images: np.ndarray, scale: float) -> np.ndarray:
+    """[n, 3] column sums in units of (input code x level)."""
+    codes = np.clip(np.round(images.reshape(-1, 2) / scale), 0, 255)
+    return codes @ KERNEL.astype(np.float64)
+
+
+@pytest.mark.parametrize("per", ["layer", "tile", "column"])
+@pytest.mark.parametrize("percentile", [90.0, 99.9])
+def test_ranges_by_hand(per: Any, percentile: float) -> None:
+    spec = CONVERTED.replace(adc=Adc(8, per=per, percentile=percentile))
+    tiles = calibrate(one_by_one(spec), pixels()).tiles["conv"]
+    sums = sums_by_hand(pixels(), float(tiles.input_scale or 0))
+    axis = 0 if per == "column" else None
+    low = np.minimum(np.percentile(sums, 100 - percentile, axis), 0)
+    high = np.maximum(np.percentile(sums, percentile, axis), 0)
+    assert tiles.adc is not None
+    assert tiles.adc.lsb.shape == (1, 1, 1, 3 if per == "column" else 1)
+    np.testing.assert_allclose(tiles.adc.lsb[0, 0, 0], np.atleast_1d((high - low) / 255), rtol=1e-5)
+    np.testing.assert_allclose(tiles.adc.min_code[0, 0, 0], np.round(low / ((high - low) / 255)), atol=0)
+    np.testing.assert_array_equal(tiles.adc.offset, 0)
+
+
+def test_percentiles_are_averaged_over_batches() -> None:
+    images = pixels(8)
+    images[:4] //= 4
+    tiles = measure_inputs(one_by_one(IDEAL), images, batch_size=4).tiles["conv"]
+    mean = (np.percentile(images[:4], 99.99) + np.percentile(images[4:], 99.99)) / 2
+    np.testing.assert_allclose(tiles.input_scale, mean / 255, rtol=1e-6)
+
+
+def test_thinning_keeps_every_channel() -> None:
+    """A stride that divided the number of channels would look at some of them only."""
+    channels = 64
+    values = jnp.tile(jnp.arange(channels), 2**14)
+    kept = np.asarray(_thinned(values))
+    assert 2**16 <= len(kept) <= 2**18
+    counts = np.bincount(kept, minlength=channels)
+    assert counts.min() > 0.99 * counts.max()
+    np.testing.assert_array_equal(_thinned(values[:1000]), values[:1000])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# On a network
+
+SLICED = CONVERTED.replace(weight_bits=5, input_bits=4, dac_bits=2, cell=Cell(2))
+SHAPES = {"layer": (2, 2, 1, 1), "tile": (2, 2, 5, 1), "column": (2, 2, 5, 8)}
+
+
+@pytest.mark.parametrize("per", SHAPES)
+def test_shapes_of_what_shares_a_range(per: Any) -> None:
+    """[cycles, slices, tiles, columns] of a kernel of 72 rows on 16-row arrays, and how much each range covers."""
+    rules = {"stem": None, "blocks/1/*": None}
+    spec = SLICED.replace(adc=Adc(8, per=per, percentile=99.0))
+    inputs = []
+    chip = calibrate(program(tiny_backbone(), spec, jax.random.key(0), rules=rules), tiny_images(32))
+    tiles = chip.tiles["blocks/0/conv"]
+    assert tiles.adc is not None and tiles.adc.lsb.shape == tiles.adc.min_code.shape == SHAPES[per]
+    inputs = jax.random.uniform(jax.random.key(0), (2, 6, 6, 8)) * float(tiles.input_scale or 0) * 15
+    widest = float(tiles.adc.lsb.max() * 255)
+    assert 0 < float(tiles.adc.lsb.min()) <= float(tiles.adc.lsb.max())
+    found = [jnp.ptp(s) for _, _, s in column_sums(tiles.plan, input_codes(tiles, inputs), tiles.effective)]
+    assert 0.2 < widest / float(max(found)) < 5  # in units of (input code x level)
+
+
+def test_calibration_touches_no_cell() -> None:
+    before = program(tiny_backbone(), CONVERTED, jax.random.key(0))
+    after = calibrate(before, tiny_images(32))
+    assert not before.calibrated and after.calibrated
+    for path, tiles in after.tiles.items():
+        for name in CELLS:
+            np.testing.assert_array_equal(getattr(tiles, name), getattr(before.tiles[path], name), err_msg=path)
+        assert tiles.signed_inputs == (path == "stem")
+    for name in ("digital", "norms", "stats", "head"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
+
+
+def test_scales_hold_the_largest_inputs_of_the_float_network() -> None:
+    """The stem's inputs are the preprocessed pixels, whatever the weights."""
+    images = tiny_images(64)
+    tiles = measure_inputs(program(tiny_backbone(), IDEAL, jax.random.key(0)), images).tiles["stem"]
+    x = np.asarray(tiny_backbone().network.preprocess(jnp.asarray(images)))
+    peak = max(np.percentile(x, 99.99), -np.percentile(x, 0.01))
+    np.testing.assert_allclose(tiles.input_scale, peak / 127, rtol=1e-5)
+
+
+def test_known_ranges_stay() -> None:
+    adc = Adc(8, (-3000.0, 5000.0))
+    chip = program(tiny_backbone(), CONVERTED.replace(adc=adc), jax.random.key(0), rules={"blocks/*": None})
+    after = calibrate(chip, tiny_images(8))
+    jax.tree.map(np.testing.assert_array_equal, after.tiles["stem"].adc, chip.tiles["stem"].adc)
+
+
+@pytest.mark.xfail(strict=True, reason="the worst case is that of unsigned inputs, as assumed before calibration")
+def test_worst_case_ranges_follow_the_sign_of_the_inputs() -> None:
+    """``"max"`` covers all that any input can cause: for signed ones ``127 * sum |w|`` on both sides."""
+    spec = CONVERTED.replace(rows=32, adc=Adc(8, "max", "column"))
+    chip = calibrate(program(tiny_backbone(), spec, jax.random.key(0), rules={"blocks/*": None}), tiny_images(8))
+    tiles = chip.tiles["stem"]
+    assert tiles.signed_inputs and tiles.adc is not None
+    levels = np.asarray(nominal_weights(tiles) / tiles.weight_scale, np.float64)
+    worst = 127 * np.abs(levels).sum((0, 1, 2))
+    np.testing.assert_allclose(tiles.adc.lsb[0, 0, 0], 2 * worst / 255, rtol=1e-5)
+
+
+def test_measuring_again_changes_nothing() -> None:
+    """A measured range, read back from its grid and snapped again, is the same grid; so the bundled JSON is stable."""
+    chip = calibrate(program(tiny_backbone(), CONVERTED, jax.random.key(0)), tiny_images(32))
+    again = measure_ranges(chip, tiny_images(32))
+    for path, tiles in chip.tiles.items():
+        jax.tree.map(np.testing.assert_array_equal, again.tiles[path].adc, tiles.adc)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Refusals
+
+
+def test_no_images_are_refused() -> None:
+    with pytest.raises(DataError, match="at least one image") as caught:
+        calibrate(program(tiny_backbone(), CONVERTED, jax.random.key(0)), tiny_images(0))
+    assert (caught.value.field, caught.value.value) == ("images", "0 images")

@@ -1,0 +1,210 @@
+"""A backbone onto arrays: keys, rules, what stays digital, and the measurements that come with weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from models.tiny import CONVERTED, CONVS, IDEAL, NOISY, NORMS, tiny_backbone, tiny_images
+
+from xbm_jax.crossbar import Adc, CrossbarSpec, Gaussian, nominal_weights
+from xbm_jax.errors import ModelError, SpecError
+from xbm_jax.masks import methods
+from xbm_jax.models import Backbone, Calibration, Chip, calibrate, forward, program, source_trained
+from xbm_jax.models.chip import calibration_key
+
+STEM_ONLY = {"blocks/*": None}
+
+
+def leaves(tree: Any) -> dict[str, np.ndarray]:
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def assert_same_bits(one: Any, other: Any) -> None:
+    ours, theirs = leaves(one), leaves(other)
+    assert ours.keys() == theirs.keys() and ours
+    for path, array in ours.items():
+        assert array.dtype == theirs[path].dtype, path
+        np.testing.assert_array_equal(array, theirs[path], err_msg=path)
+
+
+def answer(chip: Chip, images: Any) -> jax.Array:
+    return forward(chip, methods.head_only(), source_trained(chip), chip.stats, images)[0]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Where each array goes
+
+
+def test_every_array_has_one_place() -> None:
+    backbone = tiny_backbone()
+    chip = program(backbone, IDEAL, jax.random.key(0))
+    assert sorted(chip.tiles) == CONVS
+    assert sorted(chip.norms) == sorted(chip.stats) == NORMS
+    assert sorted(chip.digital) == ["blocks/0/conv/bias", "blocks/1/conv/bias"]
+    placed = {f"{p}/kernel" for p in chip.tiles} | set(chip.digital) | {f"head/{k}" for k in chip.head}
+    placed |= {f"{p}/{k}" for part in (chip.norms, chip.stats) for p, leaf in part.items() for k in leaf}
+    assert placed == set(backbone.arrays)
+    assert chip.num_features == 8
+
+
+def test_kernels_are_held_to_half_a_weight_step() -> None:
+    chip = program(tiny_backbone(), IDEAL, jax.random.key(0))
+    for path, tiles in chip.tiles.items():
+        kernel = tiny_backbone().arrays[f"{path}/kernel"]
+        step = np.abs(np.asarray(kernel)).max((0, 1, 2)) / 127
+        np.testing.assert_allclose(tiles.weight_scale, step, rtol=1e-6)
+        assert (np.abs(nominal_weights(tiles) - kernel) <= 0.5001 * step).all()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Keys
+
+
+def test_same_key_same_bits() -> None:
+    first, again, other = (program(tiny_backbone(), NOISY, jax.random.key(k)) for k in (3, 3, 4))
+    assert_same_bits(first, again)
+    for path in CONVS:
+        assert bool((first.tiles[path].conductance != other.tiles[path].conductance).any())
+        np.testing.assert_array_equal(first.tiles[path].levels, other.tiles[path].levels)
+
+
+def test_layers_draw_apart() -> None:
+    """Equal kernels at two paths get different errors, and another layer's spec changes none of them."""
+    backbone = tiny_backbone()
+    kernel = backbone.arrays["blocks/0/conv/kernel"]
+    equal = dataclasses.replace(backbone, arrays={**backbone.arrays, "blocks/1/conv/kernel": kernel})
+    chip = program(equal, NOISY, jax.random.key(0))
+    first, second = chip.tiles["blocks/0/conv"], chip.tiles["blocks/1/conv"]
+    np.testing.assert_array_equal(first.levels, second.levels)
+    assert bool((first.conductance != second.conductance).any())
+    ruled = program(equal, NOISY, jax.random.key(0), rules={"stem": None})
+    assert_same_bits(ruled.tiles["blocks/0/conv"], first)
+
+
+def test_vmap_over_keys_is_a_loop() -> None:
+    keys = jax.random.split(jax.random.key(7), 3)
+    population = jax.jit(jax.vmap(lambda key: program(tiny_backbone(), NOISY, key, rules=STEM_ONLY)))
+    many = population(keys).tiles["stem"]
+    for i, key in enumerate(keys):
+        one = program(tiny_backbone(), NOISY, key, rules=STEM_ONLY).tiles["stem"]
+        for name in ("levels", "conductance", "effective", "weight_scale", "key_data"):
+            np.testing.assert_array_equal(getattr(many, name)[i], getattr(one, name), err_msg=name)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rules
+
+
+def test_rules_choose_specs_by_pattern() -> None:
+    coarse, fine = IDEAL.replace(rows=8), IDEAL.replace(rows=32)
+    chip = program(tiny_backbone(), IDEAL, jax.random.key(0), rules={"blocks/0/*": coarse, "blocks/*": fine})
+    rows = {path: tiles.plan.spec.rows for path, tiles in chip.tiles.items()}
+    assert rows == {"stem": 16, "blocks/0/conv": 8, "blocks/1/conv": 32}
+    swapped = program(tiny_backbone(), IDEAL, jax.random.key(0), rules={"blocks/*": fine, "blocks/0/*": coarse})
+    assert swapped.tiles["blocks/0/conv"].plan.spec.rows == 32
+
+
+def test_digital_layers_compute_in_float() -> None:
+    """With every layer digital the chip is the float network; one digital layer is nearer to it than none."""
+    images = jnp.asarray(tiny_images(8))
+    exact = tiny_backbone().logits(images)
+    digital = program(tiny_backbone(), IDEAL, jax.random.key(0), rules={"*": None})
+    assert digital.tiles == {} and "stem/kernel" in digital.digital
+    np.testing.assert_allclose(answer(digital, images), exact, atol=2e-5)
+    coarse = IDEAL.replace(weight_bits=3, cell=dataclasses.replace(IDEAL.cell, bits=2))
+    rules = {"*": coarse, "stem": coarse}
+    every = calibrate(program(tiny_backbone(), IDEAL, jax.random.key(0), rules=rules), tiny_images(16))
+    some = calibrate(program(tiny_backbone(), IDEAL, jax.random.key(0), rules={"blocks/*": None}), tiny_images(16))
+    assert list(some.tiles) == ["stem"]
+    assert "blocks/0/conv/kernel" in some.digital and "blocks/0/conv/bias" in some.digital
+    far, near = (float(jnp.abs(answer(chip, images) - exact).mean()) for chip in (every, some))
+    assert 0 < near < 0.2 * far
+
+
+@pytest.mark.parametrize("pattern", ["head", "blocks/2/*", "Stem", "stem/kernel", "bn", ""])
+def test_a_pattern_that_matches_nothing_is_refused(pattern: str) -> None:
+    with pytest.raises(ModelError, match="a pattern that matches one of: blocks/0/conv, blocks/1/conv, stem") as caught:
+        program(tiny_backbone(), IDEAL, jax.random.key(0), rules={"stem": None, pattern: None})
+    assert caught.value.value == pattern
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Measurements that come with weights
+
+PEAKS = {"stem": 2.0, "blocks/0/conv": 6.0, "blocks/1/conv": 5.0}
+LIMITS = {"stem": (-4000.0, 6000.0), "blocks/0/conv": (-9100.0, 1000.0), "blocks/1/conv": (-2000.0, 2000.0)}
+
+
+def measured(spec: CrossbarSpec = CONVERTED) -> Backbone:
+    known = Calibration(PEAKS, frozenset({"stem"}), LIMITS, calibration_key(spec), "made up")
+    return dataclasses.replace(tiny_backbone(), calibration=known)
+
+
+def test_measurements_calibrate_the_spec_that_they_were_made_with() -> None:
+    chip = program(measured(), CONVERTED, jax.random.key(0))
+    assert chip.calibrated
+    for path, tiles in chip.tiles.items():
+        assert tiles.signed_inputs == (path == "stem")
+        assert tiles.input_scale is not None and tiles.adc is not None
+        np.testing.assert_allclose(tiles.input_scale, PEAKS[path] / (127 if path == "stem" else 255), rtol=1e-6)
+        low, high = LIMITS[path]
+        assert tiles.adc.lsb.shape == (1, 1, 1, 1)
+        np.testing.assert_allclose(tiles.adc.lsb, (high - low) / 255, rtol=1e-6)
+        np.testing.assert_array_equal(tiles.adc.min_code, np.round(low / ((high - low) / 255)))
+    assert answer(chip, tiny_images(2)).shape == (2, 4)
+
+
+def test_resolution_and_devices_do_not_void_ranges() -> None:
+    """Neither changes where the sums of an ideal chip lie."""
+    spec = CONVERTED.replace(adc=Adc(6), device=Gaussian(0.01), cols=64)
+    chip = program(measured(), spec, jax.random.key(0), rules=STEM_ONLY)
+    assert chip.calibrated
+    adc = chip.tiles["stem"].adc
+    assert adc is not None
+    np.testing.assert_allclose(adc.lsb, 10000 / 63, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        CONVERTED.replace(rows=32),
+        CONVERTED.replace(weight_bits=7, cell=dataclasses.replace(CONVERTED.cell, bits=6)),
+        CONVERTED.replace(cell=dataclasses.replace(CONVERTED.cell, bits=4)),
+        CONVERTED.replace(input_bits=7),
+        CONVERTED.replace(dac_bits=1),
+        CONVERTED.replace(row_order="tap"),
+        CONVERTED.replace(adc=Adc(per="tile")),
+        CONVERTED.replace(adc=Adc(percentile=99.0)),
+    ],
+    ids=["rows", "weight bits", "cell bits", "input bits", "serial", "row order", "per tile", "percentile"],
+)
+def test_ranges_of_another_spec_are_not_used(spec: CrossbarSpec) -> None:
+    chip = program(measured(), spec, jax.random.key(0), rules=STEM_ONLY)
+    assert not chip.calibrated
+    top = 2 ** (spec.input_bits - 1) - 1
+    assert chip.tiles["stem"].input_scale == pytest.approx(2.0 / top, rel=1e-6)  # input scales hold for any
+    with pytest.raises(SpecError, match="calibrate the chip on images first"):
+        answer(chip, tiny_images(2))
+
+
+def test_serial_inputs_of_all_bits_at_once_are_the_same_spec() -> None:
+    assert program(measured(), CONVERTED.replace(dac_bits=8), jax.random.key(0)).calibrated
+
+
+def test_a_rule_may_leave_one_layer_uncalibrated() -> None:
+    chip = program(measured(), CONVERTED, jax.random.key(0), rules={"stem": CONVERTED.replace(rows=8)})
+    assert [path for path, tiles in chip.tiles.items() if tiles.adc is None] == ["stem"]
+    assert not chip.calibrated
+
+
+def test_without_measurements_a_chip_waits_for_images() -> None:
+    for spec in (IDEAL, CONVERTED):
+        chip = program(tiny_backbone(), spec, jax.random.key(0))
+        assert not chip.calibrated
+        with pytest.raises(SpecError, match="calibrate"):
+            answer(chip, tiny_images(2))

@@ -1,0 +1,210 @@
+"""The edge of a module: layers by path, geometry, equality, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from models.tiny import CONVS, IDEAL, NORMS, PREPROCESS, Tiny, random_arrays, tiny_backbone, tiny_images, tiny_network
+
+from xbm_jax.crossbar import Conv
+from xbm_jax.crossbar.products import product
+from xbm_jax.errors import ModelError, SpecError, WeightsError
+from xbm_jax.models import Network, Preprocess, backbone, forward, network_from_module, program, source_trained
+from xbm_jax.models.network import conv_geometry
+from xbm_jax.masks import methods
+
+
+def test_layers_are_named_by_their_path() -> None:
+    network = tiny_network()
+    assert network.kernels[-1] == "head"
+    assert sorted(network.kernels[:-1]) == CONVS
+    assert sorted(network.norms) == NORMS
+    assert network.epsilons == {"bn": 1e-3, "blocks/0/bn": 1e-5, "blocks/1/bn": 1e-5}
+    assert network.convs["stem"] == Conv((2, 2), ((1, 1), (1, 1)))
+    assert network.convs["blocks/0/conv"] == Conv((1, 1), ((1, 1), (1, 1)))
+    assert network.shapes["blocks/1/conv/kernel"] == (3, 3, 8, 8)
+    assert network.shapes["blocks/1/conv/bias"] == (8,)
+    assert "stem/bias" not in network.shapes
+
+
+def test_num_parameters_leaves_running_statistics_out() -> None:
+    by_hand = 27 * 8 + 2 * (72 * 8 + 8) + 3 * 2 * 8 + 8 * 4 + 4
+    assert tiny_backbone().num_parameters == by_hand
+
+
+def test_logits_are_the_modules_own() -> None:
+    """Against the same module, filled by hand and called as Flax users do."""
+    module = nnx.eval_shape(lambda: Tiny(rngs=nnx.Rngs(0)))
+    arrays = tiny_backbone().arrays
+    for path, variable in nnx.to_flat_state(nnx.state(module)):
+        variable.set_value(arrays["/".join(map(str, path))])
+    module.eval()
+    images = tiny_images()
+    x = (images / 255 - np.array(PREPROCESS.mean)) / np.array(PREPROCESS.std)
+    expected = module(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(tiny_backbone().logits(images), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_preprocess(reverse: bool) -> None:
+    images = tiny_images(2)
+    step = Preprocess(mean=(0.1, 0.5, 0.9), std=(0.2, 1.0, 3.0), divisor=51.0, reverse=reverse)
+    pixels = images[..., ::-1] if reverse else images
+    expected = (pixels / 51.0 - np.array([0.1, 0.5, 0.9])) / np.array([0.2, 1.0, 3.0])
+    np.testing.assert_allclose(step(jnp.asarray(images)), expected, rtol=1e-5, atol=2e-6)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Equal networks are one
+
+
+def test_networks_built_twice_share_compiled_code() -> None:
+    traces = []
+
+    @jax.jit
+    def logits(chip: Any, images: jax.Array) -> jax.Array:
+        traces.append(1)
+        return forward(chip, methods.head_only(), source_trained(chip), chip.stats, images)[0]
+
+    first, second = tiny_network(), tiny_network()
+    assert first is not second
+    assert first == second and hash(first) == hash(second)
+    images = jnp.asarray(tiny_images(2))
+    for network in (first, second):
+        made = backbone(network, random_arrays(network))
+        chip = program(made, IDEAL, jax.random.key(0))
+        logits(chip.replace(tiles={p: t.replace(input_scale=jnp.float32(0.02)) for p, t in chip.tiles.items()}), images)
+    assert len(traces) == 1
+
+
+class Wide(Tiny):
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        super().__init__(rngs=rngs)
+        self.stem = nnx.Conv(3, 8, (5, 5), strides=2, padding=1, use_bias=False, rngs=rngs)
+
+
+class OtherEpsilon(Tiny):
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        super().__init__(rngs=rngs)
+        self.bn = nnx.BatchNorm(8, momentum=0.9, epsilon=1e-4, rngs=rngs)
+
+
+class OtherStride(Tiny):
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        super().__init__(rngs=rngs)
+        self.stem = nnx.Conv(3, 8, (3, 3), strides=1, padding=1, use_bias=False, rngs=rngs)
+
+
+def other(build: type[Tiny]) -> Network:
+    return network_from_module(
+        lambda: build(rngs=nnx.Rngs(0)), name="tiny", head="head", preprocess=PREPROCESS, image_size=12
+    )
+
+
+@pytest.mark.parametrize(
+    "different",
+    [
+        lambda: tiny_network(name="other"),
+        lambda: tiny_network(image_size=13),
+        lambda: tiny_network(preprocess=dataclasses.replace(PREPROCESS, reverse=True)),
+        lambda: other(Wide),
+        lambda: other(OtherEpsilon),
+        lambda: other(OtherStride),
+    ],
+    ids=["name", "size", "preprocess", "kernel", "epsilon", "stride"],
+)
+def test_networks_that_compute_something_else_differ(different: Callable[[], Network]) -> None:
+    assert different() == different()
+    assert different() != tiny_network()
+    assert tiny_network() != "tiny"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Geometry of convolutions: against the module's own answer
+
+GEOMETRIES: dict[str, tuple[dict[str, Any], Conv | None]] = {
+    "integer padding": ({"padding": 2}, Conv((1, 1), ((2, 2), (2, 2)))),
+    "padding per axis": ({"padding": (0, 1)}, Conv((1, 1), ((0, 0), (1, 1)))),
+    "padding per side": ({"padding": ((0, 1), (2, 0))}, Conv((1, 1), ((0, 1), (2, 0)))),
+    "SAME, strided": ({"padding": "SAME", "strides": 2}, Conv((2, 2), "SAME")),
+    "VALID, two strides": ({"padding": "VALID", "strides": (1, 2)}, Conv((1, 2), "VALID")),
+    "groups": ({"feature_group_count": 2}, Conv((1, 1), "SAME", groups=2)),
+    "dilation": ({"kernel_dilation": 2, "padding": 2}, Conv((1, 1), ((2, 2), (2, 2)), (2, 2))),
+    "dilations": ({"kernel_dilation": (1, 3), "padding": "SAME"}, Conv((1, 1), "SAME", (1, 3))),
+}
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_geometry(name: str) -> None:
+    options, expected = GEOMETRIES[name]
+    rng = np.random.default_rng(0)
+    module = nnx.eval_shape(lambda: nnx.Conv(4, 6, (3, 3), use_bias=False, rngs=nnx.Rngs(0), **options))
+    kernel = jnp.asarray(rng.normal(size=module.kernel.get_value().shape), jnp.float32)
+    module.kernel.set_value(kernel)
+    conv = conv_geometry("c", module)
+    assert conv == expected
+    x = jnp.asarray(rng.normal(size=(2, 9, 8, 4)), jnp.float32)
+    np.testing.assert_allclose(product(x, kernel, conv), module(x), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options", "error"),
+    [
+        ((3,), {}, ModelError),
+        ((3, 3, 3), {}, ModelError),
+        ((3, 3), {"input_dilation": 2}, ModelError),
+        ((3, 3), {"mask": np.ones((3, 3, 4, 6))}, ModelError),
+        ((3, 3), {"padding": "CIRCULAR"}, SpecError),
+    ],
+    ids=["1-D", "3-D", "input dilation", "mask", "circular"],
+)
+def test_convolutions_that_no_crossbar_computes_are_refused(
+    kernel: tuple[int, ...], options: dict[str, Any], error: type[Exception]
+) -> None:
+    module = nnx.eval_shape(lambda: nnx.Conv(4, 6, kernel, rngs=nnx.Rngs(0), **options))
+    with pytest.raises(error) as caught:
+        conv_geometry("blocks/3/conv", module)
+    if error is ModelError:
+        assert str(caught.value).startswith("blocks/3/conv = ")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Refusals
+
+
+@pytest.mark.parametrize("head", ["stem", "classifier", "", "bn"])
+def test_the_head_is_a_dense_layer(head: str) -> None:
+    with pytest.raises(ModelError, match="a Linear layer: one of head") as caught:
+        tiny_network(head=head)
+    assert (caught.value.field, caught.value.value) == ("head", head)
+
+
+def test_all_mismatches_are_listed_at_once() -> None:
+    network = tiny_network()
+    arrays: dict[str, Any] = random_arrays(network)
+    del arrays["bn/mean"], arrays["head/bias"]
+    arrays["stem/kernel"] = arrays["stem/kernel"].transpose(3, 2, 0, 1)
+    arrays["blocks/0/bn/var"] = np.full(8, np.inf)
+    arrays["blocks/1/conv/kernel"][1, 2, 3, 4] = np.nan
+    arrays["fc/kernel"] = np.zeros((2, 2))
+    with pytest.raises(WeightsError) as caught:
+        backbone(network, arrays)
+    message = str(caught.value)
+    assert caught.value.value == "6 mismatches"
+    for line in (
+        "bn/mean is missing",
+        "head/bias is missing",
+        "stem/kernel has shape (8, 3, 3, 3), not (3, 3, 3, 8)",
+        "blocks/0/bn/var holds NaN or infinity",
+        "blocks/1/conv/kernel holds NaN or infinity",
+        "fc/kernel is unknown",
+    ):
+        assert f"\n  {line}" in message
+    assert message.count("\n") == 6

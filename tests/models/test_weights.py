@@ -1,0 +1,179 @@
+"""Weight files and PyTorch's names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models.tiny import random_arrays, tiny_network
+from safetensors.numpy import save_file
+
+from xbm_jax.errors import ModelError, WeightsError
+from xbm_jax.models import load_backbone, named_network
+from xbm_jax.models.weights import from_torch_names, read_weights
+
+NAMES = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var", "kernel": "weight"}
+
+
+def to_torch(arrays: dict[str, np.ndarray], prefix: str = "") -> dict[str, np.ndarray]:
+    """A state dict as ``torch.save`` of a CIFAR ResNet holds it: dots, OIHW, [out, in], batch counters."""
+    state: dict[str, np.ndarray] = {}
+    for path, array in arrays.items():
+        *layer, leaf = path.split("/")
+        name = prefix + ".".join(part.replace("_", ".") for part in layer)
+        axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim, (0,))
+        state[f"{name}.{NAMES[leaf]}"] = np.ascontiguousarray(array.transpose(axes))
+        if leaf == "var":
+            state[f"{name}.num_batches_tracked"] = np.array(1000)
+    return state
+
+
+@pytest.fixture(scope="module")
+def arrays() -> dict[str, np.ndarray]:
+    return random_arrays(named_network("cifar-resnet20", 10))
+
+
+def assert_same(ours: dict[str, np.ndarray], arrays: dict[str, np.ndarray]) -> None:
+    assert ours.keys() == arrays.keys()
+    for path, array in arrays.items():
+        np.testing.assert_array_equal(ours[path], array)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_torch_names_and_layouts(prefix: str, arrays: dict[str, np.ndarray]) -> None:
+    state = to_torch(arrays, prefix)
+    assert state[f"{prefix}layer2.0.conv1.weight"].shape == (32, 16, 3, 3)
+    assert f"{prefix}bn1.num_batches_tracked" in state
+    assert_same(from_torch_names(state), arrays)
+
+
+def test_our_names_pass_unchanged(arrays: dict[str, np.ndarray]) -> None:
+    assert_same(from_torch_names(arrays), arrays)
+
+
+@pytest.mark.parametrize("names", ["ours", "torch"])
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_backbone_from_a_file(suffix: str, names: str, arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    content = arrays if names == "ours" else to_torch(arrays, "module.")
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".npz":
+        np.savez(path, allow_pickle=False, **content)
+    else:
+        save_file(content, path)
+    for given in (path, str(path)):
+        loaded = load_backbone("cifar-resnet20", given)
+        assert loaded.calibration is None
+        assert_same({p: np.asarray(a) for p, a in loaded.arrays.items()}, arrays)
+
+
+def test_the_head_decides_the_number_of_classes() -> None:
+    arrays = random_arrays(named_network("cifar-resnet20", 7))
+    assert load_backbone("cifar-resnet20", arrays).network.shapes["linear/kernel"] == (64, 7)
+
+
+def test_mismatches_of_a_file_are_listed_at_once(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    content = dict(arrays)
+    del content["conv1/kernel"], content["linear/bias"]
+    content["layer1_0/conv1/kernel"] = content["layer1_0/conv1/kernel"][:1]
+    content["bn1/scale"] = np.full(16, np.nan, np.float32)
+    content["fc/bias"] = np.zeros(3, np.float32)
+    np.savez(tmp_path / "w.npz", allow_pickle=False, **content)
+    with pytest.raises(WeightsError) as caught:
+        load_backbone("cifar-resnet20", tmp_path / "w.npz")
+    lines = str(caught.value).split("\n  ")[1:]
+    assert [line for line in lines if not line.startswith("linear")] == [
+        "bn1/scale holds NaN or infinity",
+        "conv1/kernel is missing",
+        "fc/bias is unknown",
+        "layer1_0/conv1/kernel has shape (1, 3, 16, 16), not (3, 3, 16, 16)",
+    ]
+    assert "linear/bias is missing" in lines
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Damaged and absent files
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
+def test_truncated_files_are_refused(suffix: str, kept: float, tmp_path: Path) -> None:
+    path = tmp_path / f"w{suffix}"
+    arrays = random_arrays(tiny_network())
+    if suffix == ".npz":
+        np.savez_compressed(path, allow_pickle=False, **arrays)
+    else:
+        save_file(arrays, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept if kept > 1 else kept * len(whole))])
+    with pytest.raises(WeightsError, match=rf"a whole {suffix} file") as caught:
+        read_weights(path)
+    assert caught.value.value == str(path)
+
+
+def test_a_flipped_bit_never_shows_as_another_error(tmp_path: Path) -> None:
+    """A damaged archive is refused by name, or its arrays are whole (the flip hit a field that nobody reads)."""
+    path = tmp_path / "w.npz"
+    arrays = random_arrays(tiny_network())
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            read = read_weights(path)
+        except WeightsError:
+            refused += 1
+        else:
+            for name, array in read.items():
+                np.testing.assert_array_equal(array, arrays.get(name, array))
+    assert refused > 100
+
+
+def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.npz"
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(WeightsError, match="a whole .npz file"):
+        read_weights(path)
+
+
+def test_pickles_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", allow_pickle=True, a=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(WeightsError):
+        read_weights(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.bin", "w", "w.npy", "w.NPZ"])
+def test_other_kinds_of_file_are_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"abc")
+    with pytest.raises(WeightsError, match=r"a \.npz or \.safetensors file"):
+        read_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["absent.npz", "absent.safetensors"])
+def test_absent_files_are_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="an existing file") as caught:
+        load_backbone("cifar-resnet20", tmp_path / name)
+    assert caught.value.value == str(tmp_path / name)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "w.npz").mkdir()
+    with pytest.raises(WeightsError, match="an existing file"):
+        read_weights(tmp_path / "w.npz")
+
+
+def test_unknown_models_are_named() -> None:
+    for call in (lambda: load_backbone("resnet18"), lambda: named_network("resnet18", 10)):
+        with pytest.raises(ModelError, match="one of cifar-resnet20, cifar-resnet56") as caught:
+            call()
+        assert caught.value.value == "resnet18"
+
+
+def test_a_model_without_bundled_weights_asks_for_a_file() -> None:
+    with pytest.raises(WeightsError, match="cifar-resnet56 ships none.*cifar-resnet20"):
+        load_backbone("cifar-resnet56")

@@ -1,0 +1,92 @@
+"""Who a chip is, and what another chip is told."""
+
+import json
+
+import jax
+import pytest
+from tasks import tiny
+
+from xbm_jax.crossbar import Adc, Cell, CrossbarSpec
+from xbm_jax.errors import BankError
+from xbm_jax.models import calibrate, program
+from xbm_jax.tasks import ChipCard, chip_card
+
+SPEC = tiny.SPECS["ideal"]
+
+
+def programmed(spec=SPEC, key=0, seed=0, rules=None):
+    return program(tiny.weights(seed), spec, jax.random.key(key), rules=rules)
+
+
+@pytest.fixture(scope="module")
+def chip():
+    return programmed()
+
+
+def aged(chip):
+    """The chip after some drift: what the cells hold and what a read sees has changed."""
+    older = {p: t.replace(conductance=0.8 * t.conductance, effective=0.8 * t.effective) for p, t in chip.tiles.items()}
+    return chip.replace(tiles=older)
+
+
+def test_identity_survives_drift_and_calibration(chip):
+    card = chip_card(chip)
+    assert chip_card(aged(chip)) == card
+    assert chip_card(calibrate(chip, tiny.stripes().x_train[:8])) == card
+    assert chip_card(programmed()) == card
+    card.check(chip_card(aged(chip)))
+
+
+def test_card_round_trips_through_json(chip):
+    mixed = programmed(rules={"conv2": SPEC.replace(rows=64, row_order="tap"), "conv3": None})
+    for card in (chip_card(chip), chip_card(mixed)):
+        data = json.loads(json.dumps(card.to_json()))
+        assert ChipCard.from_json(data) == card
+    assert len(chip_card(chip).to_json()["specs"]) == 1
+
+
+OTHERS = {
+    "key": ({"key": 1}, "chip.identity"),
+    "weights": ({"seed": 1}, "chip.identity"),
+    "rows": ({"spec": SPEC.replace(rows=64)}, r"chip\.conv1\.spec\.rows = 64: 32"),
+    "converter": ({"spec": SPEC.replace(adc=Adc(bits=7))}, r"chip\.conv1\.spec\.adc\.bits = 7: None"),
+    "cell": ({"spec": SPEC.replace(cell=Cell(on_off=50.0))}, r"chip\.conv1\.spec\.cell\.on_off"),
+    "device": ({"spec": SPEC.replace(device=tiny.SPECS["noisy"].device)}, r"chip\.conv1\.spec\.device\.class"),
+    "row order": ({"spec": SPEC.replace(row_order="tap")}, r"chip\.conv1\.row_order = 'tap': 'channel'"),
+    "one layer's row order": ({"rules": {"conv3": SPEC.replace(row_order="tap")}}, r"chip\.conv3\.row_order"),
+    "one layer's spec": ({"rules": {"conv2": SPEC.replace(rows=16)}}, r"chip\.conv2\.spec\.rows = 16: 32"),
+    "digital layer": ({"rules": {"conv2": None}}, r"chip\.layers = \['conv1', 'conv3'\]"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_chip_is_refused_by_the_field_that_differs(chip, name):
+    made_with, field = OTHERS[name]
+    with pytest.raises(BankError, match=field):
+        chip_card(chip).check(chip_card(programmed(**made_with)))
+
+
+def test_another_network_is_refused(chip):
+    with pytest.raises(BankError, match=r"chip\.network = 'other': tiny"):
+        chip_card(chip).check(chip_card(chip.replace(network=tiny.network("other"))))
+
+
+@pytest.mark.parametrize("missing", ["network", "identity", "row_order", "specs", "spec_of_layer"])
+def test_a_card_with_a_part_missing_is_damaged(chip, missing):
+    data = chip_card(chip).to_json()
+    del data[missing]
+    with pytest.raises(BankError, match="undamaged chip card"):
+        ChipCard.from_json(data)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"specs": []}, {"spec_of_layer": 3}, {"spec_of_layer": {"conv1": "x"}}, {"row_order": []}]
+)
+def test_a_card_of_the_wrong_shape_is_damaged(chip, changes):
+    with pytest.raises(BankError, match="undamaged chip card"):
+        ChipCard.from_json({**chip_card(chip).to_json(), **changes})
+
+
+def test_default_specs_are_equal_on_every_card():
+    default = programmed(CrossbarSpec(adc=Adc(bits=None)))
+    assert len(set(chip_card(default).specs.values())) == 1
