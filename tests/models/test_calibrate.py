@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from models.tiny import CONVERTED, IDEAL, tiny_backbone, tiny_images
 
+from models.tiny import CONVERTED, IDEAL, tiny_backbone, tiny_images
 from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, column_sums, nominal_weights
 from xbm_jax.crossbar.read import input_codes
 from xbm_jax.errors import DataError
@@ -148,7 +148,6 @@ def test_shapes_of_what_shares_a_range(per: Any) -> None:
     """[cycles, slices, tiles, columns] of a kernel of 72 rows on 16-row arrays, and how much each range covers."""
     rules = {"stem": None, "blocks/1/*": None}
     spec = SLICED.replace(adc=Adc(8, per=per, percentile=99.0))
-    inputs = []
     chip = calibrate(program(tiny_backbone(), spec, jax.random.key(0), rules=rules), tiny_images(32))
     tiles = chip.tiles["blocks/0/conv"]
     assert tiles.adc is not None and tiles.adc.lsb.shape == tiles.adc.min_code.shape == SHAPES[per]
@@ -200,7 +199,6 @@ def test_worst_case_ranges_follow_the_sign_of_the_inputs() -> None:
 
 
 def test_measuring_again_changes_nothing() -> None:
-    """A measured range, read back from its grid and snapped again, is the same grid; so the bundled JSON is stable."""
     chip = calibrate(program(tiny_backbone(), CONVERTED, jax.random.key(0)), tiny_images(32))
     again = measure_ranges(chip, tiny_images(32))
     for path, tiles in chip.tiles.items():

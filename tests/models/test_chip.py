@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.tiny import CONVERTED, CONVS, IDEAL, NOISY, NORMS, tiny_backbone, tiny_images
 
+from models.tiny import CONVERTED, CONVS, IDEAL, NOISY, NORMS, tiny_backbone, tiny_images
 from xbm_jax.crossbar import Adc, CrossbarSpec, Gaussian, nominal_weights
 from xbm_jax.errors import ModelError, SpecError
 from xbm_jax.masks import methods

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.tiny import CLASSES, CONVERTED, CONVS, IDEAL, NOISY, NORMS, tiny_backbone, tiny_chip, tiny_images
 
+from models.tiny import CLASSES, CONVERTED, CONVS, IDEAL, NOISY, NORMS, tiny_backbone, tiny_chip, tiny_images
 from xbm_jax.crossbar import Tiles, nominal_weights, read
 from xbm_jax.crossbar.products import product
 from xbm_jax.masks import Method, methods
@@ -75,7 +75,10 @@ def convolve(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     size = (x.shape[1] + 1) // stride if stride > 1 else x.shape[1]
     rows = [
-        [np.tensordot(padded[:, i * stride : i * stride + 3, j * stride : j * stride + 3], kernel, 3) for j in range(size)]
+        [
+            np.tensordot(padded[:, i * stride : i * stride + 3, j * stride : j * stride + 3], kernel, 3)
+            for j in range(size)
+        ]
         for i in range(size)
     ]
     return np.stack([np.stack(row, 1) for row in rows], 1)
@@ -135,8 +138,10 @@ def test_gains_at_weights_or_columns_are_one() -> None:
 # Norm policies and statistics
 
 
-@pytest.mark.parametrize(("norms", "train", "follows"), [("full", True, True), ("full", False, False),
-                                                         ("affine", True, False), ("frozen", True, False)])
+@pytest.mark.parametrize(
+    ("norms", "train", "follows"),
+    [("full", True, True), ("full", False, False), ("affine", True, False), ("frozen", True, False)],
+)
 def test_running_statistics_follow_only_where_norms_are_trained_in_full(norms: Any, train: bool, follows: bool) -> None:
     chip, images = tiny_chip(), tiny_images(8)
     method = Method("m", norms=norms)

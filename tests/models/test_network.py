@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from models.tiny import CONVS, IDEAL, NORMS, PREPROCESS, Tiny, random_arrays, tiny_backbone, tiny_images, tiny_network
 
+from models.tiny import CONVS, IDEAL, NORMS, PREPROCESS, Tiny, random_arrays, tiny_backbone, tiny_images, tiny_network
 from xbm_jax.crossbar import Conv
 from xbm_jax.crossbar.products import product
 from xbm_jax.errors import ModelError, SpecError, WeightsError
+from xbm_jax.masks import methods
 from xbm_jax.models import Network, Preprocess, backbone, forward, network_from_module, program, source_trained
 from xbm_jax.models.network import conv_geometry
-from xbm_jax.masks import methods
 
 
 def test_layers_are_named_by_their_path() -> None:

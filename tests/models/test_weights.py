@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from models.tiny import random_arrays, tiny_network
 from safetensors.numpy import save_file
 
+from models.tiny import random_arrays, tiny_network
 from xbm_jax.errors import ModelError, WeightsError
 from xbm_jax.models import load_backbone, named_network
 from xbm_jax.models.weights import from_torch_names, read_weights

@@ -112,10 +112,10 @@ def test_a_process_killed_while_it_saves_loses_nothing(tmp_path):
 
 
 def flip(path: Path, position: int) -> bytes:
-    """Flip one bit of a file; gives what was there."""
+    """Flip the lowest bit of one byte of a file (a digit stays a digit); gives what was there."""
     before = path.read_bytes()
     after = bytearray(before)
-    after[position] ^= 16
+    after[position] ^= 1
     path.write_bytes(bytes(after))
     return before
 
@@ -133,11 +133,11 @@ def test_a_flipped_bit_in_array_data_names_the_array(tmp_path):
     tiny.assert_same_bits(store.load(tmp_path)[0]["bytes"], ARRAYS["bytes"])
 
 
-@pytest.mark.parametrize("word", ['\\"value\\": 7', '\\"dtype\\": \\"int32', '\\"arrays\\"', '\\"metadata\\"', '\\"shape\\": [4'])
+@pytest.mark.parametrize("word", ["70131", "int32", "40000", "arrays", "metadata", "sha256"])
 def test_a_flipped_bit_in_the_description_is_never_silent(tmp_path, word):
-    store.save(tmp_path, one(7), {"value": 7})
+    store.save(tmp_path, one(7), {"value": 70131})
     described = tmp_path / "000001" / "_CHECKPOINT_METADATA"
-    position = described.read_bytes().index(word.encode()) + len(word) - 2
+    position = described.read_bytes().index(word.encode()) + len(word) - 1
     flip(described, position)
     with pytest.raises(BankError, match="000001"):
         store.load(tmp_path)

@@ -107,7 +107,7 @@ def _effect_of_chip(
     own = source_task(chip)
 
     def float_and_chip(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        batches = [images[i : i + 250] for i in range(0, len(images), 250)]
+        batches = [images[i : i + 100] for i in range(0, len(images), 100)]
         exact = np.concatenate([np.asarray(backbone.logits(b)) for b in batches])
         return np.argmax(exact, -1), np.argmax(predict(chip, own, images), -1)
 
@@ -161,7 +161,7 @@ def _learn(job: _Job, chip: Chip, name: str, method: Method, data: Dataset) -> T
     with report.TrainingProgress(job.console) as progress:
         bar = progress.task(f"{name} {method.name}")
         task = adapt(chip, data, method=method, key=key, config=TRAIN, report=bar.report)
-    probe = np.argmax(predict(chip, task, data.x_test[:PROBE_IMAGES], batch_size=PROBE_IMAGES), -1)
+    probe = np.argmax(predict(chip, task, data.x_test[:PROBE_IMAGES]), -1)
     return task.replace(meta={**task.meta, "probe": probe.tolist()})
 
 

@@ -127,7 +127,7 @@ def _bank_card(folder: Path) -> dict[str, Any]:
         card = json.loads(path.read_text())
         if card["format"] != _FORMAT:
             raise BankError("bank.format", card["format"], f"{_FORMAT}, the format that this version reads")
-        return card
+        return {"format": _FORMAT, "chip": card["chip"]}
     except FileNotFoundError as error:
         raise BankError("bank", str(folder), "a folder with a bank.json in it") from error
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:

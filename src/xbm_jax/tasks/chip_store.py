@@ -17,6 +17,7 @@ from xbm_jax.tasks import codec, store
 __all__ = ["load_chip", "save_chip"]
 
 _CELLS = ("levels", "conductance", "effective", "read_variance", "weight_scale", "input_scale", "key_data")
+_OPTIONAL = ("read_variance", "input_scale")
 _ADC = ("lsb", "min_code", "offset")
 
 
@@ -95,14 +96,14 @@ def _tiles(path: str, layer: dict[str, Any], network: Network, arrays: dict[str,
         layer["fold"],
         layer["fold_reason"],
     )
-    cells = {name: _array(arrays, _name("tiles", path, name)) for name in _CELLS}
+    cells = {name: _array(arrays, _name("tiles", path, name), name not in _OPTIONAL) for name in _CELLS}
     grid = {name: _array(arrays, _name("tiles", path, f"adc_{name}")) for name in _ADC}
     adc = None if grid["lsb"] is None else AdcRange(**grid)
     return Tiles(**cells, adc=adc, plan=plan, signed_inputs=layer["signed_inputs"])
 
 
-def _array(arrays: dict[str, np.ndarray], name: str) -> Any:
-    return None if name not in arrays else jnp.asarray(arrays[name])
+def _array(arrays: dict[str, np.ndarray], name: str, required: bool = False) -> Any:
+    return jnp.asarray(arrays[name]) if required or name in arrays else None
 
 
 def _name(*parts: str) -> str:

@@ -51,7 +51,8 @@ class ChipCard:
         """Undo :meth:`to_json`."""
         try:
             specs = {p: _canonical(data["specs"][i]) for p, i in data["spec_of_layer"].items()}
-            return cls(data["network"], data["row_order"], specs, data["identity"])
+            orders = {p: data["row_order"][p] for p in specs}
+            return cls(data["network"], orders, specs, data["identity"])
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise BankError("bank.chip", data, f"an undamaged chip card ({error!r})") from error
 

@@ -1,12 +1,13 @@
 """Named arrays and JSON in a folder, by Orbax; the only module that knows Orbax.
 
 A save writes a new generation ``<folder>/000001`` (Orbax renames it into place when it is whole) and only then removes
-the older one, so that a killed save loses nothing. Every array's SHA-256 is kept beside it and checked on loading:
-Orbax itself loads a flipped bit without a word.
+the older one, so that a killed save loses nothing. The SHA-256 of every array and of the metadata is kept beside it and
+checked on loading: Orbax itself loads a flipped bit without a word.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -33,11 +34,12 @@ def save(folder: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, 
         "metadata": metadata,
         "arrays": {n: {"sha256": _digest(a), "shape": list(a.shape), "dtype": str(a.dtype)} for n, a in arrays.items()},
     }
+    text = json.dumps(described)
     # Orbax refuses empty arrays; their shape and type are all there is to keep.
     full = {name: np.asarray(array) for name, array in arrays.items() if array.size}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Orbax warns of its own deprecations and of missing multi-host settings.
-        ocp.save(generation, full, custom_metadata={"json": json.dumps(described)})
+        ocp.save(generation, full, custom_metadata={"json": text, "sha256": _sha256(text.encode())})
     for path in older:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -92,10 +94,13 @@ def write_text(path: Path, text: str) -> None:
     """Replace a file's text in one step: readers see the old text or the new, never a part."""
     temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
         raise OutputError("file", str(path), f"a writable file ({error.strerror})") from error
+    finally:
+        with contextlib.suppress(OSError):  # gone where all went well; beyond reach where nothing did
+            temporary.unlink()
 
 
 def _generations(folder: Path) -> list[Path]:
@@ -118,14 +123,20 @@ def _described(generation: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            custom = ocp.metadata(generation).custom_metadata
-        return json.loads(custom["json"])  # type: ignore[index, call-overload]
+            custom: Any = ocp.metadata(generation).custom_metadata
+        if _sha256(custom["json"].encode()) != custom["sha256"]:
+            raise ValueError("its description was damaged on disk")
+        return json.loads(custom["json"])
     except Exception as error:  # as in load
         raise BankError("folder", str(generation), f"a readable checkpoint ({_first_line(error)})") from error
 
 
 def _digest(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return _sha256(np.ascontiguousarray(array).tobytes())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -17,6 +17,9 @@ from xbm_jax.models import Chip, forward, source_trained
 
 __all__ = ["Task", "check_images", "predict", "source_task", "stored"]
 
+EVAL_BATCH = 125
+"""Images per evaluation step: one compiled shape for validation, test and prediction."""
+
 
 @jax.tree_util.register_pytree_with_keys_class
 @dataclass(frozen=True)
@@ -71,14 +74,14 @@ def stored(chip: Chip, task: Task) -> Task:
 
 
 def predict(
-    chip: Chip, task: Task, images: jax.Array | np.ndarray, *, key: jax.Array | None = None, batch_size: int = 250
+    chip: Chip, task: Task, images: jax.Array | np.ndarray, *, key: jax.Array | None = None, batch_size: int = EVAL_BATCH
 ) -> np.ndarray:
     """Logits [n, classes] of uint8 NHWC images, in batches of one compiled size."""
     images = check_images(chip, images)
     parts = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
-        padded = np.zeros((min(batch_size, max(len(images), 1)), *images.shape[1:]), images.dtype)
+        padded = np.zeros((batch_size, *images.shape[1:]), images.dtype)
         padded[: len(batch)] = batch
         batch_key = None if key is None else jax.random.fold_in(key, start)
         logits = batch_logits(task.method, chip, task.trained, task.state or chip.stats, padded, batch_key)

@@ -25,10 +25,10 @@ from xbm_jax.errors import DataError, SpecError
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip, forward, initial_trained
 from xbm_jax.tasks import Task
-from xbm_jax.tasks.task import check_images
+from xbm_jax.tasks.task import batch_logits, check_images
 from xbm_jax.training.config import TrainConfig
 from xbm_jax.training.diagnose import active_columns, adc_clip_rates
-from xbm_jax.training.step import TrainState, correct, head_epoch, init_state, train_step
+from xbm_jax.training.step import TrainState, head_epoch, init_state, train_step
 
 __all__ = ["Report", "adapt", "for_chip"]
 
@@ -206,10 +206,8 @@ class _Run:
         hits = 0
         for index, valid in eval_batches(len(images), self.config.eval_batch_size):
             batch_key = jax.random.fold_in(self.noise_key, index[0])
-            right = correct(
-                self.method, self.chip, state.trained, state.stats, images[index], labels[index], batch_key
-            )
-            hits += int(np.asarray(right)[:valid].sum())
+            logits = batch_logits(self.method, self.chip, state.trained, state.stats, images[index], batch_key)
+            hits += int(np.sum(np.argmax(logits, -1)[:valid] == labels[index][:valid]))
         return hits / len(images)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from xbm_jax.crossbar.validate import check_choice, check_int, check_number
+from xbm_jax.tasks.task import EVAL_BATCH
 
 __all__ = ["TrainConfig"]
 
@@ -26,7 +27,7 @@ class TrainConfig:
     batch_size: int = 32
     validation_fraction: float = 0.15
     schedule: Literal["cosine", "constant"] = "cosine"
-    eval_batch_size: int = 250
+    eval_batch_size: int = EVAL_BATCH
 
     def __post_init__(self) -> None:
         check_int("TrainConfig.epochs", self.epochs, 1, 100_000)

@@ -12,7 +12,7 @@ import optax
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip, forward
 
-__all__ = ["TrainState", "correct", "head_epoch", "init_state", "loss_and_stats", "train_step"]
+__all__ = ["TrainState", "head_epoch", "init_state", "loss_and_stats", "train_step"]
 
 
 class TrainState(NamedTuple):
@@ -94,21 +94,6 @@ def head_epoch(
 
     state, losses = jax.lax.scan(step, state, (order, rates))
     return state, jnp.mean(losses)
-
-
-@partial(jax.jit, static_argnames="method")
-def correct(
-    method: Method,
-    chip: Chip,
-    trained: dict[str, Any],
-    stats: dict[str, Any],
-    images: jax.Array,
-    labels: jax.Array,
-    key: jax.Array,
-) -> jax.Array:
-    """Which images [batch] are predicted as labelled, in evaluation mode."""
-    logits, _ = forward(chip, method, trained, stats, images, key=key)
-    return jnp.argmax(logits, -1) == labels
 
 
 def _groups(trained: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,327 @@
+"""Gradients of ``read``: of gains, inputs and rewritten weights, and the products that must not be computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from crossbar.literal import (
+    Codes,
+    Literal,
+    accumulate,
+    contract,
+    encode,
+    explicit_codes,
+    fold_back,
+    input_codes,
+    signed_levels,
+    tile_of,
+    unfold,
+)
+from jax.interpreters import partial_eval
+
+from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Gaussian, Tiles, plan, program, read, reprogram
+
+IDEAL, LOSSY = Adc(bits=None), Adc(5, (-310.0, 620.0))
+SCALE, ROWS = 0.25, 8
+CONV = Conv((2, 1), ((1, 1), (1, 0)))
+GROUPED = Conv((1, 1), "SAME", (1, 2), groups=2)
+
+# Many small compilations: LLVM's optimiser would take most of the time. XLA's own passes all run.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A chip with programming error, inputs (some beyond the DAC's range), gains and an outer gradient."""
+
+    adc: Adc
+    conv: Conv | None
+    cell_bits: int = 7
+    dac_bits: int | None = None
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        return (19, 3) if self.conv is None else (2, 3, 3, 4)
+
+    @cached_property
+    def spec(self) -> CrossbarSpec:
+        cell = Cell(self.cell_bits, 10.0)
+        return CrossbarSpec(rows=ROWS, cell=cell, adc=self.adc, dac_bits=self.dac_bits, device=Gaussian(0.02))
+
+    @cached_property
+    def tiles(self) -> Tiles:
+        planned = plan(np.zeros(self.shape), self.spec, self.conv)
+        write = quick_jit(program, static_argnums=1, static_argnames="signed_inputs")
+        kernel, scale = jnp.asarray(self.kernel, jnp.float32), jnp.asarray(self.weight_scale, jnp.float32)
+        return write(kernel, planned, jax.random.key(0), weight_scale=scale, input_scale=SCALE, signed_inputs=True)
+
+    @cached_property
+    def rng(self) -> np.random.Generator:
+        return np.random.default_rng(1)
+
+    @cached_property
+    def weight_scale(self) -> np.ndarray:
+        return 2.0 ** -np.arange(5, 5 + self.shape[-1])
+
+    @cached_property
+    def kernel(self) -> np.ndarray:
+        return np.random.default_rng(2).integers(-127, 128, self.shape) * self.weight_scale
+
+    @cached_property
+    def x(self) -> np.ndarray:
+        groups = 1 if self.conv is None else self.conv.groups
+        size = (4, 19) if self.conv is None else (2, 4, 5, 3 * groups)
+        return np.random.default_rng(3).integers(-150, 151, size) * SCALE + 0.1
+
+    @cached_property
+    def gain(self) -> np.ndarray:
+        size = (tile_of(self.shape, ROWS, "channel").max() + 1, self.shape[-1])
+        return np.random.default_rng(4).choice([0.0, 1.0, -0.5, 0.75], size)
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        return input_codes(self.x, SCALE, 8, signed=True)
+
+    @cached_property
+    def literal(self) -> Literal:
+        levels = encode(np.rint(self.kernel / self.weight_scale).astype(int), 8, self.cell_bits)
+        pairs = signed_levels(levels, np.asarray(self.tiles.conductance), self.cell_bits, 10.0, 1e-4)
+        adc: Codes | None = explicit_codes(*LOSSY.range, 5) if self.adc is LOSSY else None  # type: ignore[misc]
+        return Literal(pairs, ROWS, self.cell_bits, 8, self.dac_bits, "channel", self.conv, adc)
+
+    @cached_property
+    def effective(self) -> np.ndarray:
+        """All slices as one linear map, levels."""
+        return np.tensordot(2.0 ** (self.cell_bits * np.arange(len(self.literal.pairs))), self.literal.pairs, 1)
+
+    @cached_property
+    def gain_on_weights(self) -> np.ndarray:
+        return self.gain[tile_of(self.shape, ROWS, "channel")]
+
+    @cached_property
+    def dy(self) -> np.ndarray:
+        y = contract(unfold(self.codes, self.shape, self.conv), self.effective)
+        return np.random.default_rng(5).normal(size=y.shape)
+
+    def read(self, tiles: Tiles, x: Any, gain: Any, gain_at: Any = "weights") -> jax.Array:
+        return read(tiles, jnp.asarray(x, jnp.float32), jnp.asarray(gain, jnp.float32), gain_at=gain_at)
+
+    def grad_gain(self, gain_at: Any = "weights") -> np.ndarray:
+        dy = jnp.asarray(self.dy, jnp.float32)
+        loss = lambda gain: jnp.sum(dy * self.read(self.tiles, self.x, gain, gain_at))  # noqa: E731
+        return np.asarray(quick_jit(jax.grad(loss))(jnp.asarray(self.gain, jnp.float32)), np.float64)
+
+
+def assert_close(ours: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> None:
+    assert np.abs(expected).max() > 0
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+CONVS = pytest.mark.parametrize("conv", [None, CONV, GROUPED], ids=["dense", "conv", "grouped"])
+FORMATS = pytest.mark.parametrize(("cell_bits", "dac_bits"), [(7, None), (3, 4)], ids=["S=1", "S=3, J=2"])
+
+
+@CONVS
+@pytest.mark.parametrize("gain_at", ["weights", "columns"])
+def test_gain_gradient_equals_finite_differences(conv: Conv | None, gain_at: str) -> None:
+    """Ideal converter: central differences of the oracle's loss in float64, one column at a time."""
+    problem = Problem(IDEAL, conv, 3, 4)
+    digital, _ = problem.literal.digital(problem.codes)
+    scale = problem.weight_scale * SCALE
+
+    def loss(gain: np.ndarray) -> float:
+        return float(np.sum(problem.dy * accumulate(digital, gain) * scale))
+
+    differences = np.zeros_like(problem.gain)
+    for at in np.ndindex(*problem.gain.shape):
+        step = np.zeros_like(problem.gain)
+        step[at] = 1e-3
+        differences[at] = (loss(problem.gain + step) - loss(problem.gain - step)) / 2e-3
+    assert_close(problem.grad_gain(gain_at), differences)
+
+
+def test_gain_gradient_of_a_curved_loss() -> None:
+    """Through y squared the gradient depends on the gains themselves, those that are zero among them."""
+    problem = Problem(IDEAL, CONV)
+    digital, _ = problem.literal.digital(problem.codes)
+    scale = problem.weight_scale * SCALE
+    y = accumulate(digital, problem.gain) * scale
+    expected = np.sum(2 * y * digital * scale, axis=tuple(range(1, digital.ndim - 1)))
+    for gain_at in ("weights", "columns"):
+        loss = lambda gain, at=gain_at: jnp.sum(problem.read(problem.tiles, problem.x, gain, at) ** 2)  # noqa: E731
+        assert_close(np.asarray(jax.grad(loss)(jnp.asarray(problem.gain, jnp.float32))), expected)
+
+
+@CONVS
+@FORMATS
+def test_gain_gradient_with_a_lossy_converter_sums_converted_columns(
+    conv: Conv | None, cell_bits: int, dac_bits: int | None
+) -> None:
+    """``dL/da[t, n] = sum dy[n] * s_w[n] * s_x * D[t, n]`` with what the converters gave, not the analog sums."""
+    problem = Problem(LOSSY, conv, cell_bits, dac_bits)
+    digital, _ = problem.literal.digital(problem.codes)
+    outer = problem.dy * problem.weight_scale * SCALE
+    expected = np.sum(outer * digital, axis=tuple(range(1, digital.ndim - 1)))
+    # A code that float32 rounds the other way moves one term of some hundred by one step in some hundred.
+    assert_close(problem.grad_gain(), expected, 2e-3)
+    analog, _ = Problem(IDEAL, conv, cell_bits, dac_bits).literal.digital(problem.codes)
+    linear = np.sum(outer * analog, axis=tuple(range(1, digital.ndim - 1)))
+    assert np.abs(linear - expected).max() > 0.02 * np.abs(expected).max()
+
+
+@CONVS
+@FORMATS
+@pytest.mark.parametrize("adc", [IDEAL, LOSSY], ids=["ideal", "lossy"])
+@pytest.mark.parametrize("gain_at", ["weights", "columns"])
+def test_input_gradient_is_the_transpose_of_the_masked_weights(
+    conv: Conv | None, cell_bits: int, dac_bits: int | None, adc: Adc, gain_at: str
+) -> None:
+    """Straight through rounding and clipping: inputs beyond the DAC's range have a gradient too."""
+    if adc is LOSSY and gain_at == "columns":
+        pytest.skip("a lossy converter's gain always acts on columns")
+    problem = Problem(adc, conv, cell_bits, dac_bits)
+    masked = problem.effective * problem.gain_on_weights * problem.weight_scale  # s_x cancels
+    groups = 1 if conv is None else conv.groups
+    width = problem.shape[-1] // groups
+    parts = [slice(g * width, (g + 1) * width) for g in range(groups)]
+    spread = np.stack([np.tensordot(problem.dy[..., p], masked[..., p], (-1, -1)) for p in parts])
+    expected = spread[0] if conv is None else fold_back(spread, problem.x.shape, conv)
+    dy = jnp.asarray(problem.dy, jnp.float32)
+    loss = lambda x: jnp.sum(dy * problem.read(problem.tiles, x, problem.gain, gain_at))  # noqa: E731
+    dx = quick_jit(jax.grad(loss))(jnp.asarray(problem.x, jnp.float32))
+    beyond = np.abs(problem.x / SCALE) > 127
+    assert beyond.any() and (np.asarray(dx)[beyond] != 0).any()
+    assert_close(np.asarray(dx), expected)
+
+
+@CONVS
+@FORMATS
+@pytest.mark.parametrize("adc", [IDEAL, LOSSY], ids=["ideal", "lossy"])
+@pytest.mark.parametrize("gain", ["none", "gain"])
+def test_weight_gradient_through_reprogram_is_the_plain_products(
+    conv: Conv | None, cell_bits: int, dac_bits: int | None, adc: Adc, gain: str
+) -> None:
+    """``dL/dW = x_q^T dy`` (times the column's gain), whatever cells, slices, cycles and converters do forward."""
+    problem = Problem(adc, conv, cell_bits, dac_bits)
+    patches = unfold(problem.codes * SCALE, problem.shape, conv)
+    batch = tuple(range(problem.dy.ndim - 1))
+    width = problem.shape[-1] // len(patches)
+    parts = [np.tensordot(p, problem.dy[..., g * width : (g + 1) * width], (batch, batch)) for g, p in enumerate(patches)]
+    expected = np.concatenate(parts, -1) * (problem.gain_on_weights if gain == "gain" else 1.0)
+    dy, x = jnp.asarray(problem.dy, jnp.float32), jnp.asarray(problem.x, jnp.float32)
+    gains = jnp.asarray(problem.gain, jnp.float32) if gain == "gain" else None
+    loss = lambda w: jnp.sum(dy * read(reprogram(problem.tiles, w), x, gains))  # noqa: E731
+    weights = jnp.asarray(problem.kernel * 0.7, jnp.float32)
+    assert_close(np.asarray(quick_jit(jax.grad(loss))(weights)), expected)
+
+
+def test_reprogrammed_weights_are_read_as_written() -> None:
+    """The gradient's carrier adds nothing to what is read."""
+    problem = Problem(IDEAL, CONV, 3)
+    weights = jnp.asarray(problem.kernel * 0.7, jnp.float32)
+    value, _ = jax.value_and_grad(lambda w: jnp.sum(read(reprogram(problem.tiles, w), jnp.asarray(problem.x, jnp.float32))))(weights)
+    levels = encode(np.rint(problem.kernel * 0.7 / problem.weight_scale).astype(int), 8, 3)
+    rewritten = reprogram(problem.tiles, weights)
+    np.testing.assert_array_equal(rewritten.levels, levels)
+    np.testing.assert_allclose(value, jnp.sum(read(rewritten, jnp.asarray(problem.x, jnp.float32))), rtol=1e-5)
+
+
+@pytest.mark.parametrize("gain_at", ["weights", "columns"])
+@pytest.mark.parametrize("adc", [IDEAL, LOSSY], ids=["ideal", "lossy"])
+@pytest.mark.parametrize("dac_bits", [None, 4])
+def test_gradients_with_read_noise_are_finite_and_those_without(adc: Adc, gain_at: str, dac_bits: int | None) -> None:
+    """Where nothing is read - a masked column, black pixels - the noise is zero, and its root has no slope."""
+    problem = Problem(adc, None, 3, dac_bits)
+    noisy_spec = problem.spec.replace(device=Gaussian(0.02, read_noise=0.01))
+    kernel, scale = jnp.asarray(problem.kernel, jnp.float32), jnp.asarray(problem.weight_scale, jnp.float32)
+    options = {"weight_scale": scale, "input_scale": SCALE, "signed_inputs": True}
+    noisy = program(kernel, plan(problem.kernel, noisy_spec), jax.random.key(0), **options)
+    x = jnp.asarray(problem.x, jnp.float32).at[0].set(0.0)
+    gain = jnp.asarray(problem.gain, jnp.float32).at[:, 1].set(0.0)
+    dy = jnp.asarray(problem.dy, jnp.float32)
+
+    @partial(quick_jit, static_argnums=0)
+    def grads(noisy_reads: bool, x: jax.Array, gain: jax.Array) -> tuple[jax.Array, jax.Array]:
+        tiles, key = (noisy, jax.random.key(8)) if noisy_reads else (problem.tiles, None)
+        return jax.grad(lambda x, a: jnp.sum(dy * read(tiles, x, a, key, gain_at=gain_at)), (0, 1))(x, gain)  # type: ignore[arg-type]
+
+    dx, dgain = grads(True, x, gain)
+    assert np.isfinite(dx).all() and np.isfinite(dgain).all()
+    assert_close(np.asarray(dx), np.asarray(grads(False, x, gain)[0]))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is computed
+
+
+def products(jaxpr: Any) -> Iterator[Any]:
+    """Every product and convolution that a jaxpr really uses, in its nested jaxprs too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            yield equation
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from products(inner)
+
+
+def used_products(function: Callable, *arguments: Any) -> list[tuple[int, ...]]:
+    """Shapes of the products left once what no output needs is gone."""
+    closed = jax.make_jaxpr(function)(*arguments)
+    used, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    return [equation.outvars[0].aval.shape for equation in products(used)]
+
+
+@pytest.mark.parametrize("conv", [None, CONV], ids=["dense", "conv"])
+def test_frozen_weights_cost_no_weight_gradient(conv: Conv | None) -> None:
+    """Lossy converter: T products forward, T again for the gain's gradient, one for dx. Weights would add one more."""
+    problem = Problem(LOSSY, conv)
+    count, dy = problem.tiles.plan.tiles, jnp.asarray(problem.dy, jnp.float32)
+    tiles, x, gain = problem.tiles, jnp.asarray(problem.x, jnp.float32), jnp.asarray(problem.gain, jnp.float32)
+
+    def loss(effective: jax.Array, x: jax.Array, gain: jax.Array) -> jax.Array:
+        return jnp.sum(dy * read(tiles.replace(effective=effective), x, gain) ** 2)
+
+    forward, frozen, trained = (
+        used_products(f, tiles.effective, x, gain)
+        for f in (loss, jax.value_and_grad(loss, (1, 2)), jax.value_and_grad(loss, (0, 1, 2)))
+    )
+    assert (len(forward), len(frozen), len(trained)) == (count, 2 * count + 1, 2 * count + 2)
+    only_inputs = used_products(jax.value_and_grad(loss, 1), tiles.effective, x, gain)
+    assert len(only_inputs) == count + 1
+
+
+def test_compiled_step_holds_no_weight_gradient() -> None:
+    """The compiled program of a frozen chip has no operation that costs a product's worth more than dx."""
+    problem = Problem(LOSSY, CONV)
+    tiles, x, gain = problem.tiles, jnp.asarray(problem.x, jnp.float32), jnp.asarray(problem.gain, jnp.float32)
+    loss = lambda effective, x, gain: jnp.sum(read(tiles.replace(effective=effective), x, gain) ** 2)  # noqa: E731
+
+    def flops(which: tuple[int, ...]) -> float:
+        compiled = jax.jit(jax.grad(loss, which)).lower(tiles.effective, x, gain).compile()
+        return compiled.cost_analysis()["flops"]
+
+    one_product = 2 * problem.dy.size * int(np.prod(problem.shape[:-1]))
+    assert flops((0, 1, 2)) - flops((1, 2)) > 0.9 * one_product
+
+
+def test_a_frozen_chip_has_no_gradient() -> None:
+    """The trained side alone is differentiated: its gradient has the gain's shape and nothing else."""
+    problem = Problem(LOSSY, None)
+    gradient = jax.grad(lambda task: jnp.sum(problem.read(problem.tiles, problem.x, task["gain"])))({"gain": problem.gain})
+    assert jax.tree.map(jnp.shape, gradient) == {"gain": problem.gain.shape}
+
+
+def test_gradients_under_jit_vmap_and_alone_agree() -> None:
+    problem = Problem(LOSSY, CONV, 3, 4)
+    gains = np.stack([problem.gain, 1 - problem.gain, np.ones_like(problem.gain)])
+    dy = jnp.asarray(problem.dy, jnp.float32)
+    grad = jax.grad(lambda gain: jnp.sum(dy * problem.read(problem.tiles, problem.x, gain)))
+    alone = np.stack([grad(jnp.asarray(gain, jnp.float32)) for gain in gains])
+    for together in (jax.vmap(grad), quick_jit(jax.vmap(grad))):
+        assert_close(np.asarray(together(jnp.asarray(gains, jnp.float32))), alone, 1e-4)

@@ -1,0 +1,244 @@
+"""The mask bank: what goes in comes out, bit for bit, and only for the chip that it belongs to."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tasks import tiny
+
+from xbm_jax.errors import BankError, OutputError
+from xbm_jax.masks import Binary, Filter, Identity, methods
+from xbm_jax.tasks import MaskBank, describe, predict, save_chip, source_task, stored, task_names
+from xbm_jax.tasks.packing import packed_bytes
+
+IMAGES = tiny.stripes().x_test[:16]
+
+
+@pytest.fixture(scope="module")
+def chip():
+    return tiny.chip("ideal")
+
+
+@pytest.fixture
+def bank(tmp_path, chip):
+    return MaskBank.create(tmp_path / "bank", chip)
+
+
+@pytest.fixture(scope="module")
+def task(chip):
+    return tiny.made_up_task(chip, methods.xbm())
+
+
+@pytest.mark.parametrize("name", tiny.METHODS)
+def test_a_task_comes_back_bit_for_bit(bank, chip, name):
+    task = tiny.made_up_task(chip, tiny.METHODS[name], num_classes=7)
+    bank.put(name, task)
+    got = MaskBank.open(bank.folder, chip).get(name)
+    wanted = stored(chip, task)
+    tiny.assert_same_bits((got.trained, got.state), (wanted.trained, wanted.state))
+    assert got.method == task.method
+    assert got.meta == task.meta
+    assert all(codes.dtype == jnp.uint8 for codes in got.trained["masks"].values())
+    logits = predict(chip, task, IMAGES, batch_size=16)
+    assert np.ptp(logits) > 0.1
+    assert np.array_equal(predict(chip, got, IMAGES, batch_size=16), logits)
+
+
+def test_masks_vary_and_take_one_bit_each_on_disk(bank, chip, task):
+    bank.put("t", task)
+    codes = np.concatenate([np.ravel(c) for c in bank.get("t").trained["masks"].values()])
+    assert codes.size == 8 * (1 + 3 + 3)  # rows 32: ceil(27 / 32), ceil(72 / 32), ceil(72 / 32) tiles
+    assert 0 < codes.mean() < 1
+    description = next(bank.folder.rglob("_CHECKPOINT_METADATA")).read_text()
+    wanted = sum(packed_bytes(1, 8 * tiles) for tiles in (1, 3, 3))
+    assert f'\\"shape\\": [{wanted}], \\"dtype\\": \\"uint8\\"' in description
+
+
+def test_other_compositions_round_trip(bank, chip):
+    method = methods.masked("filters", Filter(), Binary(), Identity(), norms="affine")
+    task = tiny.made_up_task(chip, method)
+    bank.put("filters", task)
+    tiny.assert_same_bits(bank.get("filters").trained, stored(chip, task).trained)
+    bank.put("source", source_task(chip))
+    tiny.assert_same_bits(bank.get("source").trained["head"], chip.head)
+    bank.put("again", bank.get("filters"))  # a stored task may be stored again
+    tiny.assert_same_bits(bank.get("again").trained, bank.get("filters").trained)
+
+
+PREDICT = """
+import sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from tasks import tiny
+from xbm_jax.tasks import MaskBank, load_chip, predict, serve
+chip = load_chip(sys.argv[2] + "/chip", tiny.network())
+bank = MaskBank.open(sys.argv[2] + "/bank", chip)
+images = tiny.stripes().x_test[:16]
+np.savez(
+    sys.argv[2] + "/after.npz",
+    alone=predict(chip, bank.get("xbm"), images, batch_size=16),
+    served=serve(chip, bank, ["norm_only-full", "xbm"], batch_size=16).logits(images, "xbm"),
+)
+"""
+
+
+def test_a_new_process_predicts_what_the_old_one_did(tmp_path):
+    chip = tiny.chip("adc")
+    save_chip(chip, tmp_path / "chip")
+    bank = MaskBank.create(tmp_path / "bank", chip)
+    for name in ("xbm", "norm_only-full"):
+        bank.put(name, tiny.made_up_task(chip, tiny.METHODS[name]))
+    before = predict(chip, tiny.made_up_task(chip, tiny.METHODS["xbm"]), IMAGES, batch_size=16)
+    tests = Path(__file__).resolve().parents[1]
+    subprocess.run([sys.executable, "-W", "error", "-c", PREDICT, str(tests), str(tmp_path)], check=True, timeout=200)
+    with np.load(tmp_path / "after.npz") as after:
+        assert np.array_equal(after["alone"], before)
+        np.testing.assert_allclose(after["served"], before, rtol=0, atol=1e-5)
+
+
+def test_put_replaces(bank, chip):
+    for seed in (1, 2):
+        bank.put("same", tiny.made_up_task(chip, methods.xbm(), seed=seed))
+    assert bank.names == ["same"]
+    wanted = stored(chip, tiny.made_up_task(chip, methods.xbm(), seed=2))
+    tiny.assert_same_bits(bank.get("same").trained, wanted.trained)
+    bank.put("same", tiny.made_up_task(chip, methods.head_only(), num_classes=3))
+    assert bank.get("same").method == methods.head_only()
+    assert bank.meta("same")["task"] == "made up 0"
+
+
+def test_a_put_that_fails_keeps_the_older_task(bank, chip, task, monkeypatch):
+    from orbax.checkpoint import v1 as ocp
+
+    def fail(*_args, **_kwargs):
+        raise OSError("no space left on device")
+
+    bank.put("t", task)
+    with monkeypatch.context() as patched:
+        patched.setattr(ocp, "save", fail)
+        for name in ("t", "new"):
+            with pytest.raises(OSError, match="no space"):
+                bank.put(name, tiny.made_up_task(chip, methods.xbm(), seed=5))
+    assert bank.names == task_names(bank.folder) == ["t"]  # "new" is not there, although its folder is
+    tiny.assert_same_bits(bank.get("t").trained, stored(chip, task).trained)
+
+
+def test_names_are_sorted_and_removed(bank, task):
+    for name in ("b", "A.1_x@y+z-w", "a"):
+        bank.put(name, task)
+    assert bank.names == sorted(["b", "A.1_x@y+z-w", "a"])
+    bank.remove("b")
+    assert bank.names == task_names(bank.folder) == ["A.1_x@y+z-w", "a"]
+    for act in (bank.get, bank.remove):
+        with pytest.raises(BankError, match=r"name = 'b': one of A.1_x@y\+z-w, a"):
+            act("b")
+
+
+def test_a_missing_task_of_an_empty_bank(bank):
+    with pytest.raises(BankError, match="the bank is empty"):
+        bank.get("anything")
+    with pytest.raises(BankError):
+        bank.meta("anything")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", "a\\b", " a", "-a", ".hidden", "ä", "a b", "a\n"])
+def test_bad_names_are_refused(bank, task, name):
+    with pytest.raises(BankError, match="name = .*letters, digits"):
+        bank.put(name, task)
+    assert bank.names == []
+
+
+@pytest.mark.parametrize("meta", [{"a": np.float32(1.0)}, {"a": {1, 2}}, {("a",): 1}])
+def test_meta_that_json_cannot_hold_is_refused(bank, task, meta):
+    with pytest.raises(BankError, match=r"task\.meta.*JSON-like"):
+        bank.put("t", task.replace(meta=meta))
+    assert bank.names == []
+
+
+def test_describe_needs_no_chip(bank, chip, task):
+    bank.put("one", task)
+    bank.put("two", tiny.made_up_task(chip, methods.head_only(), num_classes=9, seed=3))
+    found = describe(str(bank.folder))
+    assert found["chip"]["network"] == "tiny"
+    assert sorted(found["tasks"]) == ["one", "two"]
+    assert found["tasks"]["one"]["method"]["name"] == "xbm"
+    assert [found["tasks"][n]["classes"] for n in ("one", "two")] == [4, 9]
+    assert found["tasks"]["two"]["meta"] == {"task": "made up 3", "accuracy": 0.5} == bank.meta("two")
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_create_opens_what_is_there(bank, chip, task):
+    bank.put("t", task)
+    assert MaskBank.create(bank.folder, chip).names == ["t"]
+    assert MaskBank.create(str(bank.folder), chip).get("t").meta == task.meta
+
+
+def test_another_chip_cannot_open_the_bank(bank):
+    for opening in (MaskBank.open, MaskBank.create):
+        with pytest.raises(BankError, match=r"chip\.conv1\.spec\.adc\.bits = 8: None"):
+            opening(bank.folder, tiny.chip("adc"))
+    with pytest.raises(BankError, match=r"chip\.identity = "):
+        MaskBank.open(bank.folder, tiny.chip("ideal", key=1))
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (None, "a folder with a bank.json in it"),
+        ("", "undamaged bank card"),
+        ('{"format": 1, "chip": {"netw', "undamaged bank card"),
+        ("[1]", "undamaged bank card"),
+        ("{}", "undamaged bank card"),
+        ('{"format": 1}', "undamaged bank card"),
+        ('{"format": 1, "chip": {"network": "tiny"}}', "undamaged chip card"),
+        ('{"format": 1, "chip": null}', "undamaged chip card"),
+        ('{"format": 99, "chip": {}}', r"bank\.format = 99"),
+        (b"\xff\xfe\x00", "undamaged bank card"),
+    ],
+)
+def test_a_damaged_bank_card_is_a_named_error(bank, chip, text, wanted):
+    card = bank.folder / "bank.json"
+    card.unlink()
+    if text is not None:
+        card.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(BankError, match=wanted):
+        MaskBank.open(bank.folder, chip)
+
+
+def test_a_changed_identity_is_noticed(bank, chip):
+    card = bank.folder / "bank.json"
+    data = json.loads(card.read_text())
+    data["chip"]["identity"] = "0" + data["chip"]["identity"][1:] if data["chip"]["identity"][0] != "0" else "1"
+    card.write_text(json.dumps(data))
+    with pytest.raises(BankError, match=r"chip\.identity"):
+        MaskBank.open(bank.folder, chip)
+
+
+def test_a_task_of_other_shapes_is_named(bank, chip, task):
+    """A task folder copied over from the bank of another chip."""
+    other_chip = tiny.chip("ideal", key=1)
+    wider = dataclasses.replace(
+        task, trained={**task.trained, "norms": {"bn1": task.trained["norms"]["bn1"]}}
+    )  # fewer norms than the chip has
+    other = MaskBank.create(bank.folder.parent / "other", other_chip)
+    other.put("t", wider)
+    (other.folder / "tasks" / "t").rename(bank.folder / "tasks" / "t")
+    with pytest.raises(BankError, match=r"array\.size = 16: 48"):
+        bank.get("t")
+
+
+def test_an_unwritable_place_is_named(tmp_path, chip, task):
+    # A file stands where a folder should be: permissions would not stop a root user.
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "bank"):
+        with pytest.raises(OutputError, match="a writable folder"):
+            MaskBank.create(folder, chip)
+    bank = MaskBank.create(tmp_path / "bank", chip)
+    (bank.folder / "tasks" / "t").write_text("")
+    with pytest.raises(OutputError, match="a writable folder"):
+        bank.put("t", task)

@@ -1,0 +1,81 @@
+"""A chip on disk is the chip, bit for bit."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from tasks import tiny
+
+from xbm_jax.errors import BankError, ModelError
+from xbm_jax.models import load_backbone, program
+from xbm_jax.tasks import chip_card, load_chip, predict, save_chip, store
+from xbm_jax.tasks.chip_store import _described
+
+IMAGES = tiny.stripes().x_test[:16]
+
+
+def assert_same_chip(got, wanted):
+    assert jax.tree.structure(got) == jax.tree.structure(wanted)  # plans, signed inputs and network are static
+    tiny.assert_same_bits(got, wanted)
+    assert chip_card(got) == chip_card(wanted)
+
+
+@pytest.mark.parametrize("kind", tiny.SPECS)
+def test_a_calibrated_chip_comes_back_bit_for_bit(tmp_path, kind):
+    chip = tiny.chip(kind)
+    save_chip(chip, tmp_path)
+    got = load_chip(tmp_path, tiny.network())
+    assert_same_chip(got, chip)
+    assert got.calibrated
+    task = tiny.made_up_task(chip, tiny.METHODS["xbm"])
+    key = jax.random.key(3)
+    before = predict(chip, task, IMAGES, key=key, batch_size=16)
+    assert np.array_equal(predict(got, task, IMAGES, key=key, batch_size=16), before)
+
+
+def test_an_uncalibrated_chip_with_rules_comes_back(tmp_path):
+    rules = {"conv2": None, "conv3": tiny.SPECS["ideal"].replace(rows=16, row_order="tap")}
+    chip = program(tiny.weights(), tiny.SPECS["ideal"], jax.random.key(0), rules=rules)
+    save_chip(chip, tmp_path)
+    got = load_chip(tmp_path, tiny.network())
+    assert_same_chip(got, chip)
+    assert sorted(got.tiles) == ["conv1", "conv3"] and not got.calibrated
+
+
+def test_a_registered_model_needs_no_structure(tmp_path):
+    backbone = load_backbone("cifar-resnet20")
+    chip = program(backbone, tiny.SPECS["ideal"].replace(rows=64), jax.random.key(0))
+    save_chip(chip, tmp_path)
+    assert_same_chip(load_chip(tmp_path), chip)
+
+
+def test_saving_again_replaces(tmp_path):
+    for key in (0, 1):
+        save_chip(tiny.chip("ideal", key=key), tmp_path)
+    assert_same_chip(load_chip(tmp_path, tiny.network()), tiny.chip("ideal", key=1))
+
+
+def test_a_structure_must_be_given_and_fit(tmp_path):
+    save_chip(tiny.chip("ideal"), tmp_path)
+    with pytest.raises(ModelError, match="network = None: the structure of 'tiny', which is not one of cifar-resnet20"):
+        load_chip(tmp_path)
+    with pytest.raises(ModelError, match="network = 'other': tiny, what the chip was programmed with"):
+        load_chip(tmp_path, tiny.network("other"))
+
+
+def test_no_chip_there(tmp_path):
+    with pytest.raises(BankError, match="a folder that was saved to"):
+        load_chip(tmp_path / "nothing", tiny.network())
+
+
+@pytest.mark.parametrize("name", ["tiles.conv2.levels", "tiles.conv3.key_data", "norms.bn1.scale", "head.bias"])
+def test_a_missing_array_is_named(tmp_path, name):
+    chip = tiny.chip("ideal")
+    save_chip(chip, tmp_path / "whole")
+    arrays, _ = store.load(tmp_path / "whole")
+    del arrays[name]
+    described = json.loads(json.dumps(_described(chip)))
+    store.save(tmp_path / "part", arrays, described)
+    with pytest.raises(BankError, match=name.rsplit(".", 1)[0]):
+        load_chip(tmp_path / "part", tiny.network())

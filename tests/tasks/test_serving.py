@@ -1,0 +1,138 @@
+"""One compiled function, many tasks in one batch."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from tasks import tiny
+
+from xbm_jax.errors import DataError, MethodError
+from xbm_jax.masks import Binary, Filter, Identity, methods
+from xbm_jax.tasks import MaskBank, predict, serve, serving
+
+TASKS = {
+    "four": (methods.xbm(), 4),
+    "two": (methods.xbm(norms="affine"), 2),
+    "floor": (methods.head_only(), 3),
+    "norms": (methods.norm_only(), 4),
+    "filters": (methods.masked("filters", Filter(), Binary(), Identity(), norms="frozen"), 3),
+}
+KINDS = ("ideal", "adc")
+
+
+@pytest.fixture(scope="module")
+def bank_of(tmp_path_factory):
+    @cache
+    def make(kind):
+        chip = tiny.chip(kind)
+        bank = MaskBank.create(tmp_path_factory.mktemp(kind), chip)
+        for seed, (name, (method, classes)) in enumerate(TASKS.items()):
+            bank.put(name, tiny.made_up_task(chip, method, classes, seed))
+        return bank
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def server_of(bank_of):
+    @cache
+    def make(kind):
+        return serve(tiny.chip(kind), bank_of(kind), list(TASKS), batch_size=16)
+
+    return make
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mixed_batch_answers_each_image_under_its_own_task(bank_of, server_of, kind):
+    images = tiny.stripes().x_test[:35]
+    names = np.random.default_rng(0).choice(list(TASKS), len(images)).tolist()
+    assert set(names) == set(TASKS)
+    served = server_of(kind).logits(images, names)
+    assert served.shape == (35, 4)
+    guesses = server_of(kind)(images, names)
+    for name, (_, classes) in TASKS.items():
+        own = np.array([n == name for n in names])
+        wanted = predict(tiny.chip(kind), bank_of(kind).get(name), images[own], batch_size=16)
+        np.testing.assert_allclose(served[own, :classes], wanted, rtol=0, atol=1e-5)
+        assert (served[own, classes:] == -np.inf).all()
+        assert guesses[own].tolist() == wanted.argmax(-1).tolist()
+        assert np.isfinite(served[own, :classes]).all()
+
+
+def test_tasks_differ_on_the_same_image(server_of):
+    image = tiny.stripes().x_test[:1]
+    logits = [server_of("ideal").logits(image, name)[0, :2] for name in TASKS]
+    assert len({tuple(row) for row in logits}) == len(TASKS)
+
+
+def test_one_name_serves_all_images(server_of):
+    images = tiny.stripes().x_test[:5]
+    server = server_of("ideal")
+    assert np.array_equal(server.logits(images, "two"), server.logits(images, ["two"] * 5))
+    assert server(images, "two").max() <= 1  # never a class that the task does not have
+
+
+def test_every_mixture_and_batch_size_shares_one_compilation(bank_of, monkeypatch):
+    traces = []
+    forward = serving.forward
+
+    def counted(*args, **kwargs):
+        traces.append(1)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(serving, "forward", counted)
+    server = serve(tiny.chip("ideal"), bank_of("ideal"), batch_size=6)
+    images = tiny.stripes().x_test
+    for count, names in ((6, "four"), (1, "two"), (17, list(TASKS) * 3 + ["two", "four"]), (6, ["norms", "floor"] * 3)):
+        assert server(images[:count], names).shape == (count,)
+    assert len(traces) == 1
+
+
+def test_names_and_order(bank_of):
+    chip, bank = tiny.chip("ideal"), bank_of("ideal")
+    assert serve(chip, bank).names == tuple(sorted(TASKS))
+    server = serve(chip, bank, ["two", "floor"])
+    assert server.names == ("two", "floor") and server.classes == (2, 3)
+    assert server.logits(tiny.stripes().x_test[:2], "two").shape == (2, 3)
+
+
+def test_no_image_gives_no_answer(server_of):
+    assert server_of("ideal")(tiny.stripes().x_test[:0], "two").shape == (0,)
+
+
+def test_unknown_tasks_and_wrong_counts_are_named(server_of):
+    server, images = server_of("ideal"), tiny.stripes().x_test[:3]
+    with pytest.raises(DataError, match=r"task = \['six'\]: served tasks: four, two, floor, norms, filters"):
+        server(images, "six")
+    with pytest.raises(DataError, match=r"task = \['five', 'six'\]"):
+        server(images, ["six", "two", "five"])
+    with pytest.raises(DataError, match="2 names.*3: one per image"):
+        server(images, ["two", "two"])
+
+
+def test_bad_images_are_named(server_of):
+    server = server_of("ideal")
+    with pytest.raises(DataError, match=r"images\.shape = \(2, 12, 12, 1\): \[n, height, width, 3\]"):
+        server(np.zeros((2, 12, 12, 1), np.uint8), "two")
+    with pytest.raises(DataError, match=r"images\.shape"):
+        server(np.zeros((12, 12, 3), np.uint8), "two")
+    with pytest.raises(DataError, match="NaN"):
+        server(np.full((1, 12, 12, 3), np.nan, np.float32), "two")
+
+
+@pytest.mark.parametrize("method", [methods.piggyback(), methods.finetune()])
+def test_a_task_that_rewrites_cells_cannot_be_mixed(tmp_path, method):
+    chip = tiny.chip("ideal")
+    bank = MaskBank.create(tmp_path, chip)
+    bank.put("fine", tiny.made_up_task(chip, methods.xbm()))
+    bank.put("rewrites", tiny.made_up_task(chip, method))
+    with pytest.raises(MethodError, match=rf"tasks\['rewrites'\]\.method = '{method.name}': tasks that rewrite no cell"):
+        serve(chip, bank)
+    assert serve(chip, bank, ["fine"]).names == ("fine",)
+
+
+def test_an_empty_bank_cannot_be_served(tmp_path):
+    chip = tiny.chip("ideal")
+    bank = MaskBank.create(tmp_path, chip)
+    with pytest.raises(DataError, match="at least one task"):
+        serve(chip, bank)
