@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
 from crossbar.literal import (
     Codes,
     Literal,
@@ -20,12 +23,8 @@ from crossbar.literal import (
     granular_codes,
     input_codes,
     signed_levels,
-    snapped_codes,
     tile_of,
 )
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-
 from xbm_jax.crossbar import (
     Adc,
     Cell,
@@ -46,6 +45,11 @@ GAINS = ("none", "bits", "shifts", "real")
 
 # Every example has its own shapes: LLVM's optimiser would take most of the time. XLA's own passes all run.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+write = quick_jit(program, static_argnums=1, static_argnames="signed_inputs")
+answer = quick_jit(read, static_argnames="gain_at")
+rate = quick_jit(clip_rate)
 
 
 def few(examples: int) -> settings:
@@ -182,11 +186,11 @@ def assert_equals(y: np.ndarray, expected: np.ndarray, case: Case, literal: Lite
         np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6 * largest * gain.max())
 
 
-@pytest.mark.parametrize("cases", [dense_cases(adc=Adc(bits=None)), conv_cases(adc=Adc(bits=None))], ids=["dense", "conv"])
+@pytest.mark.parametrize("kind", [dense_cases, conv_cases])
 @pytest.mark.parametrize("gain_at", ["weights", "columns"])
-def test_ideal_converter_equals_literal(cases: st.SearchStrategy[Case], gain_at: str) -> None:
-    @few(6)
-    @given(cases)
+def test_ideal_converter_equals_literal(kind: Any, gain_at: str) -> None:
+    @few(5)
+    @given(kind(adc=Adc(bits=None)))
     def check(case: Case) -> None:
         literal = case.ideal()
         _, y = case.run(gain_at)
@@ -213,7 +217,7 @@ def codes_of(adc: Adc) -> Codes:
 
 @pytest.mark.parametrize("kind", [dense_cases, conv_cases])
 def test_lossy_converter_equals_literal(kind: Any) -> None:
-    @few(12)
+    @few(9)
     @given(st.data(), integer_adcs())
     def check(data: st.DataObject, adc: Adc) -> None:
         case = data.draw(kind(adc=adc))
@@ -233,7 +237,7 @@ def test_imperfect_cells_equal_literal(kind: Any) -> None:
     """What the cells really hold is read, ideal converter or one whose range comes from the cells themselves."""
     shares = []
 
-    @few(8)
+    @few(6)
     @given(st.data(), DEVICES, FAULTS, st.sampled_from([None, 5, 8]), st.sampled_from(["layer", "tile", "column"]))
     def check(data: st.DataObject, device: Gaussian, faults: Faults, bits: int | None, per: Any) -> None:
         case = data.draw(kind(device=device, faults=faults, adc=Adc(bits, "max", per)))
@@ -247,7 +251,8 @@ def test_imperfect_cells_equal_literal(kind: Any) -> None:
             grid = [np.asarray(a, np.float64) for a in (tiles.adc.lsb, tiles.adc.min_code)]
             literal = case.literal(literal.pairs, Codes(bits, *grid))
         expected, sure = literal.read(case.codes, case.gain)
-        full = accumulate(np.abs(literal.digital(case.codes)[0]), None if case.gain is None else np.abs(case.gain)).max()
+        gain = None if case.gain is None else np.abs(case.gain)
+        full = accumulate(np.abs(literal.digital(case.codes)[0]), gain).max()
         shares.append(sure.mean())
         np.testing.assert_allclose(y[sure], expected[sure], rtol=0, atol=1e-5 * full)
 
@@ -255,11 +260,10 @@ def test_imperfect_cells_equal_literal(kind: Any) -> None:
     assert np.mean(shares) > 0.8
 
 
-@few(6)
+@few(5)
 @given(conv_cases(gains=("bits", "shifts"), adc=Adc(bits=None)))
 def test_folding_equals_a_lossless_converter(case: Case) -> None:
     """16 granular bits hold every column sum of these tiles: slices, cycles and tiles kept apart give the same bits."""
-    assume(27 * 2**case.spec.input_bits * case.spec.cell.max_level < 2**15 or case.spec.dac_bits in (1, 2))
     literal = case.ideal()
     sums = [s for tile in literal.column_sums(case.codes) for cycle in tile for s in cycle]
     assume(max(np.abs(s).max() for s in sums) < 2**15)
@@ -281,7 +285,6 @@ def small(
     spec = {"rows": 8, "cell": Cell(3), **spec}
     chip = CrossbarSpec(adc=adc, device=device or Gaussian(), **spec)
     planned = plan(kernel, chip, Conv((1, 1), "SAME") if conv else None)
-    write = quick_jit(program, static_argnums=1, static_argnames="signed_inputs")
     tiles = write(jnp.asarray(kernel, jnp.float32), planned, jax.random.key(1), input_scale=0.1, signed_inputs=signed)
     x = rng.uniform(-3 if signed else 0, 20, (2, 4, 4, 3) if conv else (5, 21))
     return tiles, jnp.asarray(x, jnp.float32), rng
@@ -294,7 +297,7 @@ ADCS = [Adc(bits=None), Adc(6, "max"), Adc(5, (-900.0, 1300.0)), Adc(6, "granula
 @pytest.mark.parametrize("gain_at", ["weights", "columns"])
 def test_gain_of_zeros_gives_zeros(adc: Adc, gain_at: Any) -> None:
     tiles, x, _ = small(adc, dac_bits=4)
-    y = read(tiles, x, jnp.zeros((tiles.plan.tiles, 4)), gain_at=gain_at)
+    y = answer(tiles, x, jnp.zeros((tiles.plan.tiles, 4)), gain_at=gain_at)
     assert y.shape == (2, 4, 4, 4) and y.dtype == jnp.float32
     np.testing.assert_array_equal(y, 0.0)
 
@@ -302,14 +305,14 @@ def test_gain_of_zeros_gives_zeros(adc: Adc, gain_at: Any) -> None:
 @pytest.mark.parametrize("adc", ADCS)
 def test_gain_of_ones_equals_no_gain(adc: Adc) -> None:
     tiles, x, _ = small(adc, device=Gaussian(0.02), dac_bits=4)
-    np.testing.assert_array_equal(read(tiles, x, jnp.ones((tiles.plan.tiles, 4))), read(tiles, x))
+    np.testing.assert_array_equal(answer(tiles, x, jnp.ones((tiles.plan.tiles, 4))), answer(tiles, x))
 
 
 @pytest.mark.parametrize("conv", [False, True])
 def test_gain_at_weights_equals_gain_at_columns(conv: bool) -> None:
     tiles, x, rng = small(Adc(bits=None), conv, Gaussian(0.02), dac_bits=3)
     gain = jnp.asarray(rng.normal(size=(tiles.plan.tiles, 4)), jnp.float32)
-    at_weights, at_columns = (read(tiles, x, gain, gain_at=at) for at in ("weights", "columns"))
+    at_weights, at_columns = (answer(tiles, x, gain, gain_at=at) for at in ("weights", "columns"))
     assert tiles.plan.tiles > 1
     np.testing.assert_allclose(at_weights, at_columns, rtol=0, atol=1e-6 * float(jnp.abs(at_weights).max()))
 
@@ -322,10 +325,10 @@ def test_masked_columns_equal_rewritten_weights(adc: Adc, row_order: str) -> Non
     mask = rng.integers(0, 2, (tiles.plan.tiles, 4))
     keeps = mask[tile_of((3, 3, 3, 4), 8, row_order)]
     kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 4))
-    rewritten = reprogram(tiles, jnp.asarray(kernel * keeps, jnp.float32))
-    masked = read(tiles, x, jnp.asarray(mask, jnp.float32))
-    assert 0 < mask.mean() < 1 and bool((masked != read(tiles, x)).any())
-    np.testing.assert_array_equal(read(rewritten, x), masked)
+    rewritten = quick_jit(reprogram)(tiles, jnp.asarray(kernel * keeps, jnp.float32))
+    masked = answer(tiles, x, jnp.asarray(mask, jnp.float32))
+    assert 0 < mask.mean() < 1 and bool((masked != answer(tiles, x)).any())
+    np.testing.assert_array_equal(answer(rewritten, x), masked)
 
 
 @pytest.mark.parametrize("adc", [Adc(bits=None), Adc(6, "max")])
@@ -333,8 +336,9 @@ def test_vmap_over_tasks_equals_loop(adc: Adc) -> None:
     tiles, x, rng = small(adc, device=Gaussian(0.02), dac_bits=4)
     gains = jnp.asarray(rng.integers(0, 2, (3, tiles.plan.tiles, 4)), jnp.float32)
     for gain_at in ("weights", "columns"):
-        answer = partial(read, tiles, x, gain_at=gain_at)  # type: ignore[arg-type]
-        together, loop = jax.vmap(answer)(gains), jnp.stack([answer(gain) for gain in gains])
+        one = partial(read, tiles, x, gain_at=gain_at)  # type: ignore[arg-type]
+        together, alone = quick_jit(jax.vmap(one))(gains), quick_jit(one)
+        loop = jnp.stack([alone(gain) for gain in gains])
         np.testing.assert_allclose(together, loop, rtol=0, atol=1e-6 * float(jnp.abs(loop).max()))
 
 
@@ -367,9 +371,7 @@ def test_vmap_over_chips_equals_loop(adc: Adc) -> None:
     ("kernel_shape", "x_shape", "conv"),
     [
         ((11, 3), (5000, 1, 11), None),
-        ((11, 3), (1, 5000, 11), None),
         ((3, 3, 3, 4), (1, 64, 64, 3), Conv((1, 1), "SAME")),
-        ((3, 3, 3, 4), (8, 32, 32, 3), Conv((1, 1), "SAME")),
         ((1, 1, 20, 4), (2000, 1, 1, 20), Conv()),
     ],
 )
@@ -378,7 +380,7 @@ def test_jit_equals_eager(kernel_shape: tuple[int, ...], x_shape: tuple[int, ...
     rng = np.random.default_rng(0)
     kernel = jnp.asarray(rng.normal(size=kernel_shape), jnp.float32)
     spec = CrossbarSpec(rows=8, cell=Cell(3), adc=Adc(6, (-512.0, 496.0)))
-    tiles = program(kernel, plan(kernel, spec, conv), jax.random.key(0), input_scale=0.1)
+    tiles = write(kernel, plan(kernel, spec, conv), jax.random.key(0), input_scale=0.1)
     x = jnp.asarray(rng.uniform(0, 20, x_shape), jnp.float32)
     gain = jnp.asarray(rng.integers(0, 2, (tiles.plan.tiles, kernel_shape[-1])), jnp.float32)
     eager = np.asarray(read(tiles, x, gain))
@@ -392,14 +394,14 @@ def test_scales_are_applied_per_column() -> None:
         jnp.asarray(kernel), plan(kernel, CrossbarSpec(adc=Adc(bits=None))), jax.random.key(0), input_scale=0.3
     )
     codes = np.array([[0], [7], [255], [255]])
-    y = read(tiles, jnp.asarray([[-1.0], [2.1], [76.5], [1e9]], jnp.float32))
+    y = answer(tiles, jnp.asarray([[-1.0], [2.1], [76.5], [1e9]], jnp.float32))
     np.testing.assert_allclose(y, codes * 0.3 * kernel, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("per", ["layer", "column"])
 def test_clip_rate_counts_conversions(per: Any) -> None:
     tiles, x, _ = small(Adc(6, "max", per), dac_bits=4)
-    assert clip_rate(tiles, x) == 0.0
+    assert rate(tiles, x) == 0.0
     assert tiles.adc is not None
     narrow = tiles.replace(adc=dataclasses.replace(tiles.adc, lsb=tiles.adc.lsb / 8))
     codes = input_codes(np.asarray(x, np.float64), 0.1, 8, False)
@@ -414,7 +416,7 @@ def test_clip_rate_counts_conversions(per: Any) -> None:
         for s, sums in enumerate(slices)
     ]
     assert 0.01 < np.mean(beyond) < 0.99
-    np.testing.assert_allclose(clip_rate(narrow, x), np.mean(beyond), atol=2e-3)
+    np.testing.assert_allclose(rate(narrow, x), np.mean(beyond), atol=2e-3)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -425,7 +427,7 @@ NOISY = Gaussian(0.05, "g_max", 0.03)
 NOISE_SPEC = CrossbarSpec(
     rows=8, weight_bits=5, input_bits=4, dac_bits=2, cell=Cell(2, 5.0), adc=Adc(bits=None), device=NOISY
 )
-READS = 3000
+READS = 1500
 
 
 def noise_problem(adc: Adc, device: Gaussian = NOISY) -> tuple[Tiles, np.ndarray, np.ndarray, Literal]:
@@ -435,14 +437,19 @@ def noise_problem(adc: Adc, device: Gaussian = NOISY) -> tuple[Tiles, np.ndarray
     gain = np.array([[1.0, 0.5, 0.0], [1.0, -2.0, 1.0]])
     spec = NOISE_SPEC.replace(adc=adc, device=device)
     kernel = jnp.asarray(w_int, jnp.float32)
-    tiles = program(kernel, plan(w_int, spec), jax.random.key(0), weight_scale=jnp.ones(3), input_scale=1.0)
+    tiles = write(kernel, plan(w_int, spec), jax.random.key(0), weight_scale=jnp.ones(3), input_scale=1.0)
     pairs = signed_levels(encode(w_int, 5, 2), np.asarray(tiles.conductance), 2, 5.0, 1e-4)
     return tiles, codes, gain, Literal(pairs, 8, 2, 4, 2, "channel", None, None if adc.bits is None else codes_of(adc))
 
 
-@pytest.mark.parametrize("relative_to", ["g_max", "g"])
 @pytest.mark.parametrize(
-    ("adc", "gain_at"), [(Adc(bits=None), "weights"), (Adc(bits=None), "columns"), (Adc(5, (-40.0, 53.0)), "weights")]
+    ("adc", "gain_at", "relative_to"),
+    [
+        (Adc(bits=None), "weights", "g_max"),
+        (Adc(bits=None), "weights", "g"),
+        (Adc(bits=None), "columns", "g"),
+        (Adc(5, (-40.0, 53.0)), "weights", "g_max"),
+    ],
 )
 def test_read_noise_is_distributed_as_that_of_single_cells(adc: Adc, gain_at: Any, relative_to: Any) -> None:
     """Mean, variance and covariance of many reads against one Gaussian per cell, cycle and read."""
@@ -466,14 +473,14 @@ def test_read_noise_is_distributed_as_that_of_single_cells(adc: Adc, gain_at: An
     assert (np.abs(ours.mean(0) - cells.mean(0)) < 4 * standard_error).all()
     excess = np.mean((cells - cells.mean(0)) ** 4, 0) / spread**4 - 1  # 2 for a Gaussian
     assert (np.abs(ours.var(0) / cells.var(0) - 1) < 4 * np.sqrt(2 * excess / READS)).all()
-    off_diagonal = np.corrcoef(ours.T)[np.triu_indices(3, 1)]
+    off_diagonal = np.asarray(np.corrcoef(ours.T))[np.triu_indices(3, 1)]
     assert (np.abs(off_diagonal) < 4 / np.sqrt(READS)).all()
 
 
 def test_read_noise_is_repeated_by_its_key_alone() -> None:
     tiles, codes, gain, _ = noise_problem(Adc(bits=None))
     x, a = jnp.asarray(np.repeat(codes, 2, 0), jnp.float32), jnp.asarray(gain, jnp.float32)
-    first, again, other = (read(tiles, x, a, jax.random.key(k)) for k in (1, 1, 2))
+    first, again, other = (answer(tiles, x, a, jax.random.key(k)) for k in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert bool((first != other).all())
     assert bool((first[0] != first[1]).all())  # two inputs are two reads
@@ -482,7 +489,7 @@ def test_read_noise_is_repeated_by_its_key_alone() -> None:
 def test_exact_reads_ignore_the_key() -> None:
     tiles, x, _ = small(Adc(bits=None), device=Gaussian(0.05))
     assert tiles.read_variance is None
-    np.testing.assert_array_equal(read(tiles, x), read(tiles, x, key=jax.random.key(0)))
+    np.testing.assert_array_equal(answer(tiles, x), answer(tiles, x, key=jax.random.key(0)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

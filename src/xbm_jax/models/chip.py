@@ -65,9 +65,7 @@ class Chip:
         return self.network.shapes[f"{self.network.head}/kernel"][0]
 
 
-def program(
-    backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Rules | None = None
-) -> Chip:
+def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Rules | None = None) -> Chip:
     """Write a backbone onto crossbars. Traceable in ``key``: ``vmap`` over keys is a population of chips.
 
     Args:
