@@ -1,4 +1,4 @@
-"""The public face: what ``import xbm_jax as xbm`` gives, that all of it is documented, and that it reads like the idea."""
+"""The public face: ``import xbm_jax as xbm`` gives what it should, all of it documented, and reads like the idea."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_summary_of_a_function_is_a_sentence():
             functions |= {f"{module.__name__}.{k}": f for k, f in {name: thing, **own}.items() if inspect.isroutine(f)}
     assert len(functions) > 50
     summaries = {name: summary(function) for name, function in functions.items()}
-    assert [name for name, line in summaries.items() if line and not line.endswith((".", "."))] == []
+    assert [name for name, line in summaries.items() if line and not line.endswith(".")] == []
 
 
 def test_example_of_the_package_names_what_there_is():

@@ -3,137 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
 
 import tyro
 
+from xbm_jax.cli.options import Adapt, Bank, BankList, BankShow, Command, Quickstart
 from xbm_jax.errors import XbmError
 
 __all__ = ["main"]
-
-
-@dataclass(frozen=True)
-class Quickstart:
-    """Write a pretrained network onto a chip once, learn three tasks on it, store and serve them.
-
-    Args:
-        out: folder for the chip, the bank, results.json, the figure and REPORT.md.
-        seed: every random draw follows from it.
-        full: also Piggyback and fine-tuning, which rewrite cells.
-        source_data: CIFAR-10 as .npz (x_train, y_train, x_test, y_test; uint8 NHWC), for accuracy on it.
-    """
-
-    out: Path = Path("runs/quickstart")
-    seed: int = 0
-    full: bool = False
-    source_data: Path | None = None
-
-    def run(self) -> None:
-        """Run the main job."""
-        from xbm_jax.cli.quickstart import quickstart
-
-        quickstart(self.out, seed=self.seed, full=self.full, source_data=self.source_data)
-
-
-@dataclass(frozen=True)
-class Adapt:
-    """Learn a task of your own and put it into a bank.
-
-    Args:
-        task: fashion_mnist, quickdraw, omniglot, npz:FILE, folder:DIR or tfds:NAME.
-        bank: folder of the bank; its chip lies beside it in <bank>/chip and is programmed on first use.
-        name: the task's name in the bank; by default the data's.
-        method: head_only, norm_only, xbm, piggyback or finetune.
-        norms: norm policy: frozen, affine or full.
-        model: backbone.
-        weights: .npz or .safetensors; by default those that ship with the backbone.
-        rows: word lines of an array.
-        adc_bits: converter resolution.
-        cell_bits: bits of a cell.
-        programming_sigma: programming error in units of the highest conductance.
-        image_size: resize images to this many pixels; by default they stay as they are.
-        epochs: passes over the training images.
-        batch_size: images per step.
-        seed: every random draw follows from it.
-    """
-
-    task: str
-    bank: Path
-    name: str | None = None
-    method: str = "xbm"
-    norms: Literal["frozen", "affine", "full"] | None = None
-    model: str = "cifar-resnet20"
-    weights: Path | None = None
-    rows: int = 64
-    adc_bits: int = 8
-    cell_bits: int = 7
-    programming_sigma: float = 0.01
-    image_size: int | None = None
-    epochs: int = 10
-    batch_size: int = 32
-    seed: int = 0
-
-    def run(self) -> None:
-        """Learn, store, print."""
-        from xbm_jax.cli.commands import adapt_command
-
-        adapt_command(self)
-
-
-@dataclass(frozen=True)
-class BankList:
-    """Tasks of a bank, a line each.
-
-    Args:
-        bank: folder of the bank.
-    """
-
-    bank: Annotated[Path, tyro.conf.Positional]
-
-    def run(self) -> None:
-        """Print the tasks."""
-        from xbm_jax.cli.commands import bank_list
-
-        bank_list(self.bank)
-
-
-@dataclass(frozen=True)
-class BankShow:
-    """The chip of a bank, and everything that was measured of its tasks.
-
-    Args:
-        bank: folder of the bank.
-        task: one task; by default all of them.
-    """
-
-    bank: Annotated[Path, tyro.conf.Positional]
-    task: str | None = None
-
-    def run(self) -> None:
-        """Print as JSON."""
-        from xbm_jax.cli.commands import bank_show
-
-        bank_show(self.bank, self.task)
-
-
-@dataclass(frozen=True)
-class Bank:
-    """Look into a mask bank."""
-
-    action: Annotated[BankList, tyro.conf.subcommand("list")] | Annotated[BankShow, tyro.conf.subcommand("show")]
-
-    def run(self) -> None:
-        """Run the chosen action."""
-        self.action.run()
-
-
-Command = (
-    Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
-    | Annotated[Adapt, tyro.conf.subcommand("adapt")]
-    | Annotated[Bank, tyro.conf.subcommand("bank")]
-)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -146,10 +22,25 @@ def main(args: list[str] | None = None) -> None:
         Command, prog="xbm", description="Multi-task adaption on ReRAM crossbars.", args=args, config=config
     )
     try:
-        command.run()
+        _run(command)
     except XbmError as error:
         print(f"xbm: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt:
         print("\nxbm: interrupted; what is finished is kept, run the same command again to carry on", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _run(command: Command) -> None:
+    """Do what was asked; a command's own modules are imported when it is, so that ``--help`` is quick."""
+    from xbm_jax.cli import commands, quickstart
+
+    match command:
+        case Quickstart(out, seed, full, source_data):
+            quickstart.quickstart(out, seed=seed, full=full, source_data=source_data)
+        case Adapt():
+            commands.adapt_command(command)
+        case Bank(BankList(folder)):
+            commands.bank_list(folder)
+        case Bank(BankShow(folder, task)):
+            commands.bank_show(folder, task)

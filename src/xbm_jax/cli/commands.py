@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 from rich.console import Console
 from rich.table import Table
 
 from xbm_jax.cli.console import say, writable
+from xbm_jax.cli.options import Adapt
 from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Gaussian
 from xbm_jax.data import Dataset, load
 from xbm_jax.errors import BankError
@@ -21,9 +21,6 @@ from xbm_jax.models import Chip, calibrate, load_backbone, program
 from xbm_jax.report import TrainingProgress
 from xbm_jax.tasks import ChipCard, MaskBank, Task, describe, load_chip, save_chip, store
 from xbm_jax.training import TrainConfig, adapt, for_chip
-
-if TYPE_CHECKING:
-    from xbm_jax.cli import Adapt
 
 __all__ = ["adapt_command", "bank_list", "bank_show"]
 
