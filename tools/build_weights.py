@@ -32,7 +32,7 @@ def measurements(chip: Chip, spec: CrossbarSpec) -> dict:
     """Input peaks and converter ranges of a calibrated chip, as JSON-like data."""
     peaks, ranges = {}, {}
     for path, tiles in chip.tiles.items():
-        top = input_code_limits(spec.input_bits, tiles.signed_inputs)[1]
+        top = input_code_limits(spec.input_bits, tiles.plan.signed_inputs)[1]
         peaks[path] = float(tiles.input_scale) * top
         lsb, low = float(tiles.adc.lsb[0, 0, 0, 0]), float(tiles.adc.min_code[0, 0, 0, 0])
         ranges[path] = (lsb * low, lsb * (low + 2**spec.adc.bits - 1))
@@ -40,7 +40,7 @@ def measurements(chip: Chip, spec: CrossbarSpec) -> dict:
         "source": f"the first {IMAGES} CIFAR-10 training images of the file, an ideal chip",
         "spec": calibration_key(spec),
         "input_peak": peaks,
-        "signed": sorted(p for p, t in chip.tiles.items() if t.signed_inputs),
+        "signed": sorted(p for p, t in chip.tiles.items() if t.plan.signed_inputs),
         "adc": ranges,
     }
 

@@ -114,16 +114,13 @@ def tile_of(kernel_shape: tuple[int, ...], rows: int, row_order: str) -> np.ndar
 
 def pad(x: np.ndarray, kernel_hw: tuple[int, int], conv: Conv) -> np.ndarray:
     """NHWC images with their border of zeros; ``SAME`` puts the odd pixel at the bottom and right."""
-    border = conv.padding
-    if border == "VALID":
-        border = ((0, 0), (0, 0))
-    if border == "SAME":
+    amounts = [(0, 0), (0, 0)] if isinstance(conv.padding, str) else list(conv.padding)
+    if conv.padding == "SAME":
         amounts = []
         for size, k, stride, dilation in zip(x.shape[1:3], kernel_hw, conv.strides, conv.dilation, strict=True):
             total = max((math.ceil(size / stride) - 1) * stride + (k - 1) * dilation + 1 - size, 0)
             amounts.append((total // 2, total - total // 2))
-        border = tuple(amounts)
-    return np.pad(x, ((0, 0), *border, (0, 0)))
+    return np.pad(x, [(0, 0), *amounts, (0, 0)])
 
 
 def unfold(x: np.ndarray, kernel_shape: tuple[int, ...], conv: Conv | None) -> np.ndarray:
@@ -182,7 +179,7 @@ def input_codes(x: np.ndarray, scale: float, input_bits: int, signed: bool) -> n
 
 @dataclass(frozen=True)
 class Literal:
-    """One programmed kernel as the oracle sees it: signed levels ``pairs`` [S, *kernel_shape] in units of ``g_step``."""
+    """A programmed kernel as the oracle sees it: signed levels ``pairs`` [S, *kernel_shape], in units of ``g_step``."""
 
     pairs: np.ndarray
     rows: int
@@ -231,7 +228,7 @@ class Literal:
     def read(self, codes: np.ndarray, gain: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """``sum_t a[t, n] * D[t, n]`` in units of (input code x level), and where float32 can be sure of it."""
         digital, sure = self.digital(codes)
-        return accumulate(digital, gain), sure.all(0)
+        return accumulate(digital, gain), np.asarray(sure.all(0))
 
     def worst_case(self, low_code: int, high_code: int) -> tuple[np.ndarray, np.ndarray]:
         """Lowest and highest column sums [1, S, T, N] over all inputs whose codes lie in [low_code, high_code]."""

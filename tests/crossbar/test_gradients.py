@@ -8,9 +8,12 @@ from functools import cached_property, partial
 from typing import Any
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.interpreters import partial_eval
+
 from crossbar.literal import (
     Codes,
     Literal,
@@ -24,8 +27,6 @@ from crossbar.literal import (
     tile_of,
     unfold,
 )
-from jax.interpreters import partial_eval
-
 from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Gaussian, Tiles, plan, program, read, reprogram
 
 IDEAL, LOSSY = Adc(bits=None), Adc(5, (-310.0, 620.0))
@@ -125,6 +126,7 @@ def assert_close(ours: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5
 
 
 CONVS = pytest.mark.parametrize("conv", [None, CONV, GROUPED], ids=["dense", "conv", "grouped"])
+READS = [(IDEAL, "weights"), (IDEAL, "columns"), (LOSSY, "weights")]
 FORMATS = pytest.mark.parametrize(("cell_bits", "dac_bits"), [(7, None), (3, 4)], ids=["S=1", "S=3, J=2"])
 
 
@@ -156,7 +158,7 @@ def test_gain_gradient_of_a_curved_loss() -> None:
     expected = np.sum(2 * y * digital * scale, axis=tuple(range(1, digital.ndim - 1)))
     for gain_at in ("weights", "columns"):
         loss = lambda gain, at=gain_at: jnp.sum(problem.read(problem.tiles, problem.x, gain, at) ** 2)  # noqa: E731
-        assert_close(np.asarray(jax.grad(loss)(jnp.asarray(problem.gain, jnp.float32))), expected)
+        assert_close(np.asarray(quick_jit(jax.grad(loss))(jnp.asarray(problem.gain, jnp.float32))), expected)
 
 
 @CONVS
@@ -178,14 +180,11 @@ def test_gain_gradient_with_a_lossy_converter_sums_converted_columns(
 
 @CONVS
 @FORMATS
-@pytest.mark.parametrize("adc", [IDEAL, LOSSY], ids=["ideal", "lossy"])
-@pytest.mark.parametrize("gain_at", ["weights", "columns"])
+@pytest.mark.parametrize(("adc", "gain_at"), READS)
 def test_input_gradient_is_the_transpose_of_the_masked_weights(
     conv: Conv | None, cell_bits: int, dac_bits: int | None, adc: Adc, gain_at: str
 ) -> None:
     """Straight through rounding and clipping: inputs beyond the DAC's range have a gradient too."""
-    if adc is LOSSY and gain_at == "columns":
-        pytest.skip("a lossy converter's gain always acts on columns")
     problem = Problem(adc, conv, cell_bits, dac_bits)
     masked = problem.effective * problem.gain_on_weights * problem.weight_scale  # s_x cancels
     groups = 1 if conv is None else conv.groups
@@ -204,19 +203,20 @@ def test_input_gradient_is_the_transpose_of_the_masked_weights(
 @CONVS
 @FORMATS
 @pytest.mark.parametrize("adc", [IDEAL, LOSSY], ids=["ideal", "lossy"])
-@pytest.mark.parametrize("gain", ["none", "gain"])
 def test_weight_gradient_through_reprogram_is_the_plain_products(
-    conv: Conv | None, cell_bits: int, dac_bits: int | None, adc: Adc, gain: str
+    conv: Conv | None, cell_bits: int, dac_bits: int | None, adc: Adc
 ) -> None:
     """``dL/dW = x_q^T dy`` (times the column's gain), whatever cells, slices, cycles and converters do forward."""
     problem = Problem(adc, conv, cell_bits, dac_bits)
+    ungained = cell_bits == 3
     patches = unfold(problem.codes * SCALE, problem.shape, conv)
     batch = tuple(range(problem.dy.ndim - 1))
     width = problem.shape[-1] // len(patches)
-    parts = [np.tensordot(p, problem.dy[..., g * width : (g + 1) * width], (batch, batch)) for g, p in enumerate(patches)]
-    expected = np.concatenate(parts, -1) * (problem.gain_on_weights if gain == "gain" else 1.0)
+    outer = [problem.dy[..., g * width : (g + 1) * width] for g in range(len(patches))]
+    parts = [np.tensordot(p, dy, (batch, batch)) for p, dy in zip(patches, outer, strict=True)]
+    expected = np.concatenate(parts, -1) * (1.0 if ungained else problem.gain_on_weights)
     dy, x = jnp.asarray(problem.dy, jnp.float32), jnp.asarray(problem.x, jnp.float32)
-    gains = jnp.asarray(problem.gain, jnp.float32) if gain == "gain" else None
+    gains = None if ungained else jnp.asarray(problem.gain, jnp.float32)
     loss = lambda w: jnp.sum(dy * read(reprogram(problem.tiles, w), x, gains))  # noqa: E731
     weights = jnp.asarray(problem.kernel * 0.7, jnp.float32)
     assert_close(np.asarray(quick_jit(jax.grad(loss))(weights)), expected)
@@ -225,18 +225,26 @@ def test_weight_gradient_through_reprogram_is_the_plain_products(
 def test_reprogrammed_weights_are_read_as_written() -> None:
     """The gradient's carrier adds nothing to what is read."""
     problem = Problem(IDEAL, CONV, 3)
-    weights = jnp.asarray(problem.kernel * 0.7, jnp.float32)
-    value, _ = jax.value_and_grad(lambda w: jnp.sum(read(reprogram(problem.tiles, w), jnp.asarray(problem.x, jnp.float32))))(weights)
+    before = problem.tiles
+    weights, x = jnp.asarray(problem.kernel * 0.7, jnp.float32), jnp.asarray(problem.x, jnp.float32)
+
+    @quick_jit
+    def rewritten(w: jax.Array) -> tuple[Tiles, jax.Array, jax.Array]:
+        tiles = reprogram(before, w)
+        value, _ = jax.value_and_grad(lambda w: jnp.sum(read(reprogram(before, w), x)))(w)
+        return tiles, value, jnp.sum(read(tiles, x))
+
+    tiles, value, expected = rewritten(weights)
     levels = encode(np.rint(problem.kernel * 0.7 / problem.weight_scale).astype(int), 8, 3)
-    rewritten = reprogram(problem.tiles, weights)
-    np.testing.assert_array_equal(rewritten.levels, levels)
-    np.testing.assert_allclose(value, jnp.sum(read(rewritten, jnp.asarray(problem.x, jnp.float32))), rtol=1e-5)
+    pairs = signed_levels(levels, np.asarray(tiles.conductance), 3, 10.0, 1e-4)
+    np.testing.assert_array_equal(tiles.levels, levels)
+    np.testing.assert_allclose(tiles.effective[0], np.tensordot(8.0 ** np.arange(3), pairs, 1), rtol=1e-6, atol=1e-4)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("gain_at", ["weights", "columns"])
-@pytest.mark.parametrize("adc", [IDEAL, LOSSY], ids=["ideal", "lossy"])
+@pytest.mark.parametrize(("adc", "gain_at"), READS)
 @pytest.mark.parametrize("dac_bits", [None, 4])
-def test_gradients_with_read_noise_are_finite_and_those_without(adc: Adc, gain_at: str, dac_bits: int | None) -> None:
+def test_input_gradient_does_not_feel_read_noise(adc: Adc, gain_at: Any, dac_bits: int | None) -> None:
     """Where nothing is read - a masked column, black pixels - the noise is zero, and its root has no slope."""
     problem = Problem(adc, None, 3, dac_bits)
     noisy_spec = problem.spec.replace(device=Gaussian(0.02, read_noise=0.01))
@@ -247,14 +255,11 @@ def test_gradients_with_read_noise_are_finite_and_those_without(adc: Adc, gain_a
     gain = jnp.asarray(problem.gain, jnp.float32).at[:, 1].set(0.0)
     dy = jnp.asarray(problem.dy, jnp.float32)
 
-    @partial(quick_jit, static_argnums=0)
-    def grads(noisy_reads: bool, x: jax.Array, gain: jax.Array) -> tuple[jax.Array, jax.Array]:
-        tiles, key = (noisy, jax.random.key(8)) if noisy_reads else (problem.tiles, None)
-        return jax.grad(lambda x, a: jnp.sum(dy * read(tiles, x, a, key, gain_at=gain_at)), (0, 1))(x, gain)  # type: ignore[arg-type]
-
-    dx, dgain = grads(True, x, gain)
+    loss = lambda x, a, tiles, key: jnp.sum(dy * read(tiles, x, a, key, gain_at=gain_at))  # noqa: E731
+    grads = quick_jit(jax.grad(loss, (0, 1)))
+    dx, dgain = grads(x, gain, noisy, jax.random.key(8))
     assert np.isfinite(dx).all() and np.isfinite(dgain).all()
-    assert_close(np.asarray(dx), np.asarray(grads(False, x, gain)[0]))
+    assert_close(np.asarray(dx), np.asarray(grads(x, gain, problem.tiles, None)[0]))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -266,7 +271,7 @@ def products(jaxpr: Any) -> Iterator[Any]:
     for equation in jaxpr.eqns:
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):
             yield equation
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
             yield from products(inner)
 
 
@@ -304,7 +309,7 @@ def test_compiled_step_holds_no_weight_gradient() -> None:
 
     def flops(which: tuple[int, ...]) -> float:
         compiled = jax.jit(jax.grad(loss, which)).lower(tiles.effective, x, gain).compile()
-        return compiled.cost_analysis()["flops"]
+        return (compiled.cost_analysis() or {})["flops"]
 
     one_product = 2 * problem.dy.size * int(np.prod(problem.shape[:-1]))
     assert flops((0, 1, 2)) - flops((1, 2)) > 0.9 * one_product
@@ -313,15 +318,16 @@ def test_compiled_step_holds_no_weight_gradient() -> None:
 def test_a_frozen_chip_has_no_gradient() -> None:
     """The trained side alone is differentiated: its gradient has the gain's shape and nothing else."""
     problem = Problem(LOSSY, None)
-    gradient = jax.grad(lambda task: jnp.sum(problem.read(problem.tiles, problem.x, task["gain"])))({"gain": problem.gain})
+    loss = lambda task: jnp.sum(problem.read(problem.tiles, problem.x, task["gain"]))  # noqa: E731
+    gradient = quick_jit(jax.grad(loss))({"gain": problem.gain})
     assert jax.tree.map(jnp.shape, gradient) == {"gain": problem.gain.shape}
 
 
-def test_gradients_under_jit_vmap_and_alone_agree() -> None:
+def test_vmapped_gradients_equal_a_loop() -> None:
     problem = Problem(LOSSY, CONV, 3, 4)
     gains = np.stack([problem.gain, 1 - problem.gain, np.ones_like(problem.gain)])
     dy = jnp.asarray(problem.dy, jnp.float32)
     grad = jax.grad(lambda gain: jnp.sum(dy * problem.read(problem.tiles, problem.x, gain)))
-    alone = np.stack([grad(jnp.asarray(gain, jnp.float32)) for gain in gains])
-    for together in (jax.vmap(grad), quick_jit(jax.vmap(grad))):
-        assert_close(np.asarray(together(jnp.asarray(gains, jnp.float32))), alone, 1e-4)
+    one, together = quick_jit(grad), quick_jit(jax.vmap(grad))
+    alone = np.stack([one(jnp.asarray(gain, jnp.float32)) for gain in gains])
+    assert_close(np.asarray(together(jnp.asarray(gains, jnp.float32))), alone, 1e-4)

@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
 from crossbar.literal import (
     Codes,
     Literal,
@@ -20,12 +23,8 @@ from crossbar.literal import (
     granular_codes,
     input_codes,
     signed_levels,
-    snapped_codes,
     tile_of,
 )
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-
 from xbm_jax.crossbar import (
     Adc,
     Cell,
@@ -46,6 +45,10 @@ GAINS = ("none", "bits", "shifts", "real")
 
 # Every example has its own shapes: LLVM's optimiser would take most of the time. XLA's own passes all run.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+answer = quick_jit(read, static_argnames="gain_at")
+rate = quick_jit(clip_rate)
 
 
 def few(examples: int) -> settings:
@@ -182,11 +185,11 @@ def assert_equals(y: np.ndarray, expected: np.ndarray, case: Case, literal: Lite
         np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6 * largest * gain.max())
 
 
-@pytest.mark.parametrize("cases", [dense_cases(adc=Adc(bits=None)), conv_cases(adc=Adc(bits=None))], ids=["dense", "conv"])
+@pytest.mark.parametrize("kind", [dense_cases, conv_cases])
 @pytest.mark.parametrize("gain_at", ["weights", "columns"])
-def test_ideal_converter_equals_literal(cases: st.SearchStrategy[Case], gain_at: str) -> None:
+def test_ideal_converter_equals_literal(kind: Any, gain_at: str) -> None:
     @few(6)
-    @given(cases)
+    @given(kind(adc=Adc(bits=None)))
     def check(case: Case) -> None:
         literal = case.ideal()
         _, y = case.run(gain_at)
@@ -247,7 +250,8 @@ def test_imperfect_cells_equal_literal(kind: Any) -> None:
             grid = [np.asarray(a, np.float64) for a in (tiles.adc.lsb, tiles.adc.min_code)]
             literal = case.literal(literal.pairs, Codes(bits, *grid))
         expected, sure = literal.read(case.codes, case.gain)
-        full = accumulate(np.abs(literal.digital(case.codes)[0]), None if case.gain is None else np.abs(case.gain)).max()
+        gain = None if case.gain is None else np.abs(case.gain)
+        full = accumulate(np.abs(literal.digital(case.codes)[0]), gain).max()
         shares.append(sure.mean())
         np.testing.assert_allclose(y[sure], expected[sure], rtol=0, atol=1e-5 * full)
 
@@ -259,7 +263,6 @@ def test_imperfect_cells_equal_literal(kind: Any) -> None:
 @given(conv_cases(gains=("bits", "shifts"), adc=Adc(bits=None)))
 def test_folding_equals_a_lossless_converter(case: Case) -> None:
     """16 granular bits hold every column sum of these tiles: slices, cycles and tiles kept apart give the same bits."""
-    assume(27 * 2**case.spec.input_bits * case.spec.cell.max_level < 2**15 or case.spec.dac_bits in (1, 2))
     literal = case.ideal()
     sums = [s for tile in literal.column_sums(case.codes) for cycle in tile for s in cycle]
     assume(max(np.abs(s).max() for s in sums) < 2**15)
@@ -294,7 +297,7 @@ ADCS = [Adc(bits=None), Adc(6, "max"), Adc(5, (-900.0, 1300.0)), Adc(6, "granula
 @pytest.mark.parametrize("gain_at", ["weights", "columns"])
 def test_gain_of_zeros_gives_zeros(adc: Adc, gain_at: Any) -> None:
     tiles, x, _ = small(adc, dac_bits=4)
-    y = read(tiles, x, jnp.zeros((tiles.plan.tiles, 4)), gain_at=gain_at)
+    y = answer(tiles, x, jnp.zeros((tiles.plan.tiles, 4)), gain_at=gain_at)
     assert y.shape == (2, 4, 4, 4) and y.dtype == jnp.float32
     np.testing.assert_array_equal(y, 0.0)
 
@@ -302,14 +305,14 @@ def test_gain_of_zeros_gives_zeros(adc: Adc, gain_at: Any) -> None:
 @pytest.mark.parametrize("adc", ADCS)
 def test_gain_of_ones_equals_no_gain(adc: Adc) -> None:
     tiles, x, _ = small(adc, device=Gaussian(0.02), dac_bits=4)
-    np.testing.assert_array_equal(read(tiles, x, jnp.ones((tiles.plan.tiles, 4))), read(tiles, x))
+    np.testing.assert_array_equal(answer(tiles, x, jnp.ones((tiles.plan.tiles, 4))), answer(tiles, x))
 
 
 @pytest.mark.parametrize("conv", [False, True])
 def test_gain_at_weights_equals_gain_at_columns(conv: bool) -> None:
     tiles, x, rng = small(Adc(bits=None), conv, Gaussian(0.02), dac_bits=3)
     gain = jnp.asarray(rng.normal(size=(tiles.plan.tiles, 4)), jnp.float32)
-    at_weights, at_columns = (read(tiles, x, gain, gain_at=at) for at in ("weights", "columns"))
+    at_weights, at_columns = (answer(tiles, x, gain, gain_at=at) for at in ("weights", "columns"))
     assert tiles.plan.tiles > 1
     np.testing.assert_allclose(at_weights, at_columns, rtol=0, atol=1e-6 * float(jnp.abs(at_weights).max()))
 
@@ -322,10 +325,10 @@ def test_masked_columns_equal_rewritten_weights(adc: Adc, row_order: str) -> Non
     mask = rng.integers(0, 2, (tiles.plan.tiles, 4))
     keeps = mask[tile_of((3, 3, 3, 4), 8, row_order)]
     kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 4))
-    rewritten = reprogram(tiles, jnp.asarray(kernel * keeps, jnp.float32))
-    masked = read(tiles, x, jnp.asarray(mask, jnp.float32))
-    assert 0 < mask.mean() < 1 and bool((masked != read(tiles, x)).any())
-    np.testing.assert_array_equal(read(rewritten, x), masked)
+    rewritten = quick_jit(reprogram)(tiles, jnp.asarray(kernel * keeps, jnp.float32))
+    masked = answer(tiles, x, jnp.asarray(mask, jnp.float32))
+    assert 0 < mask.mean() < 1 and bool((masked != answer(tiles, x)).any())
+    np.testing.assert_array_equal(answer(rewritten, x), masked)
 
 
 @pytest.mark.parametrize("adc", [Adc(bits=None), Adc(6, "max")])
@@ -333,8 +336,9 @@ def test_vmap_over_tasks_equals_loop(adc: Adc) -> None:
     tiles, x, rng = small(adc, device=Gaussian(0.02), dac_bits=4)
     gains = jnp.asarray(rng.integers(0, 2, (3, tiles.plan.tiles, 4)), jnp.float32)
     for gain_at in ("weights", "columns"):
-        answer = partial(read, tiles, x, gain_at=gain_at)  # type: ignore[arg-type]
-        together, loop = jax.vmap(answer)(gains), jnp.stack([answer(gain) for gain in gains])
+        one = partial(read, tiles, x, gain_at=gain_at)  # type: ignore[arg-type]
+        together, alone = quick_jit(jax.vmap(one))(gains), quick_jit(one)
+        loop = jnp.stack([alone(gain) for gain in gains])
         np.testing.assert_allclose(together, loop, rtol=0, atol=1e-6 * float(jnp.abs(loop).max()))
 
 
@@ -392,14 +396,14 @@ def test_scales_are_applied_per_column() -> None:
         jnp.asarray(kernel), plan(kernel, CrossbarSpec(adc=Adc(bits=None))), jax.random.key(0), input_scale=0.3
     )
     codes = np.array([[0], [7], [255], [255]])
-    y = read(tiles, jnp.asarray([[-1.0], [2.1], [76.5], [1e9]], jnp.float32))
+    y = answer(tiles, jnp.asarray([[-1.0], [2.1], [76.5], [1e9]], jnp.float32))
     np.testing.assert_allclose(y, codes * 0.3 * kernel, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("per", ["layer", "column"])
 def test_clip_rate_counts_conversions(per: Any) -> None:
     tiles, x, _ = small(Adc(6, "max", per), dac_bits=4)
-    assert clip_rate(tiles, x) == 0.0
+    assert rate(tiles, x) == 0.0
     assert tiles.adc is not None
     narrow = tiles.replace(adc=dataclasses.replace(tiles.adc, lsb=tiles.adc.lsb / 8))
     codes = input_codes(np.asarray(x, np.float64), 0.1, 8, False)
@@ -414,7 +418,7 @@ def test_clip_rate_counts_conversions(per: Any) -> None:
         for s, sums in enumerate(slices)
     ]
     assert 0.01 < np.mean(beyond) < 0.99
-    np.testing.assert_allclose(clip_rate(narrow, x), np.mean(beyond), atol=2e-3)
+    np.testing.assert_allclose(rate(narrow, x), np.mean(beyond), atol=2e-3)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -466,14 +470,14 @@ def test_read_noise_is_distributed_as_that_of_single_cells(adc: Adc, gain_at: An
     assert (np.abs(ours.mean(0) - cells.mean(0)) < 4 * standard_error).all()
     excess = np.mean((cells - cells.mean(0)) ** 4, 0) / spread**4 - 1  # 2 for a Gaussian
     assert (np.abs(ours.var(0) / cells.var(0) - 1) < 4 * np.sqrt(2 * excess / READS)).all()
-    off_diagonal = np.corrcoef(ours.T)[np.triu_indices(3, 1)]
+    off_diagonal = np.asarray(np.corrcoef(ours.T))[np.triu_indices(3, 1)]
     assert (np.abs(off_diagonal) < 4 / np.sqrt(READS)).all()
 
 
 def test_read_noise_is_repeated_by_its_key_alone() -> None:
     tiles, codes, gain, _ = noise_problem(Adc(bits=None))
     x, a = jnp.asarray(np.repeat(codes, 2, 0), jnp.float32), jnp.asarray(gain, jnp.float32)
-    first, again, other = (read(tiles, x, a, jax.random.key(k)) for k in (1, 1, 2))
+    first, again, other = (answer(tiles, x, a, jax.random.key(k)) for k in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert bool((first != other).all())
     assert bool((first[0] != first[1]).all())  # two inputs are two reads
@@ -482,7 +486,7 @@ def test_read_noise_is_repeated_by_its_key_alone() -> None:
 def test_exact_reads_ignore_the_key() -> None:
     tiles, x, _ = small(Adc(bits=None), device=Gaussian(0.05))
     assert tiles.read_variance is None
-    np.testing.assert_array_equal(read(tiles, x), read(tiles, x, key=jax.random.key(0)))
+    np.testing.assert_array_equal(answer(tiles, x), answer(tiles, x, key=jax.random.key(0)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Impossible specifications are refused by name; possible ones are values that hash, compare and select a compilation."""
+"""Impossible specifications are refused by name; possible ones are values that hash, compare and can be static."""
 
 from __future__ import annotations
 
@@ -197,14 +197,16 @@ def test_spec_is_a_static_argument() -> None:
         return x * spec.max_weight
 
     for weight_bits in (8, 8, 5):
-        assert steps(CrossbarSpec(weight_bits=weight_bits, cell=Cell(bits=4)), jnp.ones(())) == 2 ** (weight_bits - 1) - 1
+        spec = CrossbarSpec(weight_bits=weight_bits, cell=Cell(bits=4))
+        assert steps(spec, jnp.ones(())) == 2 ** (weight_bits - 1) - 1
     assert len(traces) == 2
 
 
 @pytest.mark.parametrize(
     ("weight_bits", "cell_bits", "input_bits", "dac_bits", "slices", "cycles"),
     [
-        (8, 7, 8, None, 1, 1), (8, 4, 8, 8, 2, 1), (8, 2, 8, 3, 4, 3), (8, 1, 8, 1, 7, 8), (5, 3, 7, 2, 2, 4), (2, 1, 1, 1, 1, 1),
+        (8, 7, 8, None, 1, 1), (8, 4, 8, 8, 2, 1), (8, 2, 8, 3, 4, 3),
+        (8, 1, 8, 1, 7, 8), (5, 3, 7, 2, 2, 4), (2, 1, 1, 1, 1, 1),
     ],
 )  # fmt: skip
 def test_slices_and_cycles(

@@ -7,12 +7,13 @@ import fnmatch
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from xbm_jax.crossbar import CrossbarSpec, Tiles
+from xbm_jax.crossbar import CrossbarSpec, Tiles, at_time
 from xbm_jax.crossbar import plan as plan_kernel
 from xbm_jax.crossbar import program as program_kernel
 from xbm_jax.crossbar.adc import snapped_range
@@ -54,10 +55,16 @@ class Chip:
     @property
     def calibrated(self) -> bool:
         """Whether every layer knows its input scale and converter range."""
-        return all(
-            t.input_scale is not None and (t.plan.spec.adc.bits is None or t.adc is not None)
-            for t in self.tiles.values()
-        )
+        return all(t.input_scale is not None and (t.plan.fold or t.adc is not None) for t in self.tiles.values())
+
+    def at(self, t_seconds: float | jax.Array, *, compensate: bool = False) -> Chip:
+        """The chip ``t_seconds`` after it was programmed: cells drift, wires are folded anew; identity is unchanged.
+
+        Always counted from programming: ``chip.at(a).at(b)`` is ``chip.at(b)``. With ``compensate`` every layer gets
+        one digital factor for its mean drift (see :func:`xbm_jax.crossbar.at_time`).
+        """
+        aged = _aged(self.tiles, jnp.asarray(t_seconds, jnp.float32), compensate)
+        return self.replace(tiles=aged)
 
     @property
     def num_features(self) -> int:
@@ -65,9 +72,7 @@ class Chip:
         return self.network.shapes[f"{self.network.head}/kernel"][0]
 
 
-def program(
-    backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Rules | None = None
-) -> Chip:
+def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Rules | None = None) -> Chip:
     """Write a backbone onto crossbars. Traceable in ``key``: ``vmap`` over keys is a population of chips.
 
     Args:
@@ -97,6 +102,11 @@ def program(
     )
 
 
+@partial(jax.jit, static_argnames="compensate")
+def _aged(tiles: dict[str, Tiles], t_seconds: jax.Array, compensate: bool) -> dict[str, Tiles]:
+    return {path: at_time(layer, t_seconds, compensate=compensate) for path, layer in tiles.items()}
+
+
 def calibration_key(spec: CrossbarSpec) -> dict[str, Any]:
     """The fields of a spec that decide its converter ranges; equal keys may share measured ranges."""
     return {
@@ -105,7 +115,9 @@ def calibration_key(spec: CrossbarSpec) -> dict[str, Any]:
         "input_bits": spec.input_bits,
         "dac_bits": spec.dac_bits or spec.input_bits,
         "encoding": spec.encoding,
-        "cell_bits": spec.cell.bits,
+        "subtract": spec.subtract,
+        "negative_inputs": spec.negative_inputs,
+        "cell_bits": spec.cell_bits,
         "per": spec.adc.per,
         "percentile": spec.adc.percentile,
         "row_order": spec.row_order,
@@ -128,14 +140,12 @@ def _layer_specs(network: Network, spec: CrossbarSpec, rules: Rules) -> dict[str
 
 
 def _program_layer(backbone: Backbone, path: str, spec: CrossbarSpec, key: jax.Array) -> Tiles:
-    kernel = backbone.arrays[f"{path}/kernel"]
-    layer_plan = plan_kernel(kernel, spec, backbone.network.convs.get(path))
-    measured = backbone.calibration
+    kernel, conv, measured = backbone.arrays[f"{path}/kernel"], backbone.network.convs.get(path), backbone.calibration
     if measured is None:
-        return program_kernel(kernel, layer_plan, key)
+        return program_kernel(kernel, plan_kernel(kernel, spec, conv), key)
     signed = path in measured.signed
     scale = measured.input_peak[path] / input_code_limits(spec.input_bits, signed)[1]
-    tiles = program_kernel(kernel, layer_plan, key, input_scale=scale, signed_inputs=signed)
+    tiles = program_kernel(kernel, plan_kernel(kernel, spec, conv, signed_inputs=signed), key, input_scale=scale)
     return tiles if tiles.adc is not None else tiles.replace(adc=_measured_range(measured, path, spec))
 
 

@@ -40,9 +40,7 @@ MODELS: Mapping[str, _Entry] = {
 }
 
 
-def load_backbone(
-    name: str = "cifar-resnet20", weights: str | Path | Mapping[str, Any] | None = None
-) -> Backbone:
+def load_backbone(name: str = "cifar-resnet20", weights: str | Path | Mapping[str, Any] | None = None) -> Backbone:
     """A pretrained backbone.
 
     Args:

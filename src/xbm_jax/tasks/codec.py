@@ -10,13 +10,13 @@ import dataclasses
 import math
 from typing import Any
 
-from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Device, Faults
+from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Device, Faults, Wires
 from xbm_jax.errors import BankError
 from xbm_jax.masks import Alphabet, Estimator, Granularity, Method, Rule
 
 __all__ = ["decode", "encode"]
 
-_BASES: tuple[type, ...] = (Adc, Alphabet, Cell, Conv, CrossbarSpec, Device, Estimator, Faults, Granularity, Method, Rule)
+_BASES: tuple[type, ...] = (Adc, Alphabet, Cell, Conv, CrossbarSpec, Device, Estimator, Faults, Granularity, Method, Rule, Wires)
 
 
 def encode(value: Any) -> Any:
