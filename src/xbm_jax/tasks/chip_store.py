@@ -16,7 +16,8 @@ from xbm_jax.tasks import codec, store
 
 __all__ = ["load_chip", "save_chip"]
 
-_CELLS = ("levels", "programmed", "conductance", "effective", "read_variance", "weight_scale", "input_scale", "drift_factor", "key_data")
+_CELLS = ("levels", "programmed", "conductance", "effective", "read_variance", "key_data")
+_SCALES = ("weight_scale", "input_scale", "drift_factor")
 _OPTIONAL = ("read_variance", "input_scale")
 _ADC = ("lsb", "min_code", "offset")
 _MISMATCH = ("gain", "offset_lsb")
@@ -26,7 +27,7 @@ def save_chip(chip: Chip, folder: str | Path) -> None:
     """Save a chip; one that is there already is replaced once the new one is whole."""
     arrays: dict[str, np.ndarray] = {}
     for path, tiles in chip.tiles.items():
-        arrays |= {f"tiles/{path}/{name}": getattr(tiles, name) for name in _CELLS}
+        arrays |= {f"tiles/{path}/{name}": getattr(tiles, name) for name in _CELLS + _SCALES}
         arrays |= {f"tiles/{path}/adc_{name}": getattr(tiles.adc, name, None) for name in _ADC}
         arrays |= {f"tiles/{path}/mismatch_{name}": getattr(tiles.mismatch, name, None) for name in _MISMATCH}
     arrays |= {f"digital/{path}": array for path, array in chip.digital.items()}
@@ -99,7 +100,7 @@ def _tiles(path: str, layer: dict[str, Any], network: Network, arrays: dict[str,
         layer["fold_reason"],
         layer["signed_inputs"],
     )
-    cells = {name: _array(arrays, _name("tiles", path, name), name not in _OPTIONAL) for name in _CELLS}
+    cells = {name: _array(arrays, _name("tiles", path, name), name not in _OPTIONAL) for name in _CELLS + _SCALES}
     grid = {name: _array(arrays, _name("tiles", path, f"adc_{name}")) for name in _ADC}
     adc = None if grid["lsb"] is None else AdcRange(**grid)
     differing = {name: _array(arrays, _name("tiles", path, f"mismatch_{name}")) for name in _MISMATCH}

@@ -16,7 +16,8 @@ from xbm_jax.masks import Alphabet, Estimator, Granularity, Method, Rule
 
 __all__ = ["decode", "encode"]
 
-_BASES: tuple[type, ...] = (Adc, Alphabet, Cell, Conv, CrossbarSpec, Device, Estimator, Faults, Granularity, Method, Rule, Wires)
+_SPECS: tuple[type, ...] = (Adc, Cell, Conv, CrossbarSpec, Device, Faults, Wires)
+_METHODS: tuple[type, ...] = (Alphabet, Estimator, Granularity, Method, Rule)
 
 
 def encode(value: Any) -> Any:
@@ -49,7 +50,8 @@ def decode(data: Any) -> Any:
         return float(fields["value"])
     known = _known_classes()
     if name not in known:
-        raise BankError("class", name, "a known class (import the module that defines yours first): " + ", ".join(known))
+        allowed = "a known class (import the module that defines yours first): " + ", ".join(known)
+        raise BankError("class", name, allowed)
     try:
         return known[name](**fields)
     except TypeError as error:
@@ -58,7 +60,7 @@ def decode(data: Any) -> Any:
 
 def _known_classes() -> dict[str, type]:
     found: dict[str, type] = {}
-    pending = list(_BASES)
+    pending = [*_SPECS, *_METHODS]
     while pending:
         cls = pending.pop()
         found[cls.__name__] = cls

@@ -70,9 +70,8 @@ class ChipCard:
                 name, got, wanted = _first_difference(json.loads(chip.specs[path]), json.loads(text))
                 raise BankError(f"chip.{path}.spec{name}", got, f"{wanted!r}, what the bank was learned on")
         if chip.identity != self.identity:
-            raise BankError(
-                "chip.identity", chip.identity[:12], f"{self.identity[:12]}: the bank's masks were learned on other cells"
-            )
+            allowed = f"{self.identity[:12]}: the bank's masks were learned on other cells"
+            raise BankError("chip.identity", chip.identity[:12], allowed)
 
 
 def chip_card(chip: Chip) -> ChipCard:

@@ -74,7 +74,12 @@ def stored(chip: Chip, task: Task) -> Task:
 
 
 def predict(
-    chip: Chip, task: Task, images: jax.Array | np.ndarray, *, key: jax.Array | None = None, batch_size: int = EVAL_BATCH
+    chip: Chip,
+    task: Task,
+    images: jax.Array | np.ndarray,
+    *,
+    key: jax.Array | None = None,
+    batch_size: int = EVAL_BATCH,
 ) -> np.ndarray:
     """Logits [n, classes] of uint8 NHWC images, in batches of one compiled size."""
     images = check_images(chip, images)

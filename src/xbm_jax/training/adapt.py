@@ -220,7 +220,7 @@ _features = jax.jit(_features_of, static_argnums=0)
 
 def _check(chip: Chip, data: Dataset, config: TrainConfig) -> None:
     if not chip.calibrated:
-        raise SpecError("chip", "not calibrated", "a calibrated chip: xbm.calibrate(chip, images) measures it on images")
+        raise SpecError("chip", "not calibrated", "a calibrated chip: xbm.calibrate(chip, images) measures it")
     check_images(chip, data.x_train[:1])
     if len(data.y_train) * (1 - config.validation_fraction) < config.batch_size:
         allowed = f"more than batch_size = {config.batch_size} besides the validation split"
