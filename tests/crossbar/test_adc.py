@@ -137,8 +137,7 @@ def grid_leaves(tiles: Tiles) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("per", ["layer", "tile", "column"])
-@pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize("dac_bits", [None, 3])
+@pytest.mark.parametrize(("signed", "dac_bits"), [(False, None), (True, 3)])
 @pytest.mark.parametrize(("shape", "conv"), [((21, 5), None), ((2, 3, 4, 6), Conv(groups=3))])
 def test_max_range_is_the_worst_case(per: Any, signed: bool, dac_bits: int | None, shape: tuple, conv: Any) -> None:
     """Neither narrower nor wider than what the frozen weights can add up to, for what shares a range."""

@@ -36,6 +36,7 @@ GROUPED = Conv((1, 1), "SAME", (1, 2), groups=2)
 
 # Many small compilations: LLVM's optimiser would take most of the time. XLA's own passes all run.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+write = quick_jit(program, static_argnums=1, static_argnames="signed_inputs")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Problem:
     conv: Conv | None
     cell_bits: int = 7
     dac_bits: int | None = None
+    read_noise: float = 0.0
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -54,18 +56,14 @@ class Problem:
     @cached_property
     def spec(self) -> CrossbarSpec:
         cell = Cell(self.cell_bits, 10.0)
-        return CrossbarSpec(rows=ROWS, cell=cell, adc=self.adc, dac_bits=self.dac_bits, device=Gaussian(0.02))
+        device = Gaussian(0.02, read_noise=self.read_noise)
+        return CrossbarSpec(rows=ROWS, cell=cell, adc=self.adc, dac_bits=self.dac_bits, device=device)
 
     @cached_property
     def tiles(self) -> Tiles:
         planned = plan(np.zeros(self.shape), self.spec, self.conv)
-        write = quick_jit(program, static_argnums=1, static_argnames="signed_inputs")
         kernel, scale = jnp.asarray(self.kernel, jnp.float32), jnp.asarray(self.weight_scale, jnp.float32)
         return write(kernel, planned, jax.random.key(0), weight_scale=scale, input_scale=SCALE, signed_inputs=True)
-
-    @cached_property
-    def rng(self) -> np.random.Generator:
-        return np.random.default_rng(1)
 
     @cached_property
     def weight_scale(self) -> np.ndarray:
@@ -247,10 +245,7 @@ def test_reprogrammed_weights_are_read_as_written() -> None:
 def test_input_gradient_does_not_feel_read_noise(adc: Adc, gain_at: Any, dac_bits: int | None) -> None:
     """Where nothing is read - a masked column, black pixels - the noise is zero, and its root has no slope."""
     problem = Problem(adc, None, 3, dac_bits)
-    noisy_spec = problem.spec.replace(device=Gaussian(0.02, read_noise=0.01))
-    kernel, scale = jnp.asarray(problem.kernel, jnp.float32), jnp.asarray(problem.weight_scale, jnp.float32)
-    options = {"weight_scale": scale, "input_scale": SCALE, "signed_inputs": True}
-    noisy = program(kernel, plan(problem.kernel, noisy_spec), jax.random.key(0), **options)
+    noisy = Problem(adc, None, 3, dac_bits, read_noise=0.01).tiles
     x = jnp.asarray(problem.x, jnp.float32).at[0].set(0.0)
     gain = jnp.asarray(problem.gain, jnp.float32).at[:, 1].set(0.0)
     dy = jnp.asarray(problem.dy, jnp.float32)
@@ -318,7 +313,8 @@ def test_compiled_step_holds_no_weight_gradient() -> None:
 def test_a_frozen_chip_has_no_gradient() -> None:
     """The trained side alone is differentiated: its gradient has the gain's shape and nothing else."""
     problem = Problem(LOSSY, None)
-    loss = lambda task: jnp.sum(problem.read(problem.tiles, problem.x, task["gain"]))  # noqa: E731
+    tiles = problem.tiles
+    loss = lambda task: jnp.sum(problem.read(tiles, problem.x, task["gain"]))  # noqa: E731
     gradient = quick_jit(jax.grad(loss))({"gain": problem.gain})
     assert jax.tree.map(jnp.shape, gradient) == {"gain": problem.gain.shape}
 

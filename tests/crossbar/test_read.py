@@ -47,6 +47,7 @@ GAINS = ("none", "bits", "shifts", "real")
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
+write = quick_jit(program, static_argnums=1, static_argnames="signed_inputs")
 answer = quick_jit(read, static_argnames="gain_at")
 rate = quick_jit(clip_rate)
 
@@ -188,7 +189,7 @@ def assert_equals(y: np.ndarray, expected: np.ndarray, case: Case, literal: Lite
 @pytest.mark.parametrize("kind", [dense_cases, conv_cases])
 @pytest.mark.parametrize("gain_at", ["weights", "columns"])
 def test_ideal_converter_equals_literal(kind: Any, gain_at: str) -> None:
-    @few(6)
+    @few(5)
     @given(kind(adc=Adc(bits=None)))
     def check(case: Case) -> None:
         literal = case.ideal()
@@ -216,7 +217,7 @@ def codes_of(adc: Adc) -> Codes:
 
 @pytest.mark.parametrize("kind", [dense_cases, conv_cases])
 def test_lossy_converter_equals_literal(kind: Any) -> None:
-    @few(12)
+    @few(9)
     @given(st.data(), integer_adcs())
     def check(data: st.DataObject, adc: Adc) -> None:
         case = data.draw(kind(adc=adc))
@@ -236,7 +237,7 @@ def test_imperfect_cells_equal_literal(kind: Any) -> None:
     """What the cells really hold is read, ideal converter or one whose range comes from the cells themselves."""
     shares = []
 
-    @few(8)
+    @few(6)
     @given(st.data(), DEVICES, FAULTS, st.sampled_from([None, 5, 8]), st.sampled_from(["layer", "tile", "column"]))
     def check(data: st.DataObject, device: Gaussian, faults: Faults, bits: int | None, per: Any) -> None:
         case = data.draw(kind(device=device, faults=faults, adc=Adc(bits, "max", per)))
@@ -259,7 +260,7 @@ def test_imperfect_cells_equal_literal(kind: Any) -> None:
     assert np.mean(shares) > 0.8
 
 
-@few(6)
+@few(5)
 @given(conv_cases(gains=("bits", "shifts"), adc=Adc(bits=None)))
 def test_folding_equals_a_lossless_converter(case: Case) -> None:
     """16 granular bits hold every column sum of these tiles: slices, cycles and tiles kept apart give the same bits."""
@@ -284,7 +285,6 @@ def small(
     spec = {"rows": 8, "cell": Cell(3), **spec}
     chip = CrossbarSpec(adc=adc, device=device or Gaussian(), **spec)
     planned = plan(kernel, chip, Conv((1, 1), "SAME") if conv else None)
-    write = quick_jit(program, static_argnums=1, static_argnames="signed_inputs")
     tiles = write(jnp.asarray(kernel, jnp.float32), planned, jax.random.key(1), input_scale=0.1, signed_inputs=signed)
     x = rng.uniform(-3 if signed else 0, 20, (2, 4, 4, 3) if conv else (5, 21))
     return tiles, jnp.asarray(x, jnp.float32), rng
@@ -371,9 +371,7 @@ def test_vmap_over_chips_equals_loop(adc: Adc) -> None:
     ("kernel_shape", "x_shape", "conv"),
     [
         ((11, 3), (5000, 1, 11), None),
-        ((11, 3), (1, 5000, 11), None),
         ((3, 3, 3, 4), (1, 64, 64, 3), Conv((1, 1), "SAME")),
-        ((3, 3, 3, 4), (8, 32, 32, 3), Conv((1, 1), "SAME")),
         ((1, 1, 20, 4), (2000, 1, 1, 20), Conv()),
     ],
 )
@@ -382,7 +380,7 @@ def test_jit_equals_eager(kernel_shape: tuple[int, ...], x_shape: tuple[int, ...
     rng = np.random.default_rng(0)
     kernel = jnp.asarray(rng.normal(size=kernel_shape), jnp.float32)
     spec = CrossbarSpec(rows=8, cell=Cell(3), adc=Adc(6, (-512.0, 496.0)))
-    tiles = program(kernel, plan(kernel, spec, conv), jax.random.key(0), input_scale=0.1)
+    tiles = write(kernel, plan(kernel, spec, conv), jax.random.key(0), input_scale=0.1)
     x = jnp.asarray(rng.uniform(0, 20, x_shape), jnp.float32)
     gain = jnp.asarray(rng.integers(0, 2, (tiles.plan.tiles, kernel_shape[-1])), jnp.float32)
     eager = np.asarray(read(tiles, x, gain))
@@ -429,7 +427,7 @@ NOISY = Gaussian(0.05, "g_max", 0.03)
 NOISE_SPEC = CrossbarSpec(
     rows=8, weight_bits=5, input_bits=4, dac_bits=2, cell=Cell(2, 5.0), adc=Adc(bits=None), device=NOISY
 )
-READS = 3000
+READS = 1500
 
 
 def noise_problem(adc: Adc, device: Gaussian = NOISY) -> tuple[Tiles, np.ndarray, np.ndarray, Literal]:
@@ -439,14 +437,19 @@ def noise_problem(adc: Adc, device: Gaussian = NOISY) -> tuple[Tiles, np.ndarray
     gain = np.array([[1.0, 0.5, 0.0], [1.0, -2.0, 1.0]])
     spec = NOISE_SPEC.replace(adc=adc, device=device)
     kernel = jnp.asarray(w_int, jnp.float32)
-    tiles = program(kernel, plan(w_int, spec), jax.random.key(0), weight_scale=jnp.ones(3), input_scale=1.0)
+    tiles = write(kernel, plan(w_int, spec), jax.random.key(0), weight_scale=jnp.ones(3), input_scale=1.0)
     pairs = signed_levels(encode(w_int, 5, 2), np.asarray(tiles.conductance), 2, 5.0, 1e-4)
     return tiles, codes, gain, Literal(pairs, 8, 2, 4, 2, "channel", None, None if adc.bits is None else codes_of(adc))
 
 
-@pytest.mark.parametrize("relative_to", ["g_max", "g"])
 @pytest.mark.parametrize(
-    ("adc", "gain_at"), [(Adc(bits=None), "weights"), (Adc(bits=None), "columns"), (Adc(5, (-40.0, 53.0)), "weights")]
+    ("adc", "gain_at", "relative_to"),
+    [
+        (Adc(bits=None), "weights", "g_max"),
+        (Adc(bits=None), "weights", "g"),
+        (Adc(bits=None), "columns", "g"),
+        (Adc(5, (-40.0, 53.0)), "weights", "g_max"),
+    ],
 )
 def test_read_noise_is_distributed_as_that_of_single_cells(adc: Adc, gain_at: Any, relative_to: Any) -> None:
     """Mean, variance and covariance of many reads against one Gaussian per cell, cycle and read."""

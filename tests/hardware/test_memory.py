@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import cache
 from typing import Any
 
 import jax
@@ -11,24 +10,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.tiny import CLASSES, IDEAL, tiny_chip
+from models.tiny import CLASSES, IDEAL, resnet20, resnet20_chip, tiny_chip
 from xbm_jax.crossbar import Cell, Conv, CrossbarSpec, Plan, nominal_weights, plan
 from xbm_jax.hardware import arrays_used, layer_arrays, task_bits, task_cells_written
 from xbm_jax.masks import Column, Filter, Kernel, Method, Weight, methods
-from xbm_jax.models import Chip, initial_trained, load_backbone, program
+from xbm_jax.models import Chip, initial_trained, program
 from xbm_jax.tasks import Task, source_task
 from xbm_jax.tasks.task import stored
-
-
-@cache
-def resnet20(rows: int = 64) -> Chip:
-    return program(load_backbone(), CrossbarSpec(rows=rows), jax.random.key(0))
 
 
 def new_task(chip: Chip, method: Method, classes: int = 10) -> Task:
     """A task as training starts it; with norms in full it owns running statistics."""
     state = chip.stats if method.norms == "full" else {}
     return Task(initial_trained(chip, method, classes, jax.random.key(1)), state, method)
+
+
+def draw(shape: tuple[int, ...]) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape), jnp.float32)
+
+
+def outline(method: Method, classes: int = 10) -> Task:
+    """A task on ResNet-20 of which only the shapes are made: bits follow from them."""
+    return jax.eval_shape(lambda: new_task(resnet20_chip(), method, classes))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -42,8 +45,8 @@ def test_mask_bits_of_resnet20() -> None:
     """XBM: 1 tile of 16 columns in the stem, 3 of 16 six times, 3 and five times 5 of 32, 5 and five times 9 of 64."""
     assert 16 * 1 + 6 * 16 * 3 + 32 * 3 + 5 * 32 * 5 + 64 * 5 + 5 * 64 * 9 == 4_400
     assert WEIGHTS == 267_696
-    chip = resnet20()
-    counts = {name: task_bits(chip, new_task(chip, methods.by_name(name))) for name in methods.METHODS}
+    chip = resnet20_chip()
+    counts = {name: task_bits(chip, outline(methods.by_name(name))) for name in methods.METHODS}
     assert {name: bits.mask_bits for name, bits in counts.items()} == {
         "head_only": 0,
         "norm_only": 0,
@@ -63,8 +66,8 @@ def test_mask_bits_of_resnet20() -> None:
 @pytest.mark.parametrize(("norms", "arrays"), [("frozen", 0), ("affine", 2), ("full", 4)])
 def test_norm_and_head_bits(norms: Any, arrays: int) -> None:
     """Scale and bias, with ``full`` also mean and variance; the head has 64 inputs and a bias."""
-    chip = resnet20()
-    bits = task_bits(chip, new_task(chip, methods.xbm(norms), classes=7))
+    chip = resnet20_chip()
+    bits = task_bits(chip, outline(methods.xbm(norms), classes=7))
     assert bits.norm_bits == 32 * arrays * CHANNELS
     assert bits.head_bits == 32 * (64 * 7 + 7)
     assert bits.total == 4_400 + bits.norm_bits + bits.head_bits
@@ -78,13 +81,13 @@ def test_stored_tasks_have_the_same_bits() -> None:
 
 
 def test_the_source_task_owns_only_a_head() -> None:
-    bits = task_bits(resnet20(), source_task(resnet20()))
+    bits = task_bits(resnet20_chip(), source_task(resnet20_chip()))
     assert (bits.mask_bits, bits.norm_bits, bits.head_bits) == (0, 0, 32 * 650)
     assert bits.total == bits.head_bits
 
 
 def test_digital_layers_have_no_mask_bits() -> None:
-    chip = program(load_backbone(), CrossbarSpec(), jax.random.key(0), rules={"layer*": None})
+    chip = program(resnet20(), CrossbarSpec(), jax.random.key(0), rules={"layer*": None})
     bits = task_bits(chip, new_task(chip, methods.xbm()))
     assert (bits.mask_bits, bits.backbone_weights, bits.backbone_parameters) == (16, 432, 269_722)
 
@@ -96,7 +99,7 @@ def test_digital_layers_have_no_mask_bits() -> None:
 def test_column_masks_write_no_cell() -> None:
     chip = tiny_chip()
     task = new_task(chip, methods.xbm(), CLASSES)
-    masks = jax.tree.map(lambda m: jax.random.normal(jax.random.key(2), m.shape), task.trained["masks"])
+    masks = jax.tree.map(lambda m: draw(m.shape), task.trained["masks"])
     assert task_cells_written(chip, task.replace(trained={**task.trained, "masks": masks})) == 0
     for name in ("head_only", "norm_only"):
         assert task_cells_written(chip, new_task(chip, methods.by_name(name), CLASSES)) == 0
@@ -108,7 +111,7 @@ def test_piggyback_writes_the_cells_that_hold_something(as_codes: bool) -> None:
     chip = tiny_chip()
     task = new_task(chip, methods.piggyback(), CLASSES)
     assert task_cells_written(chip, task) == 0
-    masks = {p: 0.01 * jax.random.normal(jax.random.key(3), m.shape) for p, m in task.trained["masks"].items()}
+    masks = {p: 0.01 * draw(m.shape) for p, m in task.trained["masks"].items()}
     task = task.replace(trained={**task.trained, "masks": masks})
     off = {
         p: (np.asarray(m) <= np.float32(5e-3)) & (np.asarray(nominal_weights(chip.tiles[p])) != 0)
@@ -172,9 +175,9 @@ def test_arrays_of_a_layer(shape: tuple[int, ...], spec: CrossbarSpec, conv: Con
 
 def test_arrays_of_a_chip_are_those_of_its_layers() -> None:
     """27 and twice 72 rows of 8 columns."""
-    assert arrays_used(tiny_chip()) == 2 + 5 + 5
-    chip = program(load_backbone(), CrossbarSpec(), jax.random.key(0), rules={"layer[13]*": IDEAL, "layer2*": None})
-    by_hand = 1 + 6 * 9 * 2 + 18 * 8 + 5 * 36 * 8  # 64x64 in the stem, then 16 rows and 8 columns an array
+    assert arrays_used(tiny_chip()) == 2 + 3 + 3
+    chip = program(resnet20(), CrossbarSpec(), jax.random.key(0), rules={"layer[13]*": IDEAL, "layer2*": None})
+    by_hand = 1 + 6 * 6 * 2 + 12 * 8 + 5 * 24 * 8  # 64x64 in the stem, then 24 rows and 8 columns an array
     assert arrays_used(chip) == by_hand
 
 

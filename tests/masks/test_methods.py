@@ -122,8 +122,8 @@ def test_a_method_of_ones_own_learns_without_touching_a_cell() -> None:
     trained, gradients, losses = learn(method, 12)
     assert {path: m.shape for path, m in trained["masks"].items()} == {
         "stem": (2, 2),
-        "blocks/0/conv": (5, 2),
-        "blocks/1/conv": (5, 2),
+        "blocks/0/conv": (3, 2),
+        "blocks/1/conv": (3, 2),
     }
     for path in CONVS:
         assert float(jnp.abs(gradients[0]["masks"][path]).min()) > 0
@@ -139,11 +139,11 @@ def test_a_method_of_ones_own_learns_without_touching_a_cell() -> None:
     assert not method.rewrites_cells
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
+@pytest.mark.parametrize("name", ["norm_only", "xbm", "finetune"])
 def test_gradients_exist_for_what_is_trained_alone(name: str) -> None:
     trained, gradients, _ = learn(methods.by_name(name), 1)
     assert jax.tree.structure(gradients[0]) == jax.tree.structure(trained)
-    assert set(gradients[0]["masks"]) == (set() if name in ("head_only", "norm_only") else set(CONVS))
-    assert set(gradients[0]["norms"]) == (set() if name == "head_only" else set(NORMS))
+    assert set(gradients[0]["masks"]) == (set() if name == "norm_only" else set(CONVS))
+    assert set(gradients[0]["norms"]) == set(NORMS)
     for leaf in jax.tree.leaves(gradients[0]):
         assert bool(jnp.isfinite(leaf).all()) and float(jnp.abs(leaf).max()) > 0

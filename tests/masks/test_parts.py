@@ -136,7 +136,6 @@ def test_impossible_settings_are_named(make: Any, name: str) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: Granularity().on_columns,
         lambda: Granularity().shape(DENSE),
         lambda: Alphabet().bits,
         lambda: Alphabet().encode(LOGITS),
@@ -145,5 +144,5 @@ def test_impossible_settings_are_named(make: Any, name: str) -> None:
     ],
 )
 def test_what_a_part_of_ones_own_lacks_is_named(call: Any) -> None:
-    with pytest.raises(TypeError, match="Granularity|Alphabet|Estimator"):
+    with pytest.raises(TypeError, match=r"Granularity|Alphabet|Estimator"):
         call()

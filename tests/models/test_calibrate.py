@@ -11,9 +11,9 @@ import pytest
 from flax import nnx
 
 from models.tiny import CONVERTED, IDEAL, tiny_backbone, tiny_images
-from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, column_sums, nominal_weights
+from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Tiles, column_sums, nominal_weights
 from xbm_jax.crossbar.read import input_codes
-from xbm_jax.errors import DataError
+from xbm_jax.errors import DataError, SpecError
 from xbm_jax.models import (
     Chip,
     Preprocess,
@@ -52,6 +52,11 @@ def one_by_one(spec: CrossbarSpec, preprocess: Preprocess = IDENTITY) -> Chip:
     return program(backbone(network, arrays), spec, jax.random.key(0))
 
 
+def scale_of(tiles: Tiles) -> float:
+    assert tiles.input_scale is not None
+    return float(tiles.input_scale)
+
+
 def pixels(count: int = 10) -> np.ndarray:
     """uint8 [count, 10, 10, 2], every value from 0 to 199 a few times."""
     values = np.arange(count * 200) % 200
@@ -67,7 +72,7 @@ def test_input_scales_by_hand() -> None:
     tiles = chip.tiles["conv"]
     assert not tiles.signed_inputs
     top = np.percentile(pixels(), 99.99)
-    np.testing.assert_allclose(tiles.input_scale, top / 255, rtol=1e-6)
+    np.testing.assert_allclose(scale_of(tiles), top / 255, rtol=1e-6)
 
 
 def test_signed_inputs_use_a_bipolar_dac() -> None:
@@ -76,22 +81,22 @@ def test_signed_inputs_use_a_bipolar_dac() -> None:
     tiles = measure_inputs(one_by_one(IDEAL, shifted), pixels()).tiles["conv"]
     assert tiles.signed_inputs
     low = np.percentile(pixels() - 150.0, 0.01)
-    np.testing.assert_allclose(tiles.input_scale, -low / 127, rtol=1e-6)
+    np.testing.assert_allclose(scale_of(tiles), -low / 127, rtol=1e-6)
 
 
 def test_outliers_beyond_the_percentile_are_clipped() -> None:
     images = np.full((200, 10, 10, 2), 50, np.uint8)  # 40,000 values, of which 0.01 % are four
     images[3, 2, 1, 0] = 255
     tiles = measure_inputs(one_by_one(IDEAL), images, batch_size=200).tiles["conv"]
-    np.testing.assert_allclose(tiles.input_scale, 50 / 255, rtol=1e-6)
+    np.testing.assert_allclose(scale_of(tiles), 50 / 255, rtol=1e-6)
     images[3, :, 1, :] = 255
     tiles = measure_inputs(one_by_one(IDEAL), images, batch_size=200).tiles["conv"]
-    np.testing.assert_allclose(tiles.input_scale, 255 / 255, rtol=1e-6)
+    np.testing.assert_allclose(scale_of(tiles), 255 / 255, rtol=1e-6)
 
 
 def test_dark_images_leave_a_scale_of_one() -> None:
     chip = calibrate(one_by_one(CONVERTED), np.zeros((4, 10, 10, 2), np.uint8))
-    assert float(chip.tiles["conv"].input_scale or 0) == 1.0
+    assert scale_of(chip.tiles["conv"]) == 1.0
     assert chip.calibrated and all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(chip.tiles["conv"].adc))
 
 
@@ -106,7 +111,7 @@ def sums_by_hand(images: np.ndarray, scale: float) -> np.ndarray:
 def test_ranges_by_hand(per: Any, percentile: float) -> None:
     spec = CONVERTED.replace(adc=Adc(8, per=per, percentile=percentile))
     tiles = calibrate(one_by_one(spec), pixels()).tiles["conv"]
-    sums = sums_by_hand(pixels(), float(tiles.input_scale or 0))
+    sums = sums_by_hand(pixels(), scale_of(tiles))
     axis = 0 if per == "column" else None
     low = np.minimum(np.percentile(sums, 100 - percentile, axis), 0)
     high = np.maximum(np.percentile(sums, percentile, axis), 0)
@@ -122,7 +127,7 @@ def test_percentiles_are_averaged_over_batches() -> None:
     images[:4] //= 4
     tiles = measure_inputs(one_by_one(IDEAL), images, batch_size=4).tiles["conv"]
     mean = (np.percentile(images[:4], 99.99) + np.percentile(images[4:], 99.99)) / 2
-    np.testing.assert_allclose(tiles.input_scale, mean / 255, rtol=1e-6)
+    np.testing.assert_allclose(scale_of(tiles), mean / 255, rtol=1e-6)
 
 
 def test_thinning_keeps_every_channel() -> None:
@@ -140,18 +145,18 @@ def test_thinning_keeps_every_channel() -> None:
 # On a network
 
 SLICED = CONVERTED.replace(weight_bits=5, input_bits=4, dac_bits=2, cell=Cell(2))
-SHAPES = {"layer": (2, 2, 1, 1), "tile": (2, 2, 5, 1), "column": (2, 2, 5, 8)}
+SHAPES = {"layer": (2, 2, 1, 1), "tile": (2, 2, 3, 1), "column": (2, 2, 3, 8)}
 
 
 @pytest.mark.parametrize("per", SHAPES)
 def test_shapes_of_what_shares_a_range(per: Any) -> None:
-    """[cycles, slices, tiles, columns] of a kernel of 72 rows on 16-row arrays, and how much each range covers."""
+    """[cycles, slices, tiles, columns] of a kernel of 72 rows on 24-row arrays, and how much each range covers."""
     rules = {"stem": None, "blocks/1/*": None}
     spec = SLICED.replace(adc=Adc(8, per=per, percentile=99.0))
     chip = calibrate(program(tiny_backbone(), spec, jax.random.key(0), rules=rules), tiny_images(32))
     tiles = chip.tiles["blocks/0/conv"]
     assert tiles.adc is not None and tiles.adc.lsb.shape == tiles.adc.min_code.shape == SHAPES[per]
-    inputs = jax.random.uniform(jax.random.key(0), (2, 6, 6, 8)) * float(tiles.input_scale or 0) * 15
+    inputs = jax.random.uniform(jax.random.key(0), (2, 6, 6, 8)) * scale_of(tiles) * 15
     widest = float(tiles.adc.lsb.max() * 255)
     assert 0 < float(tiles.adc.lsb.min()) <= float(tiles.adc.lsb.max())
     found = [jnp.ptp(s) for _, _, s in column_sums(tiles.plan, input_codes(tiles, inputs), tiles.effective)]
@@ -176,7 +181,7 @@ def test_scales_hold_the_largest_inputs_of_the_float_network() -> None:
     tiles = measure_inputs(program(tiny_backbone(), IDEAL, jax.random.key(0)), images).tiles["stem"]
     x = np.asarray(tiny_backbone().network.preprocess(jnp.asarray(images)))
     peak = max(np.percentile(x, 99.99), -np.percentile(x, 0.01))
-    np.testing.assert_allclose(tiles.input_scale, peak / 127, rtol=1e-5)
+    np.testing.assert_allclose(scale_of(tiles), peak / 127, rtol=1e-5)
 
 
 def test_known_ranges_stay() -> None:
@@ -213,3 +218,8 @@ def test_no_images_are_refused() -> None:
     with pytest.raises(DataError, match="at least one image") as caught:
         calibrate(program(tiny_backbone(), CONVERTED, jax.random.key(0)), tiny_images(0))
     assert (caught.value.field, caught.value.value) == ("images", "0 images")
+
+
+def test_ranges_need_input_scales() -> None:
+    with pytest.raises(SpecError, match="measure inputs first"):
+        measure_ranges(program(tiny_backbone(), CONVERTED, jax.random.key(0)), tiny_images(2))

@@ -104,7 +104,7 @@ def test_rules_choose_specs_by_pattern() -> None:
     coarse, fine = IDEAL.replace(rows=8), IDEAL.replace(rows=32)
     chip = program(tiny_backbone(), IDEAL, jax.random.key(0), rules={"blocks/0/*": coarse, "blocks/*": fine})
     rows = {path: tiles.plan.spec.rows for path, tiles in chip.tiles.items()}
-    assert rows == {"stem": 16, "blocks/0/conv": 8, "blocks/1/conv": 32}
+    assert rows == {"stem": 24, "blocks/0/conv": 8, "blocks/1/conv": 32}
     swapped = program(tiny_backbone(), IDEAL, jax.random.key(0), rules={"blocks/*": fine, "blocks/0/*": coarse})
     assert swapped.tiles["blocks/0/conv"].plan.spec.rows == 32
 

@@ -13,6 +13,7 @@ import pytest
 from models.tiny import CLASSES, CONVERTED, CONVS, IDEAL, NOISY, NORMS, tiny_backbone, tiny_chip, tiny_images
 from xbm_jax.crossbar import Tiles, nominal_weights, read
 from xbm_jax.crossbar.products import product
+from xbm_jax.errors import SpecError
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Chip, forward, initial_trained, source_trained
 
@@ -64,28 +65,24 @@ def test_layers_answer_by_their_crossbar_read() -> None:
         tiles = chip.tiles[path]
         step, kernel = float(tiles.input_scale or 0), np.asarray(nominal_weights(tiles), np.float64)
         codes = np.clip(np.round(x / step), -127 if path == "stem" else 0, 127 if path == "stem" else 255)
-        stride = {"stem": 2, "blocks/0/conv": 1, "blocks/1/conv": 2}[path]
-        expected = convolve(codes * step, kernel, stride)
+        expected = convolve(codes * step, kernel)
         close = np.abs(np.asarray(y) - expected) < 1e-5 * np.abs(expected).max()
         assert close.mean() > 0.995, path  # an input within float32 of a tie may take the other code
 
 
-def convolve(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
-    """3x3 convolution, one pixel of zeros around, by its definition."""
+def convolve(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """3x3 convolution of stride 2 with one pixel of zeros around, by its definition."""
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    size = (x.shape[1] + 1) // stride if stride > 1 else x.shape[1]
+    size = (x.shape[1] + 1) // 2
     rows = [
-        [
-            np.tensordot(padded[:, i * stride : i * stride + 3, j * stride : j * stride + 3], kernel, 3)
-            for j in range(size)
-        ]
+        [np.tensordot(padded[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3], kernel, 3) for j in range(size)]
         for i in range(size)
     ]
     return np.stack([np.stack(row, 1) for row in rows], 1)
 
 
 def test_input_quantisation_is_all_that_an_ideal_chip_adds() -> None:
-    """Its error shrinks sixteenfold with four more bits, and at eight bits is under two per cent of the logits' spread."""
+    """Its error shrinks sixteenfold with four more bits; with eight it is under 2 % of the logits' spread."""
     images = tiny_images(16)
     errors = []
     for bits in (4, 8):
@@ -167,18 +164,27 @@ def test_a_tasks_own_norms_take_the_place_of_the_chips() -> None:
 
 
 def test_every_read_draws_noise_of_its_own() -> None:
-    chip = tiny_chip(NOISY)
-    images = tiny_images(2)
-    keys = {}
+    """Each layer's read gets another key, and all of them follow from the pass's."""
 
-    def observe(path: str, tiles: Tiles, x: jax.Array, gain: Any, key: jax.Array) -> jax.Array:
-        keys[path] = tuple(np.asarray(jax.random.key_data(key)).tolist())
-        return read(tiles, x, gain, key)
+    def keys_of(seed: int) -> list[tuple]:
+        keys = []
 
-    first = run(chip, images, key=jax.random.key(0), layer_read=observe)[0]
-    assert len(set(keys.values())) == len(CONVS)
-    np.testing.assert_array_equal(first, run(chip, images, key=jax.random.key(0))[0])
-    assert bool((first != run(chip, images, key=jax.random.key(1))[0]).all())
+        def observe(path: str, tiles: Tiles, x: jax.Array, gain: Any, key: jax.Array) -> jax.Array:
+            keys.append(tuple(np.asarray(jax.random.key_data(key)).tolist()))
+            return product(x, nominal_weights(tiles), tiles.plan.conv)
+
+        run(tiny_chip(), tiny_images(2), key=jax.random.key(seed), layer_read=observe)
+        return keys
+
+    first, other = keys_of(0), keys_of(1)
+    assert len(first) == len(CONVS)
+    assert len(set(first + other)) == 2 * len(CONVS)
+    assert first == keys_of(0)
+
+
+def test_a_noisy_chip_needs_a_key() -> None:
+    with pytest.raises(SpecError, match="this device's reads are noisy"):
+        run(tiny_chip(NOISY), tiny_images(2))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -201,10 +207,11 @@ def test_training_starts_from_copies(method: Method) -> None:
 
 def test_vmap_over_chips_is_a_loop() -> None:
     chips = [tiny_chip(NOISY, seed) for seed in (0, 1)]
-    images, key = jnp.asarray(tiny_images(3)), jax.random.key(5)
+    chips = [c.replace(tiles={p: t.replace(read_variance=None) for p, t in c.tiles.items()}) for c in chips]
+    images = jnp.asarray(tiny_images(3))
     many = jax.tree.map(lambda *leaves: jnp.stack(leaves), *chips)
-    answer = jax.jit(lambda chip: run(chip, images, key=key)[0])
-    together = jax.vmap(answer)(many)
+    answer = jax.jit(lambda chip: run(chip, images)[0])
+    together = jax.jit(jax.vmap(answer))(many)
     for i, chip in enumerate(chips):
         np.testing.assert_allclose(together[i], answer(chip), atol=1e-5)
     assert float(jnp.abs(together[0] - together[1]).max()) > 1e-3

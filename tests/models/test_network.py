@@ -28,7 +28,7 @@ def test_layers_are_named_by_their_path() -> None:
     assert sorted(network.norms) == NORMS
     assert network.epsilons == {"bn": 1e-3, "blocks/0/bn": 1e-5, "blocks/1/bn": 1e-5}
     assert network.convs["stem"] == Conv((2, 2), ((1, 1), (1, 1)))
-    assert network.convs["blocks/0/conv"] == Conv((1, 1), ((1, 1), (1, 1)))
+    assert network.convs["blocks/0/conv"] == Conv((2, 2), ((1, 1), (1, 1)))
     assert network.shapes["blocks/1/conv/kernel"] == (3, 3, 8, 8)
     assert network.shapes["blocks/1/conv/bias"] == (8,)
     assert "stem/bias" not in network.shapes

@@ -137,7 +137,7 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.npz"
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(WeightsError, match="a whole .npz file"):
+    with pytest.raises(WeightsError, match=r"a whole \.npz file"):
         read_weights(path)
 
 
@@ -175,5 +175,5 @@ def test_unknown_models_are_named() -> None:
 
 
 def test_a_model_without_bundled_weights_asks_for_a_file() -> None:
-    with pytest.raises(WeightsError, match="cifar-resnet56 ships none.*cifar-resnet20"):
+    with pytest.raises(WeightsError, match=r"cifar-resnet56 ships none.*cifar-resnet20"):
         load_backbone("cifar-resnet56")

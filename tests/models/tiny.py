@@ -1,4 +1,7 @@
-"""A network small enough to compile in a blink, with what real ones have: strides, a list, nested paths, a bias."""
+"""Networks that many tests share: the bundled ResNet-20, and a tiny one with all that others have.
+
+Strides, a list of blocks, nested paths, a bias.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,33 @@ import numpy as np
 from flax import nnx
 
 from xbm_jax.crossbar import Adc, CrossbarSpec, Gaussian
-from xbm_jax.models import Backbone, Chip, Network, Preprocess, backbone, calibrate, network_from_module, program
+from xbm_jax.models import (
+    Backbone,
+    Chip,
+    Network,
+    Preprocess,
+    backbone,
+    calibrate,
+    load_backbone,
+    network_from_module,
+    program,
+)
 
 CLASSES = 4
 IMAGE = 12
 CONVS = ["blocks/0/conv", "blocks/1/conv", "stem"]
 NORMS = ["blocks/0/bn", "blocks/1/bn", "bn"]
 PREPROCESS = Preprocess(mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.3))
-IDEAL = CrossbarSpec(rows=16, cols=16, adc=Adc(bits=None))
-CONVERTED = CrossbarSpec(rows=16, cols=16)
+IDEAL = CrossbarSpec(rows=24, cols=16, adc=Adc(bits=None))
+CONVERTED = CrossbarSpec(rows=24, cols=16)
 NOISY = IDEAL.replace(device=Gaussian(0.02, read_noise=0.02))
 
 
 class Block(nnx.Module):
     """Convolution with a bias, norm, ReLU."""
 
-    def __init__(self, stride: int, *, rngs: nnx.Rngs) -> None:
-        self.conv = nnx.Conv(8, 8, (3, 3), strides=stride, padding=1, rngs=rngs)
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        self.conv = nnx.Conv(8, 8, (3, 3), strides=2, padding=1, rngs=rngs)
         self.bn = nnx.BatchNorm(8, momentum=0.9, epsilon=1e-5, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -39,7 +52,7 @@ class Tiny(nnx.Module):
     def __init__(self, *, rngs: nnx.Rngs) -> None:
         self.stem = nnx.Conv(3, 8, (3, 3), strides=2, padding=1, use_bias=False, rngs=rngs)
         self.bn = nnx.BatchNorm(8, momentum=0.9, epsilon=1e-3, rngs=rngs)
-        self.blocks = nnx.List([Block(1, rngs=rngs), Block(2, rngs=rngs)])
+        self.blocks = nnx.List([Block(rngs=rngs), Block(rngs=rngs)])
         self.head = nnx.Linear(8, CLASSES, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -86,3 +99,15 @@ def tiny_images(count: int = 16, seed: int = 1) -> np.ndarray:
 def tiny_chip(spec: CrossbarSpec = IDEAL, seed: int = 0) -> Chip:
     """The backbone on arrays, calibrated on 32 images."""
     return calibrate(program(tiny_backbone(), spec, jax.random.key(seed)), tiny_images(32, seed=2))
+
+
+@cache
+def resnet20() -> Backbone:
+    """The bundled backbone."""
+    return load_backbone("cifar-resnet20")
+
+
+@cache
+def resnet20_chip() -> Chip:
+    """It on a chip of the default spec, calibrated by the measurements that ship with it."""
+    return program(resnet20(), CrossbarSpec(), jax.random.key(0))

@@ -9,8 +9,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tasks import tiny
 
+from tasks import tiny
 from xbm_jax.errors import BankError, OutputError
 from xbm_jax.masks import Binary, Filter, Identity, methods
 from xbm_jax.tasks import MaskBank, describe, predict, save_chip, source_task, stored, task_names
@@ -52,10 +52,10 @@ def test_a_task_comes_back_bit_for_bit(bank, chip, name):
 def test_masks_vary_and_take_one_bit_each_on_disk(bank, chip, task):
     bank.put("t", task)
     codes = np.concatenate([np.ravel(c) for c in bank.get("t").trained["masks"].values()])
-    assert codes.size == 8 * (1 + 3 + 3)  # rows 32: ceil(27 / 32), ceil(72 / 32), ceil(72 / 32) tiles
+    assert codes.size == 8 * (2 + 3 + 3)  # rows 24: ceil(27 / 24), ceil(72 / 24), ceil(72 / 24) tiles
     assert 0 < codes.mean() < 1
     description = next(bank.folder.rglob("_CHECKPOINT_METADATA")).read_text()
-    wanted = sum(packed_bytes(1, 8 * tiles) for tiles in (1, 3, 3))
+    wanted = sum(packed_bytes(1, 8 * tiles) for tiles in (2, 3, 3))
     assert f'\\"shape\\": [{wanted}], \\"dtype\\": \\"uint8\\"' in description
 
 
@@ -148,7 +148,7 @@ def test_a_missing_task_of_an_empty_bank(bank):
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", "a\\b", " a", "-a", ".hidden", "ä", "a b", "a\n"])
 def test_bad_names_are_refused(bank, task, name):
-    with pytest.raises(BankError, match="name = .*letters, digits"):
+    with pytest.raises(BankError, match=r"name = .*letters, digits"):
         bank.put(name, task)
     assert bank.names == []
 

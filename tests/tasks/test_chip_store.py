@@ -5,8 +5,8 @@ import json
 import jax
 import numpy as np
 import pytest
-from tasks import tiny
 
+from tasks import tiny
 from xbm_jax.errors import BankError, ModelError
 from xbm_jax.models import load_backbone, program
 from xbm_jax.tasks import chip_card, load_chip, predict, save_chip, store

@@ -15,6 +15,8 @@ from xbm_jax.errors import BankError
 from xbm_jax.masks import Binary, Column, Filter, Identity, Kernel, Method, Rule, Sigmoid, Weight, methods
 from xbm_jax.tasks.codec import decode, encode
 
+NOISE = Gaussian(0.1)
+
 
 @dataclass(frozen=True)
 class OwnDevice(Device):
@@ -22,7 +24,7 @@ class OwnDevice(Device):
 
     steps: tuple[tuple[float, ...], ...] = ((1.0, 2.0), (3.0,))
     limit: float | None = None
-    inner: Device = Gaussian(0.1)
+    inner: Device = NOISE
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ specs = st.builds(
         range=st.sampled_from(["calibrated", "max", "granular"]) | st.tuples(st.floats(-9e9, -1), st.floats(0, 9e9)),
         percentile=st.floats(51, 100),
     ),
-    device=st.sampled_from(list(PUBLISHED.values())) | st.builds(Gaussian, st.floats(0, 1), st.sampled_from(["g", "g_max"])),
+    device=st.sampled_from(list(PUBLISHED.values())) | st.builds(Gaussian, st.floats(0, 1)),
     row_order=st.sampled_from(["channel", "tap"]),
 )
 
@@ -97,7 +99,7 @@ def test_round_trip_of_any_spec(spec):
 
 
 def test_an_unknown_class_is_named_and_nothing_is_imported():
-    with pytest.raises(BankError, match="class = 'system'.*import the module that defines yours"):
+    with pytest.raises(BankError, match=r"class = 'system'.*import the module that defines yours"):
         decode({"class": "system", "command": "true"})
     with pytest.raises(BankError, match="class = 'HomeMade'"):
         decode({**encode(CrossbarSpec()), "device": {"class": "HomeMade", "sigma": 1.0}})

@@ -4,8 +4,8 @@ import json
 
 import jax
 import pytest
-from tasks import tiny
 
+from tasks import tiny
 from xbm_jax.crossbar import Adc, Cell, CrossbarSpec
 from xbm_jax.errors import BankError
 from xbm_jax.models import calibrate, program
@@ -48,13 +48,13 @@ def test_card_round_trips_through_json(chip):
 OTHERS = {
     "key": ({"key": 1}, "chip.identity"),
     "weights": ({"seed": 1}, "chip.identity"),
-    "rows": ({"spec": SPEC.replace(rows=64)}, r"chip\.conv1\.spec\.rows = 64: 32"),
+    "rows": ({"spec": SPEC.replace(rows=64)}, r"chip\.conv1\.spec\.rows = 64: 24"),
     "converter": ({"spec": SPEC.replace(adc=Adc(bits=7))}, r"chip\.conv1\.spec\.adc\.bits = 7: None"),
     "cell": ({"spec": SPEC.replace(cell=Cell(on_off=50.0))}, r"chip\.conv1\.spec\.cell\.on_off"),
     "device": ({"spec": SPEC.replace(device=tiny.SPECS["noisy"].device)}, r"chip\.conv1\.spec\.device\.class"),
     "row order": ({"spec": SPEC.replace(row_order="tap")}, r"chip\.conv1\.row_order = 'tap': 'channel'"),
     "one layer's row order": ({"rules": {"conv3": SPEC.replace(row_order="tap")}}, r"chip\.conv3\.row_order"),
-    "one layer's spec": ({"rules": {"conv2": SPEC.replace(rows=16)}}, r"chip\.conv2\.spec\.rows = 16: 32"),
+    "one layer's spec": ({"rules": {"conv2": SPEC.replace(rows=16)}}, r"chip\.conv2\.spec\.rows = 16: 24"),
     "digital layer": ({"rules": {"conv2": None}}, r"chip\.layers = \['conv1', 'conv3'\]"),
 }
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tasks import tiny
 
+from tasks import tiny
 from xbm_jax.errors import BankError, OutputError
 from xbm_jax.tasks import store
 
 ARRAYS = {
     "bytes": np.random.default_rng(0).integers(0, 256, 70_000).astype(np.uint8),
-    "floats": np.float32([[1.5, -0.0, np.inf], [np.nan, 1e-40, -3.0]]),
-    "key": np.uint32([0, 2**32 - 1]),
-    "scalar": np.float32(2.5),
+    "floats": np.array([[1.5, -0.0, np.inf], [np.nan, 1e-40, -3.0]], np.float32),
+    "key": np.array([0, 2**32 - 1], np.uint32),
+    "scalar": np.array(2.5, np.float32),
     "empty": np.zeros((0, 3), np.float32),
 }
 
@@ -121,7 +121,7 @@ def flip(path: Path, position: int) -> bytes:
 
 
 def test_a_flipped_bit_in_array_data_names_the_array(tmp_path):
-    store.save(tmp_path, {"bytes": ARRAYS["bytes"], "small": np.float32([1.0])}, {})
+    store.save(tmp_path, {"bytes": ARRAYS["bytes"], "small": np.ones(1, np.float32)}, {})
     largest = max(tmp_path.rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
     size = largest.stat().st_size
     assert size >= 70_000  # random bytes do not compress, so this file is the array
@@ -153,7 +153,7 @@ def test_a_damaged_description_is_a_named_error(tmp_path, damage):
         described.unlink()
     else:
         described.write_bytes(described.read_bytes()[: 0 if damage == "empty" else 200])
-    with pytest.raises(BankError, match="000001.*a readable checkpoint"):
+    with pytest.raises(BankError, match=r"000001.*a readable checkpoint"):
         store.load(tmp_path)
 
 

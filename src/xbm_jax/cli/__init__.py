@@ -22,7 +22,7 @@ class Quickstart:
         out: folder for the chip, the bank, results.json, the figure and REPORT.md.
         seed: every random draw follows from it.
         full: also Piggyback and fine-tuning, which rewrite cells.
-        source_data: CIFAR-10 as .npz (x_test uint8 [n, 32, 32, 3], y_test), for accuracy on the source task.
+        source_data: CIFAR-10 as .npz (x_train, y_train, x_test, y_test; uint8 NHWC), for accuracy on it.
     """
 
     out: Path = Path("runs/quickstart")
@@ -122,9 +122,7 @@ class BankShow:
 class Bank:
     """Look into a mask bank."""
 
-    action: (
-        Annotated[BankList, tyro.conf.subcommand("list")] | Annotated[BankShow, tyro.conf.subcommand("show")]
-    )
+    action: Annotated[BankList, tyro.conf.subcommand("list")] | Annotated[BankShow, tyro.conf.subcommand("show")]
 
     def run(self) -> None:
         """Run the chosen action."""
@@ -139,9 +137,14 @@ Command = (
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; errors that a user can act on are one line on standard error, exit code 2."""
+    """Run the command line; errors that a user can act on are one line on standard error, exit code 2.
+
+    The line is followed by a list, indented, where weights do not fit in several places.
+    """
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
-    command = tyro.cli(Command, prog="xbm", description="Multi-task adaption on ReRAM crossbars.", args=args, config=config)
+    command = tyro.cli(
+        Command, prog="xbm", description="Multi-task adaption on ReRAM crossbars.", args=args, config=config
+    )
     try:
         command.run()
     except XbmError as error:

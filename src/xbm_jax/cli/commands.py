@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,15 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from xbm_jax.cli.console import say, writable
 from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Gaussian
-from xbm_jax.data import load
+from xbm_jax.data import Dataset, load
 from xbm_jax.errors import BankError
 from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.masks import Method, methods
-from xbm_jax.models import calibrate, load_backbone, program
+from xbm_jax.models import Chip, calibrate, load_backbone, program
 from xbm_jax.report import TrainingProgress
-from xbm_jax.tasks import MaskBank, describe, load_chip, save_chip, store
+from xbm_jax.tasks import ChipCard, MaskBank, Task, describe, load_chip, save_chip, store
 from xbm_jax.training import TrainConfig, adapt, for_chip
 
 if TYPE_CHECKING:
@@ -29,43 +31,27 @@ CALIBRATION_IMAGES = 256
 
 
 def adapt_command(options: Adapt) -> None:
-    """Learn a task on the bank's chip; the chip is programmed and saved when the bank is new."""
+    """Learn a task on the bank's chip; chip and bank are saved with the first task. Whatever is wrong is said first."""
     console = Console()
     method = _method(options)
     config = TrainConfig(epochs=options.epochs, batch_size=options.batch_size)
-    spec = CrossbarSpec(
-        rows=options.rows,
-        cell=Cell(bits=options.cell_bits),
-        adc=Adc(bits=options.adc_bits),
-        device=Gaussian(sigma=options.programming_sigma),
-    )
-    store.checked_directory(options.bank)
+    spec = _spec(options)
     backbone = load_backbone(options.model, options.weights)
+    data = load(options.task, seed=options.seed, image_size=options.image_size)
+    name = _task_name(options.name, data.name)
+    for part in ("tasks", "chip"):
+        writable("--bank", options.bank / part)
     chip = program(backbone, spec, jax.random.key(options.seed))
-    data = for_chip(chip, load(options.task, seed=options.seed, image_size=options.image_size))
-    folder = options.bank / "chip"
-    if store.exists(folder):
-        saved = load_chip(folder)
-        MaskBank.open(options.bank, chip)  # names what differs between the options and the bank's chip
-        chip = saved
-    elif not chip.calibrated:
-        console.print(f"Measuring input scales and converter ranges on {CALIBRATION_IMAGES} training images.")
-        chip = calibrate(chip, data.x_train[:CALIBRATION_IMAGES])
-    bank = MaskBank.create(options.bank, chip)
-    if not store.exists(folder):
-        save_chip(chip, folder)
-    name = options.name or data.name
+    data = for_chip(chip, data)
+    chip = _chip_of_bank(console, options.bank, chip, data)
     with TrainingProgress(console) as progress:
         bar = progress.task(f"{name} {method.name}")
         task = adapt(chip, data, method=method, key=jax.random.key(options.seed), config=config, report=bar.report)
+    bank = MaskBank.create(options.bank, chip)
+    if not store.exists(options.bank / "chip"):
+        save_chip(chip, options.bank / "chip")
     bank.put(name, task)
-    bits = task_bits(chip, task)
-    console.print(
-        f"{name}: {task.meta['accuracy']:.1%} of {task.meta['images']['test']} test images "
-        f"(validation {task.meta['val_accuracy']:.1%}); {bits.mask_bits:,} mask, {bits.weight_bits_stored:,} weight, "
-        f"{bits.norm_bits:,} norm and {bits.head_bits:,} head bits; {task_cells_written(chip, task):,} cells written. "
-        f"Stored in {options.bank}."
-    )
+    say(console, _summary(name, chip, task) + f" Stored in {options.bank}.")
 
 
 def bank_list(folder: Path) -> None:
@@ -84,7 +70,7 @@ def bank_show(folder: Path, task: str | None) -> None:
     described = describe(folder)
     if task is not None:
         if task not in described["tasks"]:
-            raise BankError("--task", task, "one of " + ", ".join(described["tasks"]))
+            raise BankError("--task", task, "one of " + (", ".join(described["tasks"]) or "none: the bank is empty"))
         described["tasks"] = {task: described["tasks"][task]}
     print(json.dumps(described, indent=1))
 
@@ -94,5 +80,50 @@ def _method(options: Adapt) -> Method:
     return methods.by_name(options.method, **chosen)
 
 
+def _spec(options: Adapt) -> CrossbarSpec:
+    return CrossbarSpec(
+        rows=options.rows,
+        cell=Cell(bits=options.cell_bits),
+        adc=Adc(bits=options.adc_bits),
+        device=Gaussian(sigma=options.programming_sigma),
+    )
+
+
+def _task_name(given: str | None, of_data: str) -> str:
+    """The task's name in the bank; the data's own name is made one that a bank takes, a given one must be."""
+    allowed = re.sub(r"[^A-Za-z0-9._@+-]+", "_", given or of_data).lstrip("._@+-") or "task"
+    if given is not None and given != allowed:
+        raise BankError("--name", given, f"letters, digits and . _ @ + - , as in {allowed}")
+    return allowed
+
+
+def _chip_of_bank(console: Console, folder: Path, chip: Chip, data: Dataset) -> Chip:
+    """The bank's own chip, which must be the one that the options describe; for a new bank that one, calibrated."""
+    if (folder / "bank.json").exists():
+        try:
+            MaskBank.open(folder, chip)
+        except BankError as error:
+            allowed = f"a new folder, or the --model, --weights, --rows, --seed, ... that it was made with ({error})"
+            raise BankError("--bank", str(folder), allowed) from error
+        if store.exists(folder / "chip"):
+            return load_chip(folder / "chip")
+    if chip.calibrated:
+        return chip
+    images = data.x_train[:CALIBRATION_IMAGES]
+    say(console, f"Measuring input scales and converter ranges on {len(images)} training images.")
+    return calibrate(chip, images)
+
+
+def _summary(name: str, chip: Chip, task: Task) -> str:
+    bits = task_bits(chip, task)
+    return (
+        f"{name}: {task.meta['accuracy']:.1%} of {task.meta['images']['test']} test images "
+        f"(validation {task.meta['val_accuracy']:.1%}); {bits.mask_bits:,} mask, {bits.weight_bits_stored:,} weight, "
+        f"{bits.norm_bits:,} norm and {bits.head_bits:,} head bits; {task_cells_written(chip, task):,} cells written."
+    )
+
+
 def _title(card: dict) -> str:
-    return f"{card['network']}, chip {card['identity'][:12]}, {card['specs'][0]['rows']} rows"
+    chip = ChipCard.from_json(card)
+    rows = " and ".join(str(count) for count in sorted({json.loads(spec)["rows"] for spec in chip.specs.values()}))
+    return f"{chip.network}, chip {chip.identity[:12]}, {rows} rows"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ import numpy as np
 from rich.console import Console
 
 from xbm_jax import report
-from xbm_jax.cli.reopen import PROBE_IMAGES, probe_batch
+from xbm_jax.cli.console import say, writable
+from xbm_jax.cli.reopen import PROBE_IMAGES, packed, probe_batch
 from xbm_jax.crossbar import Cell, CrossbarSpec, Gaussian
 from xbm_jax.data import Dataset, load
-from xbm_jax.errors import OutputError
+from xbm_jax.errors import DataError, OutputError
 from xbm_jax.hardware import arrays_used, task_bits, task_cells_written
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Backbone, Chip, load_backbone, program
@@ -36,6 +38,9 @@ TASKS = ("fashion_mnist", "quickdraw", "omniglot")
 METHODS: tuple[Method, ...] = (methods.head_only(), methods.norm_only(), methods.xbm())
 
 REWRITING: tuple[Method, ...] = (methods.piggyback(), methods.finetune())
+
+REOPEN = ("-m", "xbm_jax.cli.reopen")
+"""What Python runs to open the saved chip and bank again."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,9 @@ class _Job:
 def quickstart(out: Path, *, seed: int = 0, full: bool = False, source_data: Path | None = None) -> None:
     """Run all of it; see ``xbm quickstart --help``. A run that was cut short carries on from the tasks in its bank."""
     job = _Job(out, seed, METHODS + REWRITING * full, Console())
-    _claim(job)
-    source = None if source_data is None else load(f"npz:{source_data}")
     backbone = load_backbone("cifar-resnet20")
+    source = None if source_data is None else _source(source_data, backbone)
+    _claim(job)
     chip = _chip(job, backbone)
     data = {name: for_chip(chip, load(name)) for name in TASKS}
     facts = [_effect_of_chip(job, backbone, chip, data, source)]
@@ -70,27 +75,46 @@ def quickstart(out: Path, *, seed: int = 0, full: bool = False, source_data: Pat
 
 def _claim(job: _Job) -> None:
     """Make the folder ours, or see that the run in it is the one to carry on."""
-    store.checked_directory(job.out)
+    writable("--out", job.out)
     path = job.out / "config.json"
     if path.exists():
-        found = json.loads(path.read_text())
+        found = _read_config(path)
         differing = [name for name, value in job.config.items() if found.get(name) != value]
         if differing:
             raise OutputError("--out", str(job.out), f"a new folder: the run in it has another {', '.join(differing)}")
     store.write_text(path, json.dumps(job.config, indent=1) + "\n")
 
 
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        allowed = "a new folder, or one that a quickstart wrote; its config.json is not a quickstart's"
+        raise OutputError("--out", str(path.parent), allowed) from error
+
+
+def _source(path: Path, backbone: Backbone) -> Dataset:
+    """Images of the task that the backbone was pretrained on."""
+    source, classes = load(f"npz:{path}"), backbone.network.shapes[f"{backbone.network.head}/bias"][0]
+    if source.num_classes > classes:
+        allowed = f"labels 0..{classes - 1}, the classes of {backbone.network.name}"
+        raise DataError("--source-data", f"{source.num_classes} classes", allowed)
+    return source
+
+
 def _chip(job: _Job, backbone: Backbone) -> Chip:
     """Program the chip and save it; a saved chip is opened, and must be the same."""
     chip = program(backbone, SPEC, jax.random.key(job.seed))
     weights = sum(int(np.prod(t.plan.kernel_shape)) for t in chip.tiles.values())
-    job.console.print(
+    say(
+        job.console,
         f"Wrote {backbone.network.name} ({backbone.num_parameters:,} parameters; {len(chip.tiles)} convolutions, "
-        f"{weights:,} weights) once onto {arrays_used(chip)} arrays of {SPEC.rows} x {SPEC.cols} cells."
+        f"{weights:,} weights) once onto {arrays_used(chip)} arrays of {SPEC.rows} x {SPEC.cols} cells.",
     )
-    job.console.print(
+    say(
+        job.console,
         f"Cells: {SPEC.cell.bits} bit, on/off {SPEC.cell.on_off:g}, programming error "
-        f"{SPEC.device.sigma:.0%} of g_max; converters: {SPEC.adc.bits} bit. The head stays digital."  # type: ignore[attr-defined]
+        f"{SPEC.device.sigma:.0%} of g_max; converters: {SPEC.adc.bits} bit. The head stays digital.",  # type: ignore[attr-defined]
     )
     folder = job.out / "chip"
     if not store.exists(folder):
@@ -125,7 +149,7 @@ def _effect_of_chip(
             f"Source task, {len(labels)} test images: float {np.mean(exact == labels):.2%}, "
             f"chip {np.mean(analog == labels):.2%}; same class in {np.mean(exact == analog):.1%}."
         )
-    job.console.print(text)
+    say(job.console, text)
     return "What the chip did to the network", text
 
 
@@ -152,7 +176,7 @@ def _row(job: _Job, chip: Chip, bank: MaskBank, name: str, method: Method, data:
         weight_bits_stored=bits.weight_bits_stored,
     )
     stored_bits = f"{row.mask_bits:,} mask + {row.norm_bits:,} norm + {row.head_bits:,} head bits"
-    job.console.print(f"{name:14} {method.name:10} {row.accuracy:6.1%}  {stored_bits}  {row.seconds:.0f} s")
+    say(job.console, f"{name:14} {method.name:10} {row.accuracy:6.1%}  {stored_bits}  {row.seconds:.0f} s")
     return row
 
 
@@ -167,13 +191,9 @@ def _learn(job: _Job, chip: Chip, name: str, method: Method, data: Dataset) -> T
 
 def _reopened(job: _Job, bank: MaskBank, data: dict[str, Dataset]) -> tuple[str, str]:
     """Open chip and bank in a new process and compare a mixed batch with the predictions before saving."""
-    served = [name for name in bank.names if name.endswith(".xbm")]
-    command = [sys.executable, "-m", "xbm_jax.cli.reopen", str(job.out), *served]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise OutputError("--out", str(job.out), f"a chip and a bank that open again ({done.stderr.strip()[-300:]})")
-    answers = json.loads(done.stdout.splitlines()[-1])
-    _, names, index = probe_batch({name: data[name.split(".")[0]] for name in served})
+    served = {f"{name}.xbm": data[name] for name in TASKS}
+    images, names, index = probe_batch(served)
+    answers = _asked_in_new_process(job.out, packed(images, names))
     before = [bank.meta(name)["probe"][i] for name, i in zip(names, index, strict=True)]
     same = sum(a == b for a, b in zip(answers["classes"], before, strict=True))
     verdict = "every prediction is the one before saving" if same == len(before) else "NOT all are those before saving"
@@ -182,8 +202,16 @@ def _reopened(job: _Job, bank: MaskBank, data: dict[str, Dataset]) -> tuple[str,
         f"batches by one compiled function ({answers['compilations']} compilation): {same} of {len(before)} "
         f"predictions as before saving; {verdict}. No cell was written."
     )
-    job.console.print(text)
+    say(job.console, text)
     return "Stored and served", text
+
+
+def _asked_in_new_process(out: Path, batch: bytes) -> dict[str, Any]:
+    done = subprocess.run([sys.executable, *REOPEN, str(out)], input=batch, capture_output=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+        raise OutputError("--out", str(out), f"a chip and a bank that open again in a new process ({last[-300:]})")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _write(job: _Job, chip: Chip, rows: list[report.Row], facts: list[tuple[str, str]]) -> None:
@@ -201,7 +229,8 @@ def _write(job: _Job, chip: Chip, rows: list[report.Row], facts: list[tuple[str,
     )
     facts = [*facts, ("How the tasks were learned", settings)]
     report.write_report(job.out / "REPORT.md", rows, context, facts, [figure])
-    job.console.print(f"Wrote {job.out}/results.json, {figure.name} and REPORT.md. Next, try:")
-    job.console.print(f"  xbm bank list {job.out}/bank", markup=False)
-    job.console.print("  xbm adapt --task folder:MY_IMAGES --image-size 32 --bank runs/mine", markup=False)
-    job.console.print(f"  xbm quickstart --full --out {job.out}", markup=False)
+    say(job.console, f"Wrote {job.out}/results.json, {figure.name} and REPORT.md. Next, try:")
+    out, seed = shlex.quote(str(job.out)), f" --seed {job.seed}" if job.seed else ""
+    say(job.console, f"  xbm bank list {out}/bank")
+    say(job.console, "  xbm adapt --task folder:MY_IMAGES --image-size 32 --bank runs/mine")
+    say(job.console, f"  xbm quickstart --full --out {out}{seed}")

@@ -1,20 +1,24 @@
-"""A new process opens what a quickstart saved and serves a mixed batch: ``python -m xbm_jax.cli.reopen OUT NAME ...``."""
+"""A new process opens what a quickstart saved and serves a mixed batch: ``python -m xbm_jax.cli.reopen OUT < BATCH``.
+
+The batch is an ``.npz`` of :func:`probe_batch`'s images and the name of the task of each.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from xbm_jax.data import Dataset, load
+from xbm_jax.data import Dataset
 from xbm_jax.tasks import MaskBank, load_chip, serve
 from xbm_jax.tasks.serving import mixed_logits
-from xbm_jax.training import for_chip
 
-__all__ = ["PROBE_IMAGES", "main", "probe_batch"]
+__all__ = ["PROBE_IMAGES", "main", "packed", "probe_batch"]
 
 PROBE_IMAGES = 32
 """Test images of each task that are predicted before saving and after."""
@@ -22,20 +26,29 @@ PROBE_IMAGES = 32
 
 def probe_batch(data: Mapping[str, Dataset]) -> tuple[np.ndarray, list[str], list[int]]:
     """Images of all tasks in turn, the task of each and its place in its test split."""
-    names = [name for _ in range(PROBE_IMAGES) for name in data]
-    index = [i for i in range(PROBE_IMAGES) for _ in data]
-    images = np.stack([data[name].x_test[i] for name, i in zip(names, index, strict=True)])
-    return images, names, index
+    turns = [(i, name) for i in range(PROBE_IMAGES) for name in data if i < len(data[name].y_test)]
+    images = np.stack([data[name].x_test[i] for i, name in turns])
+    return images, [name for _, name in turns], [i for i, _ in turns]
 
 
-def main(out: str, *names: str) -> None:
+def packed(images: np.ndarray, tasks: list[str]) -> bytes:
+    """What :func:`main` reads."""
+    buffer = io.BytesIO()
+    np.savez(buffer, images=images, tasks=np.array(tasks))
+    return buffer.getvalue()
+
+
+def main(out: str, batch: IO[bytes]) -> None:
     """Print the predicted classes and the number of compilations as one line of JSON."""
+    with np.load(io.BytesIO(batch.read()), allow_pickle=False) as arrays:
+        images, tasks = arrays["images"], arrays["tasks"].tolist()
     chip = load_chip(Path(out) / "chip")
+    names = list(dict.fromkeys(tasks))
     server = serve(chip, MaskBank.open(Path(out) / "bank", chip), names, batch_size=PROBE_IMAGES)
-    images, tasks, _ = probe_batch({name: for_chip(chip, load(name.split(".")[0])) for name in names})
     classes = server(images, tasks).tolist()
-    print(json.dumps({"classes": classes, "compilations": mixed_logits._cache_size()}))
+    compilations = mixed_logits._cache_size()  # type: ignore[attr-defined]
+    print(json.dumps({"classes": classes, "compilations": compilations}))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1], sys.stdin.buffer)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
 
-from xbm_jax.crossbar import Plan, cells_written
+from xbm_jax.crossbar import Plan, Tiles, cells_written
+from xbm_jax.masks import Rule
 from xbm_jax.models import Chip
 from xbm_jax.tasks import Task
 
@@ -77,9 +79,13 @@ def task_cells_written(chip: Chip, task: Task) -> int:
     if rule is None or not rule.rewrites_cells:
         return 0
     return sum(
-        int(cells_written(tiles, rule.apply(tiles, task.trained["masks"][path])[0]))
-        for path, tiles in chip.tiles.items()
+        int(_layer_cells_written(rule, tiles, task.trained["masks"][path])) for path, tiles in chip.tiles.items()
     )
+
+
+@partial(jax.jit, static_argnames="rule")
+def _layer_cells_written(rule: Rule, tiles: Tiles, values: jax.Array) -> jax.Array:
+    return cells_written(tiles, rule.apply(tiles, values)[0])
 
 
 def layer_arrays(plan: Plan) -> int:

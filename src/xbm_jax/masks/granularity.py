@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 
@@ -19,10 +20,7 @@ class Granularity:
     otherwise it multiplies weights and the cells that change are rewritten.
     """
 
-    @property
-    def on_columns(self) -> bool:
-        """Whether the mask is a column gain."""
-        raise TypeError(f"{type(self).__name__} does not say whether it acts on columns")
+    on_columns: ClassVar[bool]
 
     def shape(self, plan: Plan) -> tuple[int, ...]:
         """Shape of one layer's mask logits."""

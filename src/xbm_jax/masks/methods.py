@@ -13,7 +13,18 @@ from xbm_jax.masks.estimator import Estimator, Identity, Sigmoid
 from xbm_jax.masks.granularity import Column, Granularity, Weight
 from xbm_jax.masks.rules import Masked, Rewritten, Rule
 
-__all__ = ["METHODS", "Method", "NormPolicy", "by_name", "finetune", "head_only", "masked", "norm_only", "piggyback", "xbm"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "NormPolicy",
+    "by_name",
+    "finetune",
+    "head_only",
+    "masked",
+    "norm_only",
+    "piggyback",
+    "xbm",
+]
 
 NormPolicy = Literal["frozen", "affine", "full"]
 

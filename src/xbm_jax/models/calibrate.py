@@ -13,7 +13,7 @@ from xbm_jax.crossbar.adc import snapped_range
 from xbm_jax.crossbar.products import product
 from xbm_jax.crossbar.quantise import input_code_limits
 from xbm_jax.crossbar.read import column_sums, input_codes
-from xbm_jax.errors import DataError
+from xbm_jax.errors import DataError, SpecError
 from xbm_jax.masks import Method
 from xbm_jax.models.chip import Chip
 from xbm_jax.models.forward import forward
@@ -62,6 +62,8 @@ def measure_inputs(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: in
 
 def measure_ranges(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64) -> Chip:
     """The chip with new converter ranges where they are calibrated ones; see :func:`calibrate`."""
+    if any(tiles.input_scale is None for tiles in chip.tiles.values()):
+        raise SpecError("tiles", "no input scales", "measure inputs first: measure_inputs(chip, images)")
     limits = _mean_over_batches(_sum_limits, chip, images, batch_size)
     tiles = dict(chip.tiles)
     for path, (low, high) in limits.items():
@@ -96,6 +98,7 @@ def _sum_limits(chip: Chip, images: jax.Array) -> dict[str, tuple[jax.Array, jax
     seen: dict[str, tuple[jax.Array, jax.Array]] = {}
 
     def observe(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
+        assert tiles.input_scale is not None
         codes, plan = input_codes(tiles, x), tiles.plan
         total = product(codes, nominal_weights(tiles), plan.conv) * tiles.input_scale
         if plan.fold or plan.spec.adc.range != "calibrated":

@@ -39,7 +39,7 @@ def save(folder: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, 
     full = {name: np.asarray(array) for name, array in arrays.items() if array.size}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Orbax warns of its own deprecations and of missing multi-host settings.
-        ocp.save(generation, full, custom_metadata={"json": text, "sha256": _sha256(text.encode())})
+        ocp.save(str(generation), full, custom_metadata={"json": text, "sha256": _sha256(text.encode())})
     for path in older:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -59,7 +59,7 @@ def load(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            loaded = ocp.load(generation, abstract)
+            loaded = ocp.load(str(generation), abstract)
     except Exception as error:  # Orbax and TensorStore raise many kinds; each means that the data cannot be read.
         raise BankError("folder", str(generation), f"a readable checkpoint ({_first_line(error)})") from error
     arrays = {n: np.asarray(loaded.get(n, np.empty(d["shape"], d["dtype"]))) for n, d in wanted.items()}
@@ -123,7 +123,7 @@ def _described(generation: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            custom: Any = ocp.metadata(generation).custom_metadata
+            custom: Any = ocp.metadata(str(generation)).custom_metadata
         if _sha256(custom["json"].encode()) != custom["sha256"]:
             raise ValueError("its description was damaged on disk")
         return json.loads(custom["json"])

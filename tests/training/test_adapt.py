@@ -1,0 +1,210 @@
+"""Learning a task on a chip, from outside: what comes back, from which data, and what stays as it was."""
+
+import dataclasses
+import importlib
+import json
+from functools import cache
+
+import jax
+import numpy as np
+import pytest
+
+from tasks import tiny
+from xbm_jax.data import Dataset
+from xbm_jax.errors import DataError, SpecError
+from xbm_jax.models import program
+from xbm_jax.tasks import predict
+from xbm_jax.training import TrainConfig, adapt, for_chip
+
+loop = importlib.import_module("xbm_jax.training.adapt")  # the name in the package is the function
+
+CONFIG = TrainConfig(epochs=15, batch_size=16)
+METHODS = tiny.METHODS
+
+
+@cache
+def learned(name, kind="ideal", key=1):
+    """A task learned on a chip, with the chip's bits before and after."""
+    chip = tiny.chip(kind)
+    before = tiny.leaves(chip)
+    task = adapt(chip, tiny.stripes(), method=METHODS[name], key=jax.random.key(key), config=CONFIG)
+    return task, before, tiny.leaves(chip)
+
+
+@pytest.mark.parametrize(("name", "kind"), [*((name, "ideal") for name in METHODS), ("xbm", "adc")])
+def test_learning_changes_no_bit_of_the_chip(name, kind):
+    task, before, after = learned(name, kind)
+    assert len(before) > 30
+    tiny.assert_same_bits(after, before)
+    chip = tiny.chip(kind)
+    assert set(task.trained) == {"masks", "norms", "head"}
+    assert set(task.state) == (set(chip.stats) if task.method.norms == "full" else set())
+    assert task.num_classes == 4
+
+
+def test_masks_learn_what_a_head_cannot():
+    xbm, head = learned("xbm")[0].meta, learned("head_only")[0].meta
+    assert xbm["accuracy"] > 0.7  # chance is 0.25
+    assert xbm["accuracy"] > head["accuracy"] + 0.15
+    assert 0 < min(xbm["active_columns"].values()) < 1
+    assert learned("xbm", "adc")[0].meta["accuracy"] > 0.6
+
+
+@pytest.mark.parametrize("name", ["norm_only-full", "piggyback", "finetune"])
+def test_other_methods_learn_too(name):
+    assert learned(name)[0].meta["accuracy"] > 0.5
+
+
+def test_the_accuracy_reported_is_that_of_the_task_returned():
+    data = tiny.stripes()
+    for name in ("xbm", "head_only"):
+        task = learned(name)[0]
+        guesses = predict(tiny.chip("ideal"), task, data.x_test).argmax(-1)
+        assert np.mean(guesses == data.y_test) == pytest.approx(task.meta["accuracy"])
+
+
+def test_meta_answers_what_an_engineer_asks():
+    task = learned("xbm")[0]
+    meta = task.meta
+    assert json.loads(json.dumps(meta, allow_nan=False)) == meta
+    assert (meta["task"], meta["method"], meta["norm_policy"]) == ("stripes", "xbm", "full")
+    assert meta["images"] == {"train": 272, "validation": 48, "test": 160}
+    assert meta["class_names"] == ["east", "north-east", "north", "north-west"]
+    assert [row["epoch"] for row in meta["history"]] == list(range(CONFIG.epochs))
+    assert meta["history"][-1]["loss"] < meta["history"][0]["loss"]
+    assert meta["val_accuracy"] == max(row["val_accuracy"] for row in meta["history"])
+    assert meta["history"][meta["best_epoch"]]["val_accuracy"] == meta["val_accuracy"]
+    assert meta["adc_clip_rate"] == dict.fromkeys(tiny.LAYERS, 0.0)
+    assert meta["seconds"] > 0 and meta["images_per_second"] > 0
+
+
+def short(name="xbm", key=1, data=None, chip="ideal", epochs=2, report=None):
+    config = TrainConfig(epochs=epochs, batch_size=16)
+    data = tiny.stripes() if data is None else data
+    return adapt(tiny.chip(chip), data, method=METHODS[name], key=jax.random.key(key), config=config, report=report)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("xbm", "ideal"), ("head_only", "ideal"), ("head_only", "noisy")])
+def test_the_key_decides_everything(name, kind):
+    first, again, other = (short(name, key, chip=kind) for key in (1, 1, 2))
+    tiny.assert_same_bits((again.trained, again.state), (first.trained, first.state))
+    assert again.meta["history"] == first.meta["history"]
+    assert not np.array_equal(other.trained["head"]["kernel"], first.trained["head"]["kernel"])
+    assert other.meta["history"] != first.meta["history"]
+
+
+def test_test_labels_are_no_part_of_learning():
+    data = tiny.stripes()
+    wrong = dataclasses.replace(data, y_test=(data.y_test + 1) % 4)
+    honest, blind = short(data=data), short(data=wrong)
+    tiny.assert_same_bits((blind.trained, blind.state), (honest.trained, honest.state))
+    assert blind.meta["history"] == honest.meta["history"]
+    assert blind.meta["val_accuracy"] == honest.meta["val_accuracy"]
+    assert blind.meta["accuracy"] != honest.meta["accuracy"]
+
+
+@pytest.mark.parametrize("scores", [(0.1, 0.9, 0.5, 0.3), (0.9, 0.1, 0.5, 0.8), (0.2, 0.7, 0.7, 0.1)])
+def test_the_best_epoch_is_chosen_on_validation_and_test_is_read_once(monkeypatch, scores):
+    data, measured = tiny.stripes(), []
+
+    def scripted(_run, state, images, labels):
+        measured.append((np.array(images), np.array(labels), tiny.leaves((state.trained, state.stats))))
+        return scores[len(measured) - 1]
+
+    monkeypatch.setattr(loop._Run, "accuracy", scripted)
+    task = short("xbm", epochs=3)
+    assert len(measured) == 4
+    for images, labels, _ in measured[:3]:
+        assert images.shape[0] == 48 and np.array_equal(images, measured[0][0]) and len(labels) == 48
+    assert np.array_equal(measured[3][0], data.x_test) and np.array_equal(measured[3][1], data.y_test)
+    best = int(np.argmax(scores[:3]))
+    assert task.meta["best_epoch"] == best
+    assert task.meta["val_accuracy"] == scores[best]
+    assert task.meta["accuracy"] == scores[3]
+    for at in (measured[best][2], measured[3][2]):
+        tiny.assert_same_bits((task.trained, task.state), at)
+    assert any(not np.array_equal(a, measured[2][2][name]) for name, a in measured[best][2].items()) or best == 2
+
+
+def test_validation_images_are_held_out():
+    run = loop._Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(1), lambda _: None)
+    used = {int(i) for epoch in range(3) for i in run.order(epoch).ravel()}
+    assert not used & set(run.val_index.tolist())
+    assert used <= set(run.train_index.tolist()) and len(run.train_index) + len(run.val_index) == 320
+    assert run.order(0).shape == (17, 16)
+    assert run.order(0).tolist() != run.order(1).tolist()
+
+
+def test_a_head_on_cached_features_is_the_head_trained_through_the_network():
+    def run():
+        config = TrainConfig(epochs=2, batch_size=16)
+        chip, method = tiny.chip("ideal"), METHODS["head_only"]
+        return loop._Run(chip, tiny.stripes(), method, config, jax.random.key(1), lambda _: None)
+
+    (cached, cached_history), (through, history) = run().train_head(), run().train()
+    for name in ("kernel", "bias"):
+        np.testing.assert_allclose(cached.trained["head"][name], through.trained["head"][name], rtol=0, atol=1e-4)
+    for a, b in zip(cached_history, history, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+        assert a["val_accuracy"] == pytest.approx(b["val_accuracy"], abs=1 / 48 + 1e-6)
+
+
+def test_every_step_is_reported():
+    rows = []
+    short(epochs=2, report=rows.append)
+    assert [row["step"] for row in rows] == list(range(1, 35))
+    assert {row["steps"] for row in rows} == {34}
+    assert [row["epoch"] for row in rows] == [0] * 17 + [1] * 17
+    assert all(np.isfinite(row["loss"]) and 0 <= row["accuracy"] <= 1 for row in rows)
+    assert rows[-1]["images_per_second"] > 0
+
+
+def test_grey_images_are_repeated_and_resized_for_the_chip():
+    data = tiny.stripes()
+    grey = dataclasses.replace(data, x_train=data.x_train[..., :1], x_test=data.x_test[..., :1])
+    fitted = for_chip(tiny.chip("ideal"), grey)
+    assert np.array_equal(fitted.x_train, np.repeat(grey.x_train, 3, axis=-1))
+    assert np.array_equal(fitted.x_test, np.repeat(grey.x_test, 3, axis=-1))
+    assert for_chip(tiny.chip("ideal"), grey, 16).x_test.shape == (160, 16, 16, 3)
+    assert for_chip(tiny.chip("ideal"), data).x_train is data.x_train
+
+
+def few(count):
+    data = tiny.stripes()
+    return dataclasses.replace(data, x_train=data.x_train[:count], y_train=data.y_train[:count])
+
+
+def uncalibrated(adc_kind):
+    return program(tiny.weights(), tiny.SPECS[adc_kind], jax.random.key(0))
+
+
+@pytest.mark.parametrize("kind", ["ideal", "adc"])
+def test_an_uncalibrated_chip_is_refused(kind):
+    with pytest.raises(SpecError, match=r"chip = 'not calibrated': .*calibrate\(chip, images\)"):
+        adapt(uncalibrated(kind), tiny.stripes(), method=METHODS["xbm"], key=jax.random.key(0))
+
+
+def test_wrong_channels_are_refused():
+    data = tiny.stripes()
+    grey = dataclasses.replace(data, x_train=data.x_train[..., :1], x_test=data.x_test[..., :1])
+    with pytest.raises(DataError, match=r"images\.shape = \(1, 12, 12, 1\): \[n, height, width, 3\]"):
+        short(data=grey)
+
+
+@pytest.mark.parametrize("count", [4, 18])
+def test_too_few_images_are_refused(count):
+    with pytest.raises(DataError, match=rf"data\.x_train = '{count} images': more than batch_size = 16"):
+        short(data=few(count))
+
+
+def test_just_enough_images_are_learned_from():
+    assert short(data=few(19)).meta["images"]["train"] == 16
+
+
+@pytest.mark.parametrize("label", [4, -1])
+def test_labels_outside_the_head_never_reach_it(label):
+    data = tiny.stripes()
+    labels = data.y_train.copy()
+    labels[0] = label
+    with pytest.raises(DataError, match=rf"y_train = '{label} \(1 times\)': 0\.\.3"):
+        Dataset("bad", data.x_train, labels, data.x_test, data.y_test, data.class_names)
