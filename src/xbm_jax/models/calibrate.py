@@ -15,7 +15,7 @@ from xbm_jax.crossbar.quantise import input_code_limits
 from xbm_jax.crossbar.read import column_sums, input_codes
 from xbm_jax.errors import DataError, SpecError
 from xbm_jax.masks import Method
-from xbm_jax.models.chip import Chip
+from xbm_jax.models.chip import Chip, check_images
 from xbm_jax.models.forward import forward
 
 __all__ = ["INPUT_PERCENTILE", "calibrate", "measure_inputs", "measure_ranges", "source_trained"]
@@ -41,6 +41,7 @@ def calibrate(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 6
     Args:
         images: uint8 [n, H, W, C]; some 256 will do.
     """
+    images = check_images(chip, images)
     if len(images) == 0:
         raise DataError("images", "0 images", "at least one image to calibrate on")
     chip = measure_inputs(chip, images, batch_size=batch_size)

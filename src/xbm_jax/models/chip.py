@@ -12,16 +12,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from xbm_jax.crossbar import CrossbarSpec, Tiles, at_time
 from xbm_jax.crossbar import plan as plan_kernel
 from xbm_jax.crossbar import program as program_kernel
 from xbm_jax.crossbar.adc import snapped_range
 from xbm_jax.crossbar.quantise import input_code_limits
-from xbm_jax.errors import ModelError
+from xbm_jax.errors import DataError, ModelError
 from xbm_jax.models.network import Backbone, Calibration, Network
 
-__all__ = ["Chip", "Rules", "calibration_key", "program"]
+__all__ = ["Chip", "Rules", "calibration_key", "check_images", "program"]
 
 Rules = Mapping[str, CrossbarSpec | None]
 """Path patterns (shell style, first match wins) to a spec of their own, or ``None`` for a digital layer."""
@@ -105,6 +106,17 @@ def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Ru
 @partial(jax.jit, static_argnames="compensate")
 def _aged(tiles: dict[str, Tiles], t_seconds: jax.Array, compensate: bool) -> dict[str, Tiles]:
     return {path: at_time(layer, t_seconds, compensate=compensate) for path, layer in tiles.items()}
+
+
+def check_images(chip: Chip, images: jax.Array | np.ndarray) -> np.ndarray:
+    """``images`` as an array, or an error that says what is wrong with them."""
+    array = np.asarray(images)
+    channels = len(chip.network.preprocess.mean)
+    if array.ndim != 4 or array.shape[-1] != channels:
+        raise DataError("images.shape", array.shape, f"[n, height, width, {channels}]")
+    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        raise DataError("images", "NaN or infinite pixels", "finite pixels from 0 to 255")
+    return array
 
 
 def calibration_key(spec: CrossbarSpec) -> dict[str, Any]:
