@@ -119,7 +119,7 @@ def _chip(job: _Job, backbone: Backbone) -> Chip:
     folder = job.out / "chip"
     if not store.exists(folder):
         save_chip(chip, folder)
-    elif chip_card(load_chip(folder)).identity != chip_card(chip).identity:
+    elif chip_card(load_chip(folder)) != chip_card(chip):
         raise OutputError("--out", str(job.out), "a new folder: the chip in it is another one")
     return chip
 
