@@ -19,7 +19,16 @@ from xbm_jax.crossbar.products import row_index
 from xbm_jax.crossbar.spec import CrossbarSpec
 from xbm_jax.crossbar.wires import fold_wires
 
-__all__ = ["decode", "effective_levels", "encode", "read_variance", "seen_through_wires", "target", "write"]
+__all__ = [
+    "decode",
+    "effective_levels",
+    "encode",
+    "read_variance",
+    "seen_through_wires",
+    "target",
+    "untouched",
+    "write",
+]
 
 
 def encode(ratio: jax.Array, spec: CrossbarSpec) -> jax.Array:
@@ -100,6 +109,13 @@ def effective_levels(levels: jax.Array, conductance: jax.Array, plan: Plan) -> j
         raw = cell[0] + base
         return (_shift_add(raw, spec.cell_bits) - plan.digital_offset)[None] if plan.fold else raw
     return jnp.concatenate([cell[0], cell[1]]) + base
+
+
+def untouched(kept: jax.Array, plan: Plan) -> jax.Array:
+    """Entries of ``effective`` none of whose cells were rewritten; ``kept`` bool [P, S, *shape]."""
+    if plan.fold:
+        return jnp.all(kept, axis=(0, 1))[None]
+    return jnp.concatenate(list(kept)) if plan.spec.subtract == "digital" else jnp.all(kept, axis=0)
 
 
 def read_variance(conductance: jax.Array, plan: Plan, t_seconds: jax.Array | float, programmed: jax.Array):

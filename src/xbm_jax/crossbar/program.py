@@ -182,6 +182,9 @@ def reprogram(tiles: Tiles, weights: jax.Array, key: jax.Array | None = None) ->
     programmed = jnp.where(kept, tiles.programmed, written)
     conductance = jnp.where(kept, tiles.conductance, written)
     effective = cells.effective_levels(levels, conductance, plan)
+    if plan.spec.wires.ideal and effective.shape == tiles.effective.shape and plan.fold == tiles.plan.fold:
+        # Where nothing was rewritten not even the last bit may move, however XLA fuses what surrounds it.
+        effective = jnp.where(cells.untouched(kept, plan), tiles.effective, effective)
     # Conversion 0 weighs one level, so the gradient of one product is carried whole by it; the addend is exactly zero.
     carried = effective.at[0].add(ratio - jax.lax.stop_gradient(ratio))
     return tiles.replace(

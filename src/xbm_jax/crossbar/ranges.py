@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from xbm_jax.crossbar import draws
 from xbm_jax.crossbar.adc import AdcRange, Mismatch, explicit_range, granular_range, snapped_range
 from xbm_jax.crossbar.plan import Plan
 
@@ -31,8 +32,8 @@ def draw_mismatch(plan: Plan, key: jax.Array) -> Mismatch | None:
     shape = (len(plan.conversion_weights), plan.tiles, plan.columns)
     gain_key, offset_key = jax.random.split(key)
     return Mismatch(
-        gain=1.0 + adc.gain_mismatch * jax.random.normal(gain_key, shape),
-        offset_lsb=adc.offset_mismatch_lsb * jax.random.normal(offset_key, shape),
+        gain=1.0 + adc.gain_mismatch * draws.normal(gain_key, shape),
+        offset_lsb=adc.offset_mismatch_lsb * draws.normal(offset_key, shape),
     )
 
 

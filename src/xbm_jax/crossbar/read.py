@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from xbm_jax.crossbar import quantise
+from xbm_jax.crossbar import draws, quantise
 from xbm_jax.crossbar.adc import AdcRange, Mismatch, clipped, convert
 from xbm_jax.crossbar.plan import Plan
 from xbm_jax.crossbar.products import product, tile_product
@@ -288,7 +288,7 @@ def _normal(converters: Converters, index: int, like: jax.Array) -> jax.Array:
     """Standard normal draws of this read; one per column, equal in distribution to one per cell."""
     assert converters.key_data is not None
     key = jax.random.fold_in(jax.random.wrap_key_data(converters.key_data), index)
-    return jax.random.normal(key, like.shape, like.dtype)
+    return draws.normal(key, like.shape, like.dtype)
 
 
 def _check_readable(tiles: Tiles, x: jax.Array, gain: jax.Array | None, key: jax.Array | None) -> None:

@@ -183,7 +183,9 @@ def _check_layers(paths: Mapping[str, Any], head: str) -> None:
     """Raise for a layer that a task could not own: a batch norm without scale or bias, a head without bias."""
     for path, module in paths.items():
         if isinstance(module, nnx.BatchNorm) and (module.scale is None or module.bias is None):
-            raise ModelError(path, "BatchNorm without scale or bias", "use_scale=True and use_bias=True: tasks learn both")
+            raise ModelError(
+                path, "BatchNorm without scale or bias", "use_scale=True and use_bias=True: tasks learn both"
+            )
         if path == head and module.bias is None:
             raise ModelError(path, "head without bias", "use_bias=True: every task brings its own head")
 

@@ -63,6 +63,6 @@ def _known_classes() -> dict[str, type]:
     pending = [*_SPECS, *_METHODS]
     while pending:
         cls = pending.pop()
-        found[cls.__name__] = cls
+        found.setdefault(cls.__name__, cls)  # a user's class cannot take the name of one of ours
         pending.extend(cls.__subclasses__())
     return dict(sorted(found.items()))
