@@ -2,8 +2,8 @@
 
     python tools/build_weights.py --weights cifar10_resnet20.npz --images cifar10.npz --out src/xbm_jax/assets/weights
 
-``--weights``: arrays by path, float32. ``--images``: an .npz with ``x_train`` uint8 [n, 32, 32, 3]; its first 512 images
-are used. Kernels are stored as float16 (11 bits, against the 8 that a chip keeps), norms as float32.
+``--weights``: arrays by path, float32. ``--images``: an .npz with ``x_train`` uint8 [n, 32, 32, 3]; its first 512
+images are used. Kernels are stored as float16 (11 bits, against the 8 that a chip keeps), norms as float32.
 """
 
 from __future__ import annotations

@@ -49,35 +49,41 @@ def convert(
 
     ``offset + lsb * clip(round((gain * sum - offset) / lsb + offset_lsb + noise_lsb))``
     """
-    return sums if bits is None else grid.offset + grid.lsb * _clip(_code(sums, grid, mismatch, noise_lsb), grid, bits)
+    if bits is None:
+        return sums
+    code = jnp.round(_position(sums, grid, mismatch, noise_lsb))
+    return grid.offset + grid.lsb * jnp.clip(code, grid.min_code, grid.min_code + (2**bits - 1))
 
 
 def clipped(sums: jax.Array, grid: AdcRange, bits: int, mismatch: Mismatch | None = None) -> jax.Array:
     """True where a column sum lies beyond the last code by more than half a step."""
-    code = _code(sums, grid, mismatch, 0.0)
-    return code != _clip(code, grid, bits)
+    position = _position(sums, grid, mismatch, 0.0)
+    # A sum that lies half a step out is still the last code's; float rounding must not decide that.
+    low, high = grid.min_code - _HALF, grid.min_code + (2**bits - 1) + _HALF
+    return (position < low) | (position > high)
 
 
-def _code(sums: jax.Array, grid: AdcRange, mismatch: Mismatch | None, noise_lsb: ArrayLike) -> jax.Array:
+_HALF = 0.5001
+
+
+def _position(sums: jax.Array, grid: AdcRange, mismatch: Mismatch | None, noise_lsb: ArrayLike) -> jax.Array:
+    """Where on the grid, in steps, a converter sees a sum."""
     seen = sums if mismatch is None else sums * mismatch.gain
     position = (seen - grid.offset) / grid.lsb + noise_lsb
-    return jnp.round(position if mismatch is None else position + mismatch.offset_lsb)
-
-
-def _clip(code: jax.Array, grid: AdcRange, bits: int) -> jax.Array:
-    return jnp.clip(code, grid.min_code, grid.min_code + (2**bits - 1))
+    return position if mismatch is None else position + mismatch.offset_lsb
 
 
 def snapped_range(low: ArrayLike, high: ArrayLike, bits: int) -> AdcRange:
     """A grid over [low, high], widened to hold zero, shifted by at most half a step so that zero is a code.
 
-    ``lsb = (high - low) / (2**bits - 1)``, ``min_code = round(low / lsb)``. A grid of 2**b codes that is symmetric
+    ``lsb = (high - low) / (2**bits - 1)``, ``min_code = round(low / lsb)``, ties down. A grid of 2**b codes that is symmetric
     about zero has no zero: every silent column would add half a step to its sum. An empty range gets ``lsb = 1``.
     """
     low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)
     span = high - low
     lsb = jnp.where(span > 0, span, 2**bits - 1) / (2**bits - 1)
-    return AdcRange(lsb, jnp.round(low / lsb), jnp.zeros_like(lsb))
+    # A symmetric range ends half a step from a code: float rounding must not decide to which side it goes.
+    return AdcRange(lsb, jnp.floor(low / lsb + (1 - _HALF)), jnp.zeros_like(lsb))
 
 
 def explicit_range(low: float, high: float, bits: int) -> AdcRange:

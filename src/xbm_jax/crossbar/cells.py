@@ -19,16 +19,8 @@ from xbm_jax.crossbar.products import row_index
 from xbm_jax.crossbar.spec import CrossbarSpec
 from xbm_jax.crossbar.wires import fold_wires
 
-__all__ = [
-    "decode",
-    "effective_levels",
-    "encode",
-    "read_variance",
-    "seen_through_wires",
-    "target",
-    "untouched",
-    "write",
-]
+__all__ = ["decode", "effective_levels", "encode", "read_variance"]
+__all__ += ["seen_through_wires", "stuck", "target", "untouched", "write"]
 
 
 def encode(ratio: jax.Array, spec: CrossbarSpec) -> jax.Array:
@@ -54,11 +46,21 @@ def target(levels: jax.Array, spec: CrossbarSpec) -> jax.Array:
     return jnp.asarray(spec.cell.g_min_siemens + steps, jnp.float32)[levels.astype(jnp.int32)]
 
 
-def write(levels: jax.Array, spec: CrossbarSpec, key: jax.Array) -> jax.Array:
-    """Conductances in siemens right after programming: the device's error, then stuck cells."""
-    write_key, fault_key = jax.random.split(key)
-    written = spec.device.program(target(levels, spec), spec.cell.g_max_siemens, write_key)
-    return spec.faults.apply(written, spec.cell.g_min_siemens, spec.cell.g_max_siemens, fault_key)
+def write(levels: jax.Array, spec: CrossbarSpec, chip_key: jax.Array, write_key: jax.Array | None = None) -> jax.Array:
+    """Conductances in siemens right after programming: the device's error, then stuck cells.
+
+    Which cells are stuck is the chip's, whoever writes: it follows from ``chip_key``; so does the programming error
+    unless ``write_key`` draws it afresh.
+    """
+    error_key = jax.random.split(chip_key)[0] if write_key is None else write_key
+    written = spec.device.program(target(levels, spec), spec.cell.g_max_siemens, error_key)
+    return stuck(written, spec, chip_key)
+
+
+def stuck(conductance: jax.Array, spec: CrossbarSpec, chip_key: jax.Array) -> jax.Array:
+    """``conductance`` with the chip's stuck cells at their rail, at whatever time."""
+    fault_key = jax.random.split(chip_key)[1]
+    return spec.faults.apply(conductance, spec.cell.g_min_siemens, spec.cell.g_max_siemens, fault_key)
 
 
 def seen_through_wires(conductance: jax.Array, plan: Plan) -> jax.Array:
@@ -118,7 +120,9 @@ def untouched(kept: jax.Array, plan: Plan) -> jax.Array:
     return jnp.concatenate(list(kept)) if plan.spec.subtract == "digital" else jnp.all(kept, axis=0)
 
 
-def read_variance(conductance: jax.Array, plan: Plan, t_seconds: jax.Array | float, programmed: jax.Array):
+def read_variance(
+    conductance: jax.Array, plan: Plan, t_seconds: jax.Array | float, programmed: jax.Array
+) -> jax.Array | None:
     """Variance of :func:`effective_levels` from read to read, same shape; ``None`` where reads are exact.
 
     Cells fluctuate independently: a pair's two variances add, and a folded column's slices add by their squared weight.

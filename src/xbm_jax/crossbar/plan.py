@@ -185,7 +185,8 @@ def _worst_sums(made: Plan, kernel: np.ndarray, weight_scale: jax.Array | np.nda
     """Lowest and highest sum of any conversion of any tile under any input."""
     spec = made.spec
     peak = np.max(np.abs(kernel), axis=tuple(range(kernel.ndim - 1)))
-    scale = np.where(peak > 0, peak, spec.max_weight) / np.float32(spec.max_weight)
+    empty = peak <= spec.max_weight * np.finfo(np.float32).tiny
+    scale = np.where(empty, spec.max_weight, peak) / np.float32(spec.max_weight)
     scale = scale if weight_scale is None else np.asarray(weight_scale, np.float32)
     w_int = np.clip(np.round(kernel / scale), -spec.max_weight, spec.max_weight).astype(np.int64)
     up, down = (w_int + 2 ** (spec.weight_bits - 1), 0 * w_int)

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from xbm_jax.crossbar.validate import check_int
 from xbm_jax.errors import SpecError
 
 __all__ = ["Conv", "kernel_matrix_shape", "product", "row_index", "tile_product"]
@@ -31,14 +32,26 @@ class Conv:
     groups: int = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.padding, str) and self.padding not in ("SAME", "VALID"):
-            raise SpecError("Conv.padding", self.padding, "'SAME', 'VALID' or ((top, bottom), (left, right))")
         for name in ("strides", "dilation"):
-            value = getattr(self, name)
-            if len(value) != 2 or any(v < 1 for v in value):
-                raise SpecError(f"Conv.{name}", value, "two integers of at least 1")
-        if self.groups < 1:
-            raise SpecError("Conv.groups", self.groups, "an integer of at least 1")
+            _check_pair(f"Conv.{name}", getattr(self, name), low=1)
+        if not isinstance(self.padding, str):
+            if not isinstance(self.padding, tuple) or len(self.padding) != 2:
+                raise SpecError("Conv.padding", self.padding, _PADDING)
+            for pair in self.padding:
+                _check_pair("Conv.padding", pair, low=0)
+        elif self.padding not in ("SAME", "VALID"):
+            raise SpecError("Conv.padding", self.padding, _PADDING)
+        check_int("Conv.groups", self.groups, 1, 2**20)
+
+
+_PADDING = "'SAME', 'VALID' or ((top, bottom), (left, right))"
+
+
+def _check_pair(field: str, value: Any, low: int) -> None:
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise SpecError(field, value, f"a tuple of two integers of at least {low}")
+    for number in value:
+        check_int(field, number, low, 2**20)
 
 
 def kernel_matrix_shape(kernel_shape: tuple[int, ...]) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from xbm_jax.crossbar.compensation import drift_compensation
 from xbm_jax.crossbar.plan import Plan
 from xbm_jax.crossbar.plan import plan as make_plan
 from xbm_jax.crossbar.ranges import draw_mismatch, known_range
+from xbm_jax.errors import SpecError
 
 __all__ = ["Tiles", "at_time", "cells_written", "nominal_weights", "program", "reprogram", "with_signed_inputs"]
 
@@ -83,6 +84,7 @@ def program(
         weight_scale: s_w [N]; ``None`` takes each column's largest weight onto the largest integer.
         input_scale: s_x; ``None`` leaves it to calibration.
     """
+    _check_shape("kernel", kernel, plan)
     if input_scale is not None:
         input_scale = jnp.asarray(input_scale, jnp.float32)
     return _program(jnp.asarray(kernel), key, weight_scale, input_scale, plan)
@@ -124,12 +126,10 @@ def at_time(tiles: Tiles, t_seconds: jax.Array | float, *, compensate: bool = Fa
             magnitudes of its columns' currents under one fixed input, all DACs at full scale, before and after.
     """
     spec = tiles.plan.spec
-    cell = spec.cell
-    _, fault_key = jax.random.split(tiles.key)
     wanted = cells.target(tiles.levels, spec)
     drift_key = jax.random.fold_in(tiles.key, 2)
-    drifted = spec.device.drift(tiles.programmed, wanted, cell.g_max_siemens, t_seconds, drift_key)
-    conductance = spec.faults.apply(drifted, cell.g_min_siemens, cell.g_max_siemens, fault_key)
+    drifted = spec.device.drift(tiles.programmed, wanted, spec.cell.g_max_siemens, t_seconds, drift_key)
+    conductance = cells.stuck(drifted, spec, tiles.key)
     effective = cells.effective_levels(tiles.levels, conductance, tiles.plan)
     factor = None
     if compensate:
@@ -171,13 +171,14 @@ def reprogram(tiles: Tiles, weights: jax.Array, key: jax.Array | None = None) ->
         key: draws the programming error of the rewritten cells; ``None`` uses each cell's own draw.
     """
     plan = tiles.plan
+    _check_shape("weights", weights, plan)
     if plan.fold and plan.spec.adc.bits is not None:
         plan = dataclasses.replace(
             plan, fold=False, fold_reason="reprogrammed: the range may not cover the new weights"
         )
     ratio = weights / tiles.weight_scale
     levels = cells.encode(jax.lax.stop_gradient(ratio), plan.spec)
-    written = cells.write(levels, plan.spec, tiles.key if key is None else key)
+    written = cells.write(levels, plan.spec, tiles.key, key)
     kept = levels == tiles.levels
     programmed = jnp.where(kept, tiles.programmed, written)
     conductance = jnp.where(kept, tiles.conductance, written)
@@ -195,6 +196,11 @@ def reprogram(tiles: Tiles, weights: jax.Array, key: jax.Array | None = None) ->
         read_variance=cells.read_variance(conductance, plan, 0.0, programmed),
         plan=plan,
     )
+
+
+def _check_shape(field: str, array: jax.Array, plan: Plan) -> None:
+    if jnp.shape(array) != plan.kernel_shape:
+        raise SpecError(f"{field}.shape", jnp.shape(array), f"the planned {plan.kernel_shape}")
 
 
 def cells_written(before: Tiles, after: Tiles) -> jax.Array:

@@ -5,8 +5,8 @@
     D[t, n] = sum_{j, v} c_j * c_v * ADC(I[j, v, t, n]) - offset * sum_{r in tile t} x_int[r]
     y[n] = s_w[n] * s_x * sum_t a[t, n] * D[t, n]                   a = column gain
 
-``v`` counts a column's conversions (its slices, and a pair's two columns where they are subtracted digitally), ``c`` are
-their weights, powers of two; the offset is that of offset encoding. Gradients are straight through rounding and
+``v`` counts a column's conversions (its slices, and a pair's two columns where they are subtracted digitally), ``c``
+are their weights, powers of two; the offset is that of offset encoding. Gradients are straight through rounding and
 clipping: dx is one product with the gain-weighted effective weights, and ``dL/da[t, n] = sum_batch dy[n] * D[t, n]``
 with the converted D, recomputed rather than kept.
 """
@@ -68,8 +68,9 @@ def read(
         sums = _folded_read(tiles.plan, codes, tiles.effective, gain, converters)
     else:
         sums = _tiled_read(tiles.plan, codes, tiles.effective, gain, converters)
+    assert tiles.input_scale is not None  # checked above
     scale = tiles.weight_scale * tiles.input_scale
-    return sums * (scale if tiles.drift_factor is None else scale * tiles.drift_factor)
+    return jnp.asarray(sums) * (scale if tiles.drift_factor is None else scale * tiles.drift_factor)
 
 
 def input_codes(tiles: Tiles, x: jax.Array) -> jax.Array:
@@ -93,10 +94,11 @@ def linear_kernel(plan: Plan, effective: jax.Array) -> jax.Array:
 
 
 def column_sums(
-    plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters = Converters()
+    plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters | None = None
 ) -> Iterator[tuple[int, int, jax.Array]]:
     """Analog sums of every (tile, cycle): yields ``(t, j, I [..., V, N])`` in units of (input code x level)."""
     kernel = _side_by_side(effective, plan)
+    converters = converters or Converters()
     variance = None if converters.variance is None else _side_by_side(converters.variance, plan)
     cycles = _cycles(plan, codes)
     for t in range(plan.tiles):
@@ -104,7 +106,8 @@ def column_sums(
         for j, streamed in enumerate(cycles):
             sums = tile_product(streamed, kernel, plan.conv, tile)
             if variance is not None:
-                spread = jnp.sqrt(tile_product(streamed**2, variance, plan.conv, tile))
+                squares = _folded_squares(plan, codes) if plan.fold else streamed**2
+                spread = jnp.sqrt(tile_product(squares, variance, plan.conv, tile))
                 sums = sums + spread * _normal(converters, 2 * (len(cycles) * t + j), spread)
             yield t, j, _apart(sums, plan)
 
@@ -131,10 +134,15 @@ def _folded_read(
     if converters.variance is None:
         return sums
     variance = converters.variance[0] if spread is None else converters.variance[0] * spread**2
-    # Every cycle is a read of its own: its noise is drawn afresh and shifted with its sum.
-    squares = sum(4.0 ** (j * (plan.spec.dac_bits or 0)) * c**2 for j, c in enumerate(_digits(plan, codes)))
-    deviation = jnp.sqrt(product(jnp.asarray(squares), variance, plan.conv))
-    return sums + deviation * _normal(converters, 0, deviation)
+    deviation = jnp.sqrt(product(_folded_squares(plan, codes), variance, plan.conv))
+    # Noise carries no gradient, here as in the tiled read; its square root has none at zero.
+    return sums + jax.lax.stop_gradient(deviation * _normal(converters, 0, deviation))
+
+
+def _folded_squares(plan: Plan, codes: jax.Array) -> jax.Array:
+    """Squared inputs that weigh a folded read's variance: each cycle's noise is its own and is shifted with its sum."""
+    squares = [4.0 ** (j * (plan.spec.dac_bits or 0)) * c**2 for j, c in enumerate(_digits(plan, codes))]
+    return sum(squares[1:], start=squares[0])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -175,10 +183,10 @@ def _convert(plan: Plan, sums: jax.Array, converters: Converters, t: int, j: int
 
 def _shift_add(plan: Plan, converted: jax.Array) -> jax.Array:
     """Weighted sum over a tile's conversions, ``[..., V, N] -> [..., N]``."""
-    weights = plan.conversion_weights
-    if weights == (1.0,):
-        return converted[..., 0, :]
-    return jnp.sum(converted * jnp.asarray(weights, converted.dtype)[:, None], axis=-2)
+    # Term by term: as one reduction over the conversions, XLA's CPU backend (jaxlib 0.10.2) fuses this with its
+    # neighbours and computes wrong sums where an axis has size 1.
+    terms = [converted[..., v, :] * weight for v, weight in enumerate(plan.conversion_weights)]
+    return sum(terms[1:], start=terms[0])
 
 
 def _digital_offset(plan: Plan, codes: jax.Array, t: int) -> jax.Array | float:
@@ -296,6 +304,8 @@ def _check_readable(tiles: Tiles, x: jax.Array, gain: jax.Array | None, key: jax
     if tiles.input_scale is None or (not plan.fold and tiles.adc is None):
         raise SpecError("tiles", "not calibrated", "calibrate the chip on images first: xbm.calibrate(chip, images)")
     wanted = plan.kernel_shape[-2] * (1 if plan.conv is None else plan.conv.groups)
+    if plan.conv is not None and x.ndim != 4:
+        raise SpecError("x.shape", x.shape, "[batch, height, width, channels]")
     if x.shape[-1] != wanted:
         raise SpecError("x.shape", x.shape, f"{wanted} features on the last axis")
     if gain is not None and gain.shape != (plan.tiles, plan.columns):
