@@ -212,14 +212,12 @@ def draw(rows: list[report.Row], path: Path) -> None:
         means = [100 * np.mean([row.accuracy for row in own if row.mask_bits == b]) for b in bits]
         axes.plot(list(bits), means, color=colour, lw=1)
         for (b, r), mean in zip(bits.items(), means, strict=True):
-            axes.annotate(
-                f"{r} rows", (b, mean), (0, -9), textcoords="offset points", ha="center", va="top", fontsize=8
-            )
+            axes.annotate(f"R = {r}", (b, mean), (5, -5), textcoords="offset points", va="top", fontsize=8)
     controls = [100 * row.accuracy for row in rows if row.method == "norm_only"]
     if controls:
         axes.axhline(float(np.mean(controls)), color="#0072B2", ls="--", lw=1, label="norm_only (no mask bits)")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
-    axes.set(xscale="log", xlabel="mask bits per task", ylabel="test accuracy, %", title="Fashion-MNIST, subset")
+    figure.legend(frameon=False, fontsize=8, loc="outside upper center", ncols=3)
+    axes.set(xscale="log", xlabel="mask bits per task", ylabel="test accuracy on fashion_mnist, %")
     axes.margins(x=0.15, y=0.25)
     axes.grid(color="#D9D9D9", lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)

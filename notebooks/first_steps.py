@@ -239,7 +239,11 @@ print(f"{total:,} bits, of which {kept:,} are on ({kept / total:.0%})")
 
 # %%
 listened = np.repeat(masks[layer], 2, axis=1)[:, None, :] == 1
-draw_arrays(np.where(listened, arrays, np.nan), f"{layer} as the task hears it (grey: not used, or not listened to)", "conductance, µS")
+draw_arrays(
+    np.where(listened, arrays, np.nan),
+    f"{layer} as the task hears it (grey: not used, or not listened to)",
+    "conductance, µS",
+)
 
 # %% [markdown]
 # ## 3. Store it

@@ -150,7 +150,7 @@ def test_weights_of_another_model_are_told_by_their_layers(folder, capsys):
 
 def on_small(folder: Path, *options: object) -> list[object]:
     """A call on the small backbone; of options given twice the last counts."""
-    given = ("--model", "tiny", "--weights", folder / "tiny.npz", "--bank", folder / "bank", "--rows", "32")
+    given = ("--model", "tiny", "--weights", folder / "tiny.npz", "--bank", folder / "bank")
     return ["adapt", "--task", f"npz:{folder}/good.npz", "--batch-size", "16", *given, *options]
 
 
@@ -171,7 +171,7 @@ def made_up(chip, data, *, method, **_):
 
 
 OTHER_CHIPS: dict[str, tuple[tuple[str, ...], str]] = {
-    "rows": (("--rows", "64"), r"spec\.rows = 64: 32"),
+    "rows": (("--rows", "32"), r"spec\.rows = 32: 64"),
     "seed": (("--seed", "1"), "chip.identity"),
     "network": (("--model", "tiny2"), "chip.network = 'tiny2': tiny, what"),
 }

@@ -25,7 +25,7 @@ from xbm_jax.report import read_results
 from xbm_jax.tasks import MaskBank, load_chip, predict
 from xbm_jax.training import TrainConfig, adapt
 
-REOPEN = quickstart.REOPEN
+REOPEN, ASKED = quickstart.REOPEN, quickstart._asked_in_new_process
 METHODS = ("head_only", "norm_only", "xbm")
 ENTRIES = [f"{task}.{method}" for task in quickstart.TASKS for method in METHODS]
 FIELDS = {
@@ -49,6 +49,7 @@ def small_job():
         patch.setattr(quickstart, "load", small.load)
         patch.setattr(quickstart, "TRAIN", TrainConfig(epochs=2, batch_size=32, eval_batch_size=64))
         patch.setattr(quickstart, "REOPEN", (small.__file__,))
+        patch.setattr(quickstart, "REWRITING", quickstart.REWRITING[:1])  # programming anew takes long to compile
         yield
 
 
@@ -60,6 +61,19 @@ def finished(tmp_path_factory) -> tuple[Path, str]:
     with contextlib.redirect_stdout(printed):
         assert small.run("quickstart", "--out", out) == 0
     return out, printed.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(finished, monkeypatch):
+    """After the first job, the others ask no new process, which would take seconds each."""
+
+    def asked(out: Path, batch: bytes) -> dict[str, Any]:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            reopen.main(str(out), io.BytesIO(batch))
+        return json.loads(printed.getvalue())
+
+    monkeypatch.setattr(quickstart, "_asked_in_new_process", asked)
 
 
 def bank_of(out: Path) -> MaskBank:
@@ -173,13 +187,12 @@ def test_same_job_again_learns_nothing_and_full_learns_the_rest(finished, monkey
     assert small.run("quickstart", "--out", out) == 0
     assert learned == [] and scores(out) == before
     assert small.run("quickstart", "--out", out, "--full") == 0
-    assert learned == [f"{task}.{method}" for task in quickstart.TASKS for method in ("piggyback", "finetune")]
+    assert learned == [f"{task}.piggyback" for task in quickstart.TASKS]
     rows = scores(out)
     assert [row for row in rows if row["method"] in METHODS] == before
     rewriting = [row for row in rows if row["method"] not in METHODS]
-    assert len(rewriting) == 6 and all(row["cells_written"] > 0 for row in rewriting)
-    weights = 27 * tiny.WIDTH + 2 * 72 * tiny.WIDTH
-    assert {row["mask_bits"] for row in rewriting if row["method"] == "piggyback"} == {weights}
+    assert len(rewriting) == 3 and all(row["cells_written"] > 0 for row in rewriting)
+    assert {row["mask_bits"] for row in rewriting} == {27 * tiny.WIDTH + 2 * 72 * tiny.WIDTH}
 
 
 def test_another_seed_is_refused(finished, capsys):
@@ -241,6 +254,7 @@ def test_other_predictions_after_reopening_are_told(finished, capsys, monkeypatc
 
 
 def test_new_process_that_fails_is_told(finished, capsys, monkeypatch):
+    monkeypatch.setattr(quickstart, "_asked_in_new_process", ASKED)
     monkeypatch.setattr(quickstart, "REOPEN", ("-c", "raise ValueError('torn')"))
     assert small.run("quickstart", "--out", finished[0]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -248,7 +262,7 @@ def test_new_process_that_fails_is_told(finished, capsys, monkeypatch):
 
 
 def test_what_python_runs_is_the_module_that_serves():
-    assert ("-m", reopen.__name__) == REOPEN
+    assert ("-m", reopen.__name__) == REOPEN  # the tests put the small backbone's script in its place
 
 
 @pytest.mark.slow
