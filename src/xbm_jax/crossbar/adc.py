@@ -76,8 +76,9 @@ def _position(sums: jax.Array, grid: AdcRange, mismatch: Mismatch | None, noise_
 def snapped_range(low: ArrayLike, high: ArrayLike, bits: int) -> AdcRange:
     """A grid over [low, high], widened to hold zero, shifted by at most half a step so that zero is a code.
 
-    ``lsb = (high - low) / (2**bits - 1)``, ``min_code = round(low / lsb)``, ties down. A grid of 2**b codes that is symmetric
-    about zero has no zero: every silent column would add half a step to its sum. An empty range gets ``lsb = 1``.
+    ``lsb = (high - low) / (2**bits - 1)``, ``min_code = round(low / lsb)``, ties down. A grid of 2**bits codes that is
+    symmetric about zero has no zero: every silent column would add half a step to its sum. An empty range gets
+    ``lsb = 1``.
     """
     low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)
     span = high - low

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 from jax import lax
 
-from xbm_jax.crossbar.validate import check_int
 from xbm_jax.errors import SpecError
 
 __all__ = ["Conv", "kernel_matrix_shape", "product", "row_index", "tile_product"]
@@ -33,25 +32,18 @@ class Conv:
 
     def __post_init__(self) -> None:
         for name in ("strides", "dilation"):
-            _check_pair(f"Conv.{name}", getattr(self, name), low=1)
-        if not isinstance(self.padding, str):
-            if not isinstance(self.padding, tuple) or len(self.padding) != 2:
-                raise SpecError("Conv.padding", self.padding, _PADDING)
-            for pair in self.padding:
-                _check_pair("Conv.padding", pair, low=0)
-        elif self.padding not in ("SAME", "VALID"):
-            raise SpecError("Conv.padding", self.padding, _PADDING)
-        check_int("Conv.groups", self.groups, 1, 2**20)
+            if not _integers(getattr(self, name), low=1):
+                raise SpecError(f"Conv.{name}", getattr(self, name), "a tuple of two integers, each at least 1")
+        pairs = isinstance(self.padding, tuple) and len(self.padding) == 2 and all(_integers(p) for p in self.padding)
+        if not pairs and self.padding not in ("SAME", "VALID"):
+            raise SpecError("Conv.padding", self.padding, "'SAME', 'VALID' or ((top, bottom), (left, right))")
+        if isinstance(self.groups, bool) or not isinstance(self.groups, int) or self.groups < 1:
+            raise SpecError("Conv.groups", self.groups, "an integer, at least 1")
 
 
-_PADDING = "'SAME', 'VALID' or ((top, bottom), (left, right))"
-
-
-def _check_pair(field: str, value: Any, low: int) -> None:
-    if not isinstance(value, tuple) or len(value) != 2:
-        raise SpecError(field, value, f"a tuple of two integers of at least {low}")
-    for number in value:
-        check_int(field, number, low, 2**20)
+def _integers(value: Any, low: int = 0) -> bool:
+    """Whether ``value`` is a tuple of two integers of at least ``low``."""
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) and v >= low for v in value)
 
 
 def kernel_matrix_shape(kernel_shape: tuple[int, ...]) -> tuple[int, int]:

@@ -87,7 +87,9 @@ def program(
     _check_shape("kernel", kernel, plan)
     if input_scale is not None:
         input_scale = jnp.asarray(input_scale, jnp.float32)
-    return _program(jnp.asarray(kernel), key, weight_scale, input_scale, plan)
+    kernel = jnp.asarray(kernel)
+    kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+    return _program(kernel, key, weight_scale, input_scale, plan)
 
 
 @partial(jax.jit, static_argnames="plan")

@@ -89,8 +89,8 @@ def linear_kernel(plan: Plan, effective: jax.Array) -> jax.Array:
     """The kernel [*shape], in levels, that a read would be with ideal converters."""
     if plan.fold:
         return effective[0]
-    weights = jnp.asarray(plan.conversion_weights, effective.dtype)
-    return jnp.tensordot(weights, effective, 1, precision=jax.lax.Precision.HIGHEST) - plan.digital_offset
+    terms = [effective[v] * weight for v, weight in enumerate(plan.conversion_weights)]
+    return sum(terms[1:], start=terms[0]) - plan.digital_offset
 
 
 def column_sums(

@@ -121,8 +121,8 @@ class FunctionDevice(Device):
 
     program_sigma: Callable[[jax.Array, float], jax.Array] | None = None
     program_mean: Callable[[jax.Array, float], jax.Array] | None = None
-    drifted: Callable[[jax.Array, jax.Array, float, float, jax.Array], jax.Array] | None = None
-    reading_sigma: Callable[[jax.Array, float, float], jax.Array] | None = None
+    drifted: Callable[[jax.Array, jax.Array, float, jax.Array | float, jax.Array], jax.Array] | None = None
+    reading_sigma: Callable[[jax.Array, float, jax.Array | float], jax.Array] | None = None
 
     def __post_init__(self) -> None:
         for name in ("program_sigma", "program_mean", "drifted", "reading_sigma"):
