@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,7 +36,7 @@ FIELDS = {
 WRITTEN = {"REPORT.md", "accuracy_against_bits.png", "bank", "chip", "config.json", "results.json"}
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def small_job():
     """The small backbone, three small tasks and two epochs; the new process knows the backbone too."""
 
@@ -54,7 +55,7 @@ def small_job():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Path, str]:
+def finished(small_job, tmp_path_factory) -> tuple[Path, str]:
     """The folder of a job that ran to its end, and what it printed."""
     out = tmp_path_factory.mktemp("whole") / "run 1"
     printed = io.StringIO()
@@ -74,6 +75,12 @@ def in_this_process(finished, monkeypatch):
         return json.loads(printed.getvalue())
 
     monkeypatch.setattr(quickstart, "_asked_in_new_process", asked)
+
+
+@pytest.fixture
+def again(finished, tmp_path) -> Path:
+    """A copy of the finished job, to run in."""
+    return shutil.copytree(finished[0], tmp_path / "run")
 
 
 def bank_of(out: Path) -> MaskBank:
@@ -181,8 +188,8 @@ def test_interrupt_before_the_first_task_leaves_a_folder_to_carry_on_in(tmp_path
     assert bank_of(tmp_path).names == ["fashion_mnist.head_only"]
 
 
-def test_same_job_again_learns_nothing_and_full_learns_the_rest(finished, monkeypatch):
-    out, before = finished[0], scores(finished[0])
+def test_same_job_again_learns_nothing_and_full_learns_the_rest(again, monkeypatch):
+    out, before = again, scores(again)
     learned = learning(monkeypatch)
     assert small.run("quickstart", "--out", out) == 0
     assert learned == [] and scores(out) == before
@@ -209,9 +216,9 @@ def test_another_chip_in_the_folder_is_refused(finished, tmp_path, capsys):
     assert line == f"xbm: --out = '{tmp_path}': a new folder: the chip in it is another one"
 
 
-def test_source_data_gives_accuracy_on_the_source_task(finished, tmp_path, capsys):
+def test_source_data_gives_accuracy_on_the_source_task(again, tmp_path, capsys):
     task = small.write_npz(tmp_path / "source.npz", **small.arrays(size=tiny.SIZE))
-    assert small.run("quickstart", "--out", finished[0], "--source-data", task) == 0
+    assert small.run("quickstart", "--out", again, "--source-data", task) == 0
     pattern = r"Source task, 20 test images: float (\S+)%, chip (\S+)%; same class in (\S+)%\."
     found = re.search(pattern, capsys.readouterr().out)
     assert found is not None
@@ -246,17 +253,17 @@ def test_probe_of_a_short_test_split_takes_what_there_is():
     assert index == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, *range(5, 32)]
 
 
-def test_other_predictions_after_reopening_are_told(finished, capsys, monkeypatch):
+def test_other_predictions_after_reopening_are_told(again, capsys, monkeypatch):
     answers = {"classes": [-1] * 96, "compilations": 1}
     monkeypatch.setattr(quickstart, "_asked_in_new_process", lambda _out, _batch: answers)
-    assert small.run("quickstart", "--out", finished[0]) == 0
+    assert small.run("quickstart", "--out", again) == 0
     assert "0 of 96 predictions as before saving; NOT all are those before saving" in capsys.readouterr().out
 
 
-def test_new_process_that_fails_is_told(finished, capsys, monkeypatch):
+def test_new_process_that_fails_is_told(again, capsys, monkeypatch):
     monkeypatch.setattr(quickstart, "_asked_in_new_process", ASKED)
     monkeypatch.setattr(quickstart, "REOPEN", ("-c", "raise ValueError('torn')"))
-    assert small.run("quickstart", "--out", finished[0]) == 2
+    assert small.run("quickstart", "--out", again) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith(": a chip and a bank that open again in a new process (ValueError: torn)")
 
