@@ -191,7 +191,6 @@ def test_known_ranges_stay() -> None:
     jax.tree.map(np.testing.assert_array_equal, after.tiles["stem"].adc, chip.tiles["stem"].adc)
 
 
-@pytest.mark.xfail(strict=True, reason="the worst case is that of unsigned inputs, as assumed before calibration")
 def test_worst_case_ranges_follow_the_sign_of_the_inputs() -> None:
     """``"max"`` covers all that any input can cause: for signed ones ``127 * sum |w|`` on both sides."""
     spec = CONVERTED.replace(rows=32, adc=Adc(8, "max", "column"))

@@ -154,10 +154,10 @@ def network_from_module(
     graphdef, state = nnx.split(module)
     layers = [(p, m) for p, m in nnx.iter_modules(module) if isinstance(m, _LAYERS)]
     paths = {"/".join(map(str, p)): m for p, m in layers}
-    _check_layers(paths, head)
     if not isinstance(paths.get(head), nnx.Linear):
         linear = [p for p, m in paths.items() if isinstance(m, nnx.Linear)]
         raise ModelError("head", head, "the path of a Linear layer: one of " + ", ".join(linear))
+    _check_layers(paths, head)
     return Network(
         name=name,
         graphdef=graphdef,

@@ -18,7 +18,7 @@ __all__ = ["load_chip", "save_chip"]
 
 _CELLS = ("levels", "programmed", "conductance", "effective", "read_variance", "key_data")
 _SCALES = ("weight_scale", "input_scale", "drift_factor")
-_OPTIONAL = ("read_variance", "input_scale")
+_OPTIONAL = ("read_variance", "input_scale", "drift_factor")
 _ADC = ("lsb", "min_code", "offset")
 _MISMATCH = ("gain", "offset_lsb")
 
