@@ -2,8 +2,8 @@
 
     python tools/build_weights.py --weights cifar10_resnet20.npz --images cifar10.npz --out src/xbm_jax/assets/weights
 
-``--weights``: arrays by path, float32. ``--images``: an .npz with ``x_train`` uint8 [n, 32, 32, 3]; its first 512 images
-are used. Kernels are stored as float16 (11 bits, against the 8 that a chip keeps), norms as float32.
+``--weights``: arrays by path, float32. ``--images``: an .npz with ``x_train`` uint8 [n, 32, 32, 3]; its first 512
+images are used. Kernels are stored as float16 (11 bits, against the 8 that a chip keeps), norms as float32.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def measurements(chip: Chip, spec: CrossbarSpec) -> dict:
     """Input peaks and converter ranges of a calibrated chip, as JSON-like data."""
     peaks, ranges = {}, {}
     for path, tiles in chip.tiles.items():
-        top = input_code_limits(spec.input_bits, tiles.signed_inputs)[1]
+        top = input_code_limits(spec.input_bits, tiles.plan.signed_inputs)[1]
         peaks[path] = float(tiles.input_scale) * top
         lsb, low = float(tiles.adc.lsb[0, 0, 0, 0]), float(tiles.adc.min_code[0, 0, 0, 0])
         ranges[path] = (lsb * low, lsb * (low + 2**spec.adc.bits - 1))
@@ -40,7 +40,7 @@ def measurements(chip: Chip, spec: CrossbarSpec) -> dict:
         "source": f"the first {IMAGES} CIFAR-10 training images of the file, an ideal chip",
         "spec": calibration_key(spec),
         "input_peak": peaks,
-        "signed": sorted(p for p, t in chip.tiles.items() if t.signed_inputs),
+        "signed": sorted(p for p, t in chip.tiles.items() if t.plan.signed_inputs),
         "adc": ranges,
     }
 

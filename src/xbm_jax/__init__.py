@@ -1,14 +1,14 @@
 """Multi-task adaption on simulated ReRAM crossbars: program a backbone once, learn tasks as column masks.
 
-    import xbm_jax as xbm
+import xbm_jax as xbm
 
-    backbone = xbm.load_backbone("cifar-resnet20")
-    chip = xbm.program(backbone, xbm.CrossbarSpec(rows=64), key=jax.random.key(0))
-    fashion = xbm.for_chip(chip, xbm.load("fashion_mnist"))
-    task = xbm.adapt(chip, fashion, method=xbm.methods.xbm(), key=jax.random.key(1))
-    bank = xbm.MaskBank.create("bank", chip)
-    bank.put("fashion_mnist", task)
-    predict = xbm.serve(chip, bank)
+backbone = xbm.load_backbone("cifar-resnet20")
+chip = xbm.program(backbone, xbm.CrossbarSpec(rows=64), key=jax.random.key(0))
+fashion = xbm.for_chip(chip, xbm.load("fashion_mnist"))
+task = xbm.adapt(chip, fashion, method=xbm.methods.xbm(), key=jax.random.key(1))
+bank = xbm.MaskBank.create("bank", chip)
+bank.put("fashion_mnist", task)
+predict = xbm.serve(chip, bank)
 """
 
 from importlib import metadata as _metadata

@@ -101,7 +101,7 @@ def test_a_symmetric_explicit_range_is_taken_as_given() -> None:
 
 # Many small compilations: LLVM's optimiser would take most of the time. XLA's own passes all run.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-write = quick_jit(program, static_argnums=1, static_argnames="signed_inputs")
+write = quick_jit(program, static_argnums=1)
 answer, rate = quick_jit(read), quick_jit(clip_rate)
 
 
@@ -119,11 +119,10 @@ def largest_errors(tiles: Tiles, x: jax.Array) -> jax.Array:
 def programmed(spec: CrossbarSpec, w_int: np.ndarray, signed: bool, conv: Conv | None = None) -> Tiles:
     return write(
         jnp.asarray(w_int, jnp.float32),
-        plan(w_int, spec, conv),
+        plan(w_int, spec, conv, signed_inputs=signed),
         jax.random.key(0),
         weight_scale=jnp.ones(w_int.shape[-1]),
         input_scale=1.0,
-        signed_inputs=signed,
     )
 
 

@@ -36,7 +36,7 @@ GROUPED = Conv((1, 1), "SAME", (1, 2), groups=2)
 
 # Many small compilations: LLVM's optimiser would take most of the time. XLA's own passes all run.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-write = quick_jit(program, static_argnums=1, static_argnames="signed_inputs")
+write = quick_jit(program, static_argnums=1)
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Problem:
 
     @cached_property
     def tiles(self) -> Tiles:
-        planned = plan(np.zeros(self.shape), self.spec, self.conv)
+        planned = plan(np.zeros(self.shape), self.spec, self.conv, signed_inputs=True)
         kernel, scale = jnp.asarray(self.kernel, jnp.float32), jnp.asarray(self.weight_scale, jnp.float32)
-        return write(kernel, planned, jax.random.key(0), weight_scale=scale, input_scale=SCALE, signed_inputs=True)
+        return write(kernel, planned, jax.random.key(0), weight_scale=scale, input_scale=SCALE)
 
     @cached_property
     def weight_scale(self) -> np.ndarray:

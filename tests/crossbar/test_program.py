@@ -49,7 +49,7 @@ def spec_of(weight_bits: int = 8, cell_bits: int = 3, on_off: float = 10.0, **ch
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-@partial(quick_jit, static_argnums=(1, 3), static_argnames=("signed_inputs",))
+@partial(quick_jit, static_argnums=(1, 3))
 def write(kernel: jax.Array, spec: CrossbarSpec, key: jax.Array, conv: Conv | None = None, **options: Any) -> Tiles:
     return program(kernel, plan(np.zeros(kernel.shape), spec, conv), key, **options)
 
@@ -354,5 +354,9 @@ def test_a_kernel_of_another_shape_is_refused(shape: tuple[int, ...], act: str) 
 
 def test_fold_says_why() -> None:
     folded, apart = (plan(np.zeros((4, 5)), CrossbarSpec(adc=Adc(bits), device=Ideal())) for bits in (None, 8))
-    assert folded.fold and "ideal converter" in folded.fold_reason and (folded.slices, folded.cycles) == (1, 1)
+    assert (
+        folded.fold
+        and "ideal converter" in folded.fold_reason
+        and (folded.conversion_weights, folded.cycle_weights) == ((1.0,), (1.0,))
+    )
     assert not apart.fold and "8-bit converter" in apart.fold_reason

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Faults, Gaussian, Ideal
+from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Faults, Gaussian, Ideal, Wires
 from xbm_jax.errors import SpecError, XbmError
 
 NAN, INF = math.nan, math.inf
@@ -119,10 +119,18 @@ def test_impossible_value_is_named(make: Callable[..., Any], name: str, value: A
 @pytest.mark.parametrize(
     ("changes", "name", "value", "allowed"),
     [
-        ({"weight_bits": 4, "cell": Cell(bits=4)}, "cell.bits", 4, "at most weight_bits - 1 = 3"),
-        ({"weight_bits": 2}, "cell.bits", 7, "at most weight_bits - 1 = 1"),
-        ({"cell": Cell(bits=8)}, "cell.bits", 8, "at most weight_bits - 1 = 7"),
+        (
+            {"weight_bits": 4, "cell": Cell(bits=4)},
+            "cell.bits",
+            4,
+            "at most the 3 bits that a differential 4-bit weight stores",
+        ),
+        ({"weight_bits": 2}, "cell.bits", 7, "at most the 1 bits"),
+        ({"cell": Cell(bits=8)}, "cell.bits", 8, "at most the 7 bits"),
         ({"cols": 13, "cell": Cell(bits=1)}, "cols", 13, "at least 14"),
+        ({"encoding": "offset", "weight_bits": 4, "cell": Cell(bits=5)}, "cell.bits", 5, "at most the 4 bits"),
+        ({"encoding": "offset", "subtract": "digital"}, "subtract", "digital", "offset encoding has no pairs"),
+        ({"cell": Cell(bits=None), "adc": Adc(8, "granular")}, "adc.range", "granular", "analog cells have no levels"),
         ({"input_bits": 4, "dac_bits": 5}, "dac_bits", 5, "1 to 4"),
     ],
 )
@@ -175,6 +183,7 @@ def test_every_field_tells_specs_apart() -> None:
     changes: dict[str, Any] = {
         "rows": 128, "cols": 128, "weight_bits": 7, "input_bits": 7, "dac_bits": 2, "cell": Cell(bits=5),
         "adc": Adc(7), "device": Gaussian(0.01), "faults": Faults(0.1), "row_order": "tap",
+        "subtract": "digital", "negative_inputs": "two_pass", "wires": Wires(1.0),
     }  # fmt: skip
     base = CrossbarSpec(cell=Cell(bits=6))
     variants = {base, *(base.replace(**{name: value}) for name, value in changes.items())}
@@ -218,6 +227,6 @@ def test_slices_and_cycles(
 
 @pytest.mark.parametrize(("on_off", "g_min"), [(math.inf, 0.0), (4.0, 0.5e-4)])
 def test_cell_levels(on_off: float, g_min: float) -> None:
-    cell = Cell(bits=3, on_off=on_off, g_max_siemens=2e-4)
-    assert (cell.max_level, cell.g_min_siemens) == (7, g_min)
-    np.testing.assert_allclose(cell.g_min_siemens + 7 * cell.g_step_siemens, 2e-4, rtol=1e-12)
+    spec = CrossbarSpec(cell=Cell(bits=3, on_off=on_off, g_max_siemens=2e-4))
+    assert (spec.max_level, spec.cell.g_min_siemens) == (7, g_min)
+    np.testing.assert_allclose(spec.cell.g_min_siemens + 7 * spec.g_step_siemens, 2e-4, rtol=1e-12)

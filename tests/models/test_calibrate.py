@@ -70,7 +70,7 @@ def pixels(count: int = 10) -> np.ndarray:
 def test_input_scales_by_hand() -> None:
     chip = measure_inputs(one_by_one(IDEAL), pixels())
     tiles = chip.tiles["conv"]
-    assert not tiles.signed_inputs
+    assert not tiles.plan.signed_inputs
     top = np.percentile(pixels(), 99.99)
     np.testing.assert_allclose(scale_of(tiles), top / 255, rtol=1e-6)
 
@@ -79,7 +79,7 @@ def test_signed_inputs_use_a_bipolar_dac() -> None:
     """Pixels from -150 to 49: the larger side sets the step of 127 codes."""
     shifted = Preprocess(mean=(150.0, 150.0), std=(1.0, 1.0), divisor=1.0)
     tiles = measure_inputs(one_by_one(IDEAL, shifted), pixels()).tiles["conv"]
-    assert tiles.signed_inputs
+    assert tiles.plan.signed_inputs
     low = np.percentile(pixels() - 150.0, 0.01)
     np.testing.assert_allclose(scale_of(tiles), -low / 127, rtol=1e-6)
 
@@ -170,7 +170,7 @@ def test_calibration_touches_no_cell() -> None:
     for path, tiles in after.tiles.items():
         for name in CELLS:
             np.testing.assert_array_equal(getattr(tiles, name), getattr(before.tiles[path], name), err_msg=path)
-        assert tiles.signed_inputs == (path == "stem")
+        assert tiles.plan.signed_inputs == (path == "stem")
     for name in ("digital", "norms", "stats", "head"):
         jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
 
@@ -191,13 +191,12 @@ def test_known_ranges_stay() -> None:
     jax.tree.map(np.testing.assert_array_equal, after.tiles["stem"].adc, chip.tiles["stem"].adc)
 
 
-@pytest.mark.xfail(strict=True, reason="the worst case is that of unsigned inputs, as assumed before calibration")
 def test_worst_case_ranges_follow_the_sign_of_the_inputs() -> None:
     """``"max"`` covers all that any input can cause: for signed ones ``127 * sum |w|`` on both sides."""
     spec = CONVERTED.replace(rows=32, adc=Adc(8, "max", "column"))
     chip = calibrate(program(tiny_backbone(), spec, jax.random.key(0), rules={"blocks/*": None}), tiny_images(8))
     tiles = chip.tiles["stem"]
-    assert tiles.signed_inputs and tiles.adc is not None
+    assert tiles.plan.signed_inputs and tiles.adc is not None
     levels = np.asarray(nominal_weights(tiles) / tiles.weight_scale, np.float64)
     worst = 127 * np.abs(levels).sum((0, 1, 2))
     np.testing.assert_allclose(tiles.adc.lsb[0, 0, 0], 2 * worst / 255, rtol=1e-5)

@@ -149,7 +149,7 @@ def test_measurements_calibrate_the_spec_that_they_were_made_with() -> None:
     chip = program(measured(), CONVERTED, jax.random.key(0))
     assert chip.calibrated
     for path, tiles in chip.tiles.items():
-        assert tiles.signed_inputs == (path == "stem")
+        assert tiles.plan.signed_inputs == (path == "stem")
         assert tiles.input_scale is not None and tiles.adc is not None
         np.testing.assert_allclose(tiles.input_scale, PEAKS[path] / (127 if path == "stem" else 255), rtol=1e-6)
         low, high = LIMITS[path]

@@ -183,7 +183,7 @@ def test_every_read_draws_noise_of_its_own() -> None:
 
 
 def test_a_noisy_chip_needs_a_key() -> None:
-    with pytest.raises(SpecError, match="this device's reads are noisy"):
+    with pytest.raises(SpecError, match="this chip's reads are noisy"):
         run(tiny_chip(NOISY), tiny_images(2))
 
 

@@ -96,7 +96,7 @@ def test_chip_is_within_a_point_of_float(
 def test_bundled_measurements_fit_the_default_spec() -> None:
     assert resnet20_chip().calibrated
     assert not program(resnet20(), CrossbarSpec(rows=128), jax.random.key(0), rules={"layer*": None}).calibrated
-    assert {p for p, t in resnet20_chip().tiles.items() if t.signed_inputs} == {"conv1"}
+    assert {p for p, t in resnet20_chip().tiles.items() if t.plan.signed_inputs} == {"conv1"}
 
 
 def test_bundled_ranges_snap_onto_themselves() -> None:

@@ -116,8 +116,10 @@ def chip(kind: str, key: int = 0, seed: int = 0) -> Chip:
 def measured_weights() -> Backbone:
     """The weights with input scales that come along, so that chips of them need no calibration."""
     layers = chip("ideal").tiles
-    peaks = {path: np.asarray(t.input_scale).item() * (127 if t.signed_inputs else 255) for path, t in layers.items()}
-    signed = frozenset(path for path, t in layers.items() if t.signed_inputs)
+    peaks = {
+        path: np.asarray(t.input_scale).item() * (127 if t.plan.signed_inputs else 255) for path, t in layers.items()
+    }
+    signed = frozenset(path for path, t in layers.items() if t.plan.signed_inputs)
     return dataclasses.replace(weights(), calibration=Calibration(peaks, signed, {}, {}, "stripes"))
 
 

@@ -1,13 +1,26 @@
 """Crossbar physics over arrays: a kernel is planned, programmed once, and read."""
 
-from xbm_jax.crossbar.adc import AdcRange
+from xbm_jax.crossbar.adc import AdcRange, Mismatch
 from xbm_jax.crossbar.devices import Device, Faults, Gaussian, Ideal
+from xbm_jax.crossbar.plan import Plan, plan
 from xbm_jax.crossbar.products import Conv
-from xbm_jax.crossbar.program import Plan, Tiles, cells_written, nominal_weights, plan, program, reprogram
-from xbm_jax.crossbar.read import clip_rate, column_sums, read
-from xbm_jax.crossbar.spec import Adc, Cell, CrossbarSpec
+from xbm_jax.crossbar.program import (
+    Tiles,
+    at_time,
+    cells_written,
+    nominal_weights,
+    program,
+    reprogram,
+    with_signed_inputs,
+)
+from xbm_jax.crossbar.published import PUBLISHED, PcmHermes, PcmJoshi, ReramCmo, ReramMilo, ReramWan, Sonos
+from xbm_jax.crossbar.read import clip_rate, column_sums, linear_kernel, read
+from xbm_jax.crossbar.spec import Adc, Cell, CrossbarSpec, Wires
+from xbm_jax.crossbar.table_device import FunctionDevice, TableDevice, from_csv
+from xbm_jax.crossbar.wires import fold_wires
 
 __all__ = [
+    "PUBLISHED",
     "Adc",
     "AdcRange",
     "Cell",
@@ -15,16 +28,31 @@ __all__ = [
     "CrossbarSpec",
     "Device",
     "Faults",
+    "FunctionDevice",
     "Gaussian",
     "Ideal",
+    "Mismatch",
+    "PcmHermes",
+    "PcmJoshi",
     "Plan",
+    "ReramCmo",
+    "ReramMilo",
+    "ReramWan",
+    "Sonos",
+    "TableDevice",
     "Tiles",
+    "Wires",
+    "at_time",
     "cells_written",
     "clip_rate",
     "column_sums",
+    "fold_wires",
+    "from_csv",
+    "linear_kernel",
     "nominal_weights",
     "plan",
     "program",
     "read",
     "reprogram",
+    "with_signed_inputs",
 ]

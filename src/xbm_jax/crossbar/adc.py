@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-__all__ = ["AdcRange", "convert", "explicit_range", "granular_range", "snapped_range"]
+__all__ = ["AdcRange", "Mismatch", "clipped", "convert", "explicit_range", "granular_range", "snapped_range"]
 
 
 @jax.tree_util.register_dataclass
@@ -16,7 +16,7 @@ __all__ = ["AdcRange", "convert", "explicit_range", "granular_range", "snapped_r
 class AdcRange:
     """The grid ``offset + lsb * code``, ``code = min_code .. min_code + 2**bits - 1``.
 
-    All three are float arrays that broadcast to [cycles J, slices S, tiles T, columns N], in units of
+    All three are float arrays that broadcast to [cycles J, conversions V, tiles T, columns N], in units of
     (input code x level). ``offset`` is zero wherever zero is a code.
     """
 
@@ -25,34 +25,66 @@ class AdcRange:
     offset: jax.Array
 
     def at(self, cycle: int, tile: int) -> AdcRange:
-        """The converters of one cycle and row tile: arrays that broadcast to [S, N]."""
+        """The converters of one cycle and row tile: arrays that broadcast to [V, N]."""
         return jax.tree.map(lambda a: a[cycle % a.shape[0], :, tile % a.shape[2]], self)
 
 
-def convert(sums: jax.Array, grid: AdcRange, bits: int | None) -> jax.Array:
-    """What the ADC makes of analog column sums [..., S, N]; ``bits=None`` is the ideal converter."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Mismatch:
+    """How converters differ from their nominal: ``seen = gain * sum + offset_lsb * lsb``; both [V, T, N]."""
+
+    gain: jax.Array
+    offset_lsb: jax.Array
+
+    def at(self, tile: int) -> Mismatch:
+        """The converters of one row tile, [V, N]."""
+        return Mismatch(self.gain[:, tile], self.offset_lsb[:, tile])
+
+
+def convert(
+    sums: jax.Array, grid: AdcRange, bits: int | None, mismatch: Mismatch | None = None, noise_lsb: ArrayLike = 0.0
+) -> jax.Array:
+    """What the ADC makes of analog column sums [..., V, N]; ``bits=None`` is the ideal converter.
+
+    ``offset + lsb * clip(round((gain * sum - offset) / lsb + offset_lsb + noise_lsb))``
+    """
     if bits is None:
         return sums
-    code = jnp.clip(jnp.round((sums - grid.offset) / grid.lsb), grid.min_code, grid.min_code + (2**bits - 1))
-    return grid.offset + grid.lsb * code
+    code = jnp.round(_position(sums, grid, mismatch, noise_lsb))
+    return grid.offset + grid.lsb * jnp.clip(code, grid.min_code, grid.min_code + (2**bits - 1))
 
 
-def clipped(sums: jax.Array, grid: AdcRange, bits: int) -> jax.Array:
+def clipped(sums: jax.Array, grid: AdcRange, bits: int, mismatch: Mismatch | None = None) -> jax.Array:
     """True where a column sum lies beyond the last code by more than half a step."""
-    code = jnp.round((sums - grid.offset) / grid.lsb)
-    return (code < grid.min_code) | (code > grid.min_code + (2**bits - 1))
+    position = _position(sums, grid, mismatch, 0.0)
+    # A sum that lies half a step out is still the last code's; float rounding must not decide that.
+    low, high = grid.min_code - _HALF, grid.min_code + (2**bits - 1) + _HALF
+    return (position < low) | (position > high)
+
+
+_HALF = 0.5001
+
+
+def _position(sums: jax.Array, grid: AdcRange, mismatch: Mismatch | None, noise_lsb: ArrayLike) -> jax.Array:
+    """Where on the grid, in steps, a converter sees a sum."""
+    seen = sums if mismatch is None else sums * mismatch.gain
+    position = (seen - grid.offset) / grid.lsb + noise_lsb
+    return position if mismatch is None else position + mismatch.offset_lsb
 
 
 def snapped_range(low: ArrayLike, high: ArrayLike, bits: int) -> AdcRange:
     """A grid over [low, high], widened to hold zero, shifted by at most half a step so that zero is a code.
 
-    ``lsb = (high - low) / (2**bits - 1)``, ``min_code = round(low / lsb)``. A grid of 2**b codes that is symmetric
-    about zero has no zero: every silent column would add half a step to its sum. An empty range gets ``lsb = 1``.
+    ``lsb = (high - low) / (2**bits - 1)``, ``min_code = round(low / lsb)``, ties down. A grid of 2**bits codes that is
+    symmetric about zero has no zero: every silent column would add half a step to its sum. An empty range gets
+    ``lsb = 1``.
     """
     low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)
     span = high - low
     lsb = jnp.where(span > 0, span, 2**bits - 1) / (2**bits - 1)
-    return AdcRange(lsb, jnp.round(low / lsb), jnp.zeros_like(lsb))
+    # A symmetric range ends half a step from a code: float rounding must not decide to which side it goes.
+    return AdcRange(lsb, jnp.floor(low / lsb + (1 - _HALF)), jnp.zeros_like(lsb))
 
 
 def explicit_range(low: float, high: float, bits: int) -> AdcRange:
@@ -61,7 +93,8 @@ def explicit_range(low: float, high: float, bits: int) -> AdcRange:
     return jax.tree.map(lambda a: a.reshape(1, 1, 1, 1), grid)
 
 
-def granular_range(bits: int) -> AdcRange:
-    """One level a step: the integers ``-2**(bits-1) .. 2**(bits-1) - 1``."""
-    grid = AdcRange(jnp.asarray(1.0), jnp.asarray(-(2.0 ** (bits - 1))), jnp.asarray(0.0))
+def granular_range(bits: int, *, positive: bool = False) -> AdcRange:
+    """One level a step: the integers ``-2**(bits-1) .. 2**(bits-1) - 1``, or ``0 .. 2**bits - 1`` for positive sums."""
+    low = 0.0 if positive else -(2.0 ** (bits - 1))
+    grid = AdcRange(jnp.asarray(1.0), jnp.asarray(low), jnp.asarray(0.0))
     return jax.tree.map(lambda a: a.reshape(1, 1, 1, 1), grid)

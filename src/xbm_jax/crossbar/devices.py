@@ -18,6 +18,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from xbm_jax.crossbar import draws
 from xbm_jax.crossbar.validate import check_choice, check_number
 from xbm_jax.errors import SpecError
 
@@ -37,13 +38,15 @@ class Device:
         del g_max, key
         return target
 
-    def drift(self, g: jax.Array, target: jax.Array, g_max: float, t_seconds: float, key: jax.Array) -> jax.Array:
+    def drift(
+        self, g: jax.Array, target: jax.Array, g_max: float, t_seconds: jax.Array | float, key: jax.Array
+    ) -> jax.Array:
         """Conductances ``t_seconds`` after programming; ``g`` is what :meth:`program` gave for ``target``."""
         del target, g_max, t_seconds, key
         return g
 
     def read_sigma(
-        self, g: jax.Array, g_max: float, t_seconds: float, programmed: jax.Array | None = None
+        self, g: jax.Array, g_max: float, t_seconds: jax.Array | float, programmed: jax.Array | None = None
     ) -> jax.Array | None:
         """Standard deviation of one read, siemens, or ``None`` where reads are exact.
 
@@ -85,10 +88,10 @@ class Gaussian(Device):
         if self.sigma == 0.0:
             return target
         unit = target if self.relative_to == "g" else g_max
-        return jnp.maximum(target + self.sigma * unit * jax.random.normal(key, target.shape, target.dtype), 0.0)
+        return jnp.maximum(target + self.sigma * unit * draws.normal(key, target.shape, target.dtype), 0.0)
 
     def read_sigma(
-        self, g: jax.Array, g_max: float, t_seconds: float, programmed: jax.Array | None = None
+        self, g: jax.Array, g_max: float, t_seconds: jax.Array | float, programmed: jax.Array | None = None
     ) -> jax.Array | None:
         del t_seconds, programmed
         if self.read_noise == 0.0:
@@ -121,6 +124,6 @@ class Faults:
         """``g`` with the stuck cells at their rail; which cells are stuck depends on ``key`` and the shape alone."""
         if self.stuck_on == 0.0 and self.stuck_off == 0.0:
             return g
-        u = jax.random.uniform(key, g.shape, jnp.float32)
+        u = draws.uniform(key, g.shape, jnp.float32)
         stuck_high = (u >= self.stuck_off) & (u < self.stuck_off + self.stuck_on)
         return jnp.where(u < self.stuck_off, g_min, jnp.where(stuck_high, g_max, g))

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xbm_jax.crossbar import draws
 from xbm_jax.crossbar.devices import Device
 from xbm_jax.crossbar.validate import check_number
 from xbm_jax.errors import SpecError
@@ -69,7 +70,7 @@ class FittedDevice(Device):
         return unit * jnp.maximum(self._fit_sigma(target / unit), 0.0)
 
     def program(self, target: jax.Array, g_max: float, key: jax.Array) -> jax.Array:
-        eps = jax.random.normal(key, target.shape, target.dtype)
+        eps = draws.normal(key, target.shape, target.dtype)
         return jnp.maximum(target + self.program_sigma(target, g_max) * eps, 0.0)
 
     def _fit_sigma(self, g_fit: jax.Array) -> jax.Array:

@@ -31,14 +31,19 @@ class Conv:
     groups: int = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.padding, str) and self.padding not in ("SAME", "VALID"):
-            raise SpecError("Conv.padding", self.padding, "'SAME', 'VALID' or ((top, bottom), (left, right))")
         for name in ("strides", "dilation"):
-            value = getattr(self, name)
-            if len(value) != 2 or any(v < 1 for v in value):
-                raise SpecError(f"Conv.{name}", value, "two integers of at least 1")
-        if self.groups < 1:
-            raise SpecError("Conv.groups", self.groups, "an integer of at least 1")
+            if not _integers(getattr(self, name), low=1):
+                raise SpecError(f"Conv.{name}", getattr(self, name), "a tuple of two integers, each at least 1")
+        pairs = isinstance(self.padding, tuple) and len(self.padding) == 2 and all(_integers(p) for p in self.padding)
+        if not pairs and self.padding not in ("SAME", "VALID"):
+            raise SpecError("Conv.padding", self.padding, "'SAME', 'VALID' or ((top, bottom), (left, right))")
+        if isinstance(self.groups, bool) or not isinstance(self.groups, int) or self.groups < 1:
+            raise SpecError("Conv.groups", self.groups, "an integer, at least 1")
+
+
+def _integers(value: Any, low: int = 0) -> bool:
+    """Whether ``value`` is a tuple of two integers of at least ``low``."""
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) and v >= low for v in value)
 
 
 def kernel_matrix_shape(kernel_shape: tuple[int, ...]) -> tuple[int, int]:

@@ -40,7 +40,7 @@ class Sonos(FittedDevice):
     _unit_siemens: ClassVar[float] = 1e-8
 
     def read_sigma(
-        self, g: jax.Array, g_max: float, t_seconds: float, programmed: jax.Array | None = None
+        self, g: jax.Array, g_max: float, t_seconds: jax.Array | float, programmed: jax.Array | None = None
     ) -> jax.Array | None:
         check_time(t_seconds, g.dtype)
         del programmed

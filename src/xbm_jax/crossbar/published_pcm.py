@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
+from xbm_jax.crossbar import draws
 from xbm_jax.crossbar.fitted import FittedDevice, check_time, polynomial
 from xbm_jax.crossbar.validate import check_choice, check_int
 
@@ -38,13 +39,15 @@ class _Pcm(FittedDevice):
         """Mean and standard deviation of the drift exponent (before the absolute value), both of target's shape."""
         return self._fit_nu(self._share(target, g_max))
 
-    def drift(self, g: jax.Array, target: jax.Array, g_max: float, t_seconds: float, key: jax.Array) -> jax.Array:
+    def drift(
+        self, g: jax.Array, target: jax.Array, g_max: float, t_seconds: jax.Array | float, key: jax.Array
+    ) -> jax.Array:
         mean, sigma = self.nu(target, g_max)
-        nu = jnp.abs(mean + sigma * jax.random.normal(key, target.shape, target.dtype))
+        nu = jnp.abs(mean + sigma * draws.normal(key, target.shape, target.dtype))
         return g * jnp.exp(-nu * jnp.log1p(check_time(t_seconds, g.dtype) / self._t_0()))
 
     def read_sigma(
-        self, g: jax.Array, g_max: float, t_seconds: float, programmed: jax.Array | None = None
+        self, g: jax.Array, g_max: float, t_seconds: jax.Array | float, programmed: jax.Array | None = None
     ) -> jax.Array | None:
         x = self._share(g if programmed is None else programmed, g_max)
         age = check_time(t_seconds, g.dtype) + self._t_0()

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
+from xbm_jax.crossbar import draws
 from xbm_jax.crossbar.fitted import FittedDevice, check_time, polynomial, relax
 from xbm_jax.crossbar.validate import check_choice, check_number
 
@@ -52,11 +53,13 @@ class ReramWan(FittedDevice):
         super().__post_init__()
         check_choice("ReramWan.fit", self.fit, ("aihwkit", "crosssim"))
 
-    def drift(self, g: jax.Array, target: jax.Array, g_max: float, t_seconds: float, key: jax.Array) -> jax.Array:
+    def drift(
+        self, g: jax.Array, target: jax.Array, g_max: float, t_seconds: jax.Array | float, key: jax.Array
+    ) -> jax.Array:
         t = check_time(t_seconds, g.dtype)
         if self.fit == "crosssim":
             return g
-        eps = jax.random.normal(key, target.shape, target.dtype)
+        eps = draws.normal(key, target.shape, target.dtype)
         unit = self.unit(g_max)
         growth = unit * self._growth(target / unit, t)
         return relax(g, target, self.program_sigma(target, g_max), 0.0, growth, eps)
@@ -116,10 +119,12 @@ class ReramCmo(FittedDevice):
         super().__post_init__()
         check_choice("ReramCmo.acceptance", self.acceptance, ("2%", "0.2%"))
 
-    def drift(self, g: jax.Array, target: jax.Array, g_max: float, t_seconds: float, key: jax.Array) -> jax.Array:
+    def drift(
+        self, g: jax.Array, target: jax.Array, g_max: float, t_seconds: jax.Array | float, key: jax.Array
+    ) -> jax.Array:
         t = check_time(t_seconds, g.dtype)
         log_t = jnp.log(jnp.maximum(t, 1.0))
-        eps = jax.random.normal(key, target.shape, target.dtype)
+        eps = draws.normal(key, target.shape, target.dtype)
         change = -0.08900206 * log_t + (0.04201137 * log_t + 0.41183342) * eps
         return jnp.where(t > 0.0, jnp.maximum(target + self.unit(g_max) * change, 0.0), g)
 

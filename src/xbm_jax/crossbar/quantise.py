@@ -37,7 +37,8 @@ def quantise(x: jax.Array, scale: ArrayLike, low: ArrayLike, high: ArrayLike) ->
 def weight_scales(kernel: jax.Array, max_weight: int) -> jax.Array:
     """One scale per output column [N]: ``s_w[n] = max_k |W[k, n]| / max_weight``; 1 for a column of zeros."""
     peak = jnp.max(jnp.abs(kernel), axis=tuple(range(kernel.ndim - 1)))
-    return jnp.where(peak > 0, peak, max_weight) / max_weight
+    # A peak whose scale would underflow is as good as zero.
+    return jnp.where(peak > max_weight * jnp.finfo(kernel.dtype).tiny, peak, max_weight) / max_weight
 
 
 def input_code_limits(input_bits: int, signed: bool) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from xbm_jax.crossbar import draws
 from xbm_jax.crossbar.devices import Device
 from xbm_jax.crossbar.fitted import check_bool, check_time, relax
 from xbm_jax.crossbar.validate import check_number
@@ -62,9 +63,11 @@ class TableDevice(Device):
     def program(self, target: jax.Array, g_max: float, key: jax.Array) -> jax.Array:
         """Conductances right after writing ``target``."""
         mean, sigma = self.moments(target, g_max, self.times_seconds[0])
-        return jnp.maximum(mean + sigma * jax.random.normal(key, target.shape, target.dtype), 0.0)
+        return jnp.maximum(mean + sigma * draws.normal(key, target.shape, target.dtype), 0.0)
 
-    def drift(self, g: jax.Array, target: jax.Array, g_max: float, t_seconds: float, key: jax.Array) -> jax.Array:
+    def drift(
+        self, g: jax.Array, target: jax.Array, g_max: float, t_seconds: jax.Array | float, key: jax.Array
+    ) -> jax.Array:
         """Conductances ``t_seconds`` after programming."""
         t = check_time(t_seconds, g.dtype)
         if len(self.times_seconds) == 1:
@@ -72,9 +75,9 @@ class TableDevice(Device):
         mean_0, sigma_0 = self.moments(target, g_max, self.times_seconds[0])
         shift = self._interpolate(_since_first(self.mean_siemens), target, g_max, t)
         growth = self._interpolate(_since_first(self.sigma_siemens), target, g_max, t)
-        return relax(g, mean_0, sigma_0, shift, growth, jax.random.normal(key, target.shape, target.dtype))
+        return relax(g, mean_0, sigma_0, shift, growth, draws.normal(key, target.shape, target.dtype))
 
-    def moments(self, target: jax.Array, g_max: float, t_seconds: float) -> tuple[jax.Array, jax.Array]:
+    def moments(self, target: jax.Array, g_max: float, t_seconds: jax.Array | float) -> tuple[jax.Array, jax.Array]:
         """Mean and standard deviation of cells asked for ``target``, ``t_seconds`` after programming; siemens."""
         t = check_time(t_seconds, target.dtype)
         return (
@@ -118,8 +121,8 @@ class FunctionDevice(Device):
 
     program_sigma: Callable[[jax.Array, float], jax.Array] | None = None
     program_mean: Callable[[jax.Array, float], jax.Array] | None = None
-    drifted: Callable[[jax.Array, jax.Array, float, float, jax.Array], jax.Array] | None = None
-    reading_sigma: Callable[[jax.Array, float, float], jax.Array] | None = None
+    drifted: Callable[[jax.Array, jax.Array, float, jax.Array | float, jax.Array], jax.Array] | None = None
+    reading_sigma: Callable[[jax.Array, float, jax.Array | float], jax.Array] | None = None
 
     def __post_init__(self) -> None:
         for name in ("program_sigma", "program_mean", "drifted", "reading_sigma"):
@@ -133,14 +136,16 @@ class FunctionDevice(Device):
         if self.program_sigma is None:
             return jnp.maximum(mean, 0.0)
         sigma = self.program_sigma(target, g_max)
-        return jnp.maximum(mean + sigma * jax.random.normal(key, target.shape, target.dtype), 0.0)
+        return jnp.maximum(mean + sigma * draws.normal(key, target.shape, target.dtype), 0.0)
 
-    def drift(self, g: jax.Array, target: jax.Array, g_max: float, t_seconds: float, key: jax.Array) -> jax.Array:
+    def drift(
+        self, g: jax.Array, target: jax.Array, g_max: float, t_seconds: jax.Array | float, key: jax.Array
+    ) -> jax.Array:
         """Conductances ``t_seconds`` after programming, not below zero."""
         return g if self.drifted is None else jnp.maximum(self.drifted(g, target, g_max, t_seconds, key), 0.0)
 
     def read_sigma(
-        self, g: jax.Array, g_max: float, t_seconds: float, programmed: jax.Array | None = None
+        self, g: jax.Array, g_max: float, t_seconds: jax.Array | float, programmed: jax.Array | None = None
     ) -> jax.Array | None:
         """Standard deviation of one read, siemens, or ``None``."""
         del programmed

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xbm_jax.crossbar import Tiles, nominal_weights
+from xbm_jax.crossbar import Tiles, nominal_weights, with_signed_inputs
 from xbm_jax.crossbar.adc import snapped_range
 from xbm_jax.crossbar.products import product
 from xbm_jax.crossbar.quantise import input_code_limits
 from xbm_jax.crossbar.read import column_sums, input_codes
 from xbm_jax.errors import DataError, SpecError
 from xbm_jax.masks import Method
-from xbm_jax.models.chip import Chip
+from xbm_jax.models.chip import Chip, check_images
 from xbm_jax.models.forward import forward
 
 __all__ = ["INPUT_PERCENTILE", "calibrate", "measure_inputs", "measure_ranges", "source_trained"]
@@ -41,6 +41,7 @@ def calibrate(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 6
     Args:
         images: uint8 [n, H, W, C]; some 256 will do.
     """
+    images = check_images(chip, images)
     if len(images) == 0:
         raise DataError("images", "0 images", "at least one image to calibrate on")
     chip = measure_inputs(chip, images, batch_size=batch_size)
@@ -56,7 +57,7 @@ def measure_inputs(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: in
         signed = low < 0
         top = input_code_limits(layer.plan.spec.input_bits, signed)[1]
         scale = max(high, -low) / top or 1.0
-        tiles[path] = layer.replace(input_scale=jnp.float32(scale), signed_inputs=signed)
+        tiles[path] = with_signed_inputs(layer, signed).replace(input_scale=jnp.float32(scale))
     return chip.replace(tiles=tiles)
 
 
@@ -94,14 +95,14 @@ def _input_peaks(chip: Chip, images: jax.Array) -> dict[str, tuple[jax.Array, ja
 
 @jax.jit
 def _sum_limits(chip: Chip, images: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Low and high percentile of each converter's sums, [J, S, T|1, N|1]; layers with known ranges are left out."""
+    """Low and high percentile of each converter's sums, [J, V, T|1, N|1]; layers with known ranges are left out."""
     seen: dict[str, tuple[jax.Array, jax.Array]] = {}
 
     def observe(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
         assert tiles.input_scale is not None
         codes, plan = input_codes(tiles, x), tiles.plan
         total = product(codes, nominal_weights(tiles), plan.conv) * tiles.input_scale
-        if plan.spec.adc.bits is None or plan.spec.adc.range != "calibrated":
+        if plan.fold or plan.spec.adc.range != "calibrated":
             return total
         sums = {(t, j): s for t, j, s in column_sums(plan, codes, tiles.effective)}
         seen[path] = _limits(tiles, sums)
@@ -119,16 +120,16 @@ def _limits(tiles: Tiles, sums: dict[tuple[int, int], jax.Array]) -> tuple[jax.A
     for percent, widest in ((100 - adc.percentile, jnp.min), (adc.percentile, jnp.max)):
         values = jnp.stack(
             [
-                jnp.stack([_percentile_by_slice(sums[t, j], percent, columns) for t in range(plan.tiles)], axis=1)
-                for j in range(plan.cycles)
+                jnp.stack([_percentile_by_conversion(sums[t, j], percent, columns) for t in range(plan.tiles)], axis=1)
+                for j in range(len(plan.cycle_weights))
             ]
         )
         ends.append(widest(values, axis=2, keepdims=True) if adc.per == "layer" else values)
     return ends[0], ends[1]
 
 
-def _percentile_by_slice(sums: jax.Array, percent: float, columns: bool) -> jax.Array:
-    """[..., S, N] to [S, N] (one range a column) or [S, 1]."""
+def _percentile_by_conversion(sums: jax.Array, percent: float, columns: bool) -> jax.Array:
+    """[..., V, N] to [V, N] (one range a column) or [V, 1]."""
     rows = sums.reshape(-1, *sums.shape[-2:])
     if columns:
         return jnp.percentile(_thinned(rows), percent, axis=0)

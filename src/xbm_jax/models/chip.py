@@ -7,20 +7,22 @@ import fnmatch
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from xbm_jax.crossbar import CrossbarSpec, Tiles
+from xbm_jax.crossbar import CrossbarSpec, Tiles, at_time
 from xbm_jax.crossbar import plan as plan_kernel
 from xbm_jax.crossbar import program as program_kernel
 from xbm_jax.crossbar.adc import snapped_range
 from xbm_jax.crossbar.quantise import input_code_limits
-from xbm_jax.errors import ModelError
+from xbm_jax.errors import DataError, ModelError
 from xbm_jax.models.network import Backbone, Calibration, Network
 
-__all__ = ["Chip", "Rules", "calibration_key", "program"]
+__all__ = ["Chip", "Rules", "calibration_key", "check_images", "program"]
 
 Rules = Mapping[str, CrossbarSpec | None]
 """Path patterns (shell style, first match wins) to a spec of their own, or ``None`` for a digital layer."""
@@ -54,10 +56,16 @@ class Chip:
     @property
     def calibrated(self) -> bool:
         """Whether every layer knows its input scale and converter range."""
-        return all(
-            t.input_scale is not None and (t.plan.spec.adc.bits is None or t.adc is not None)
-            for t in self.tiles.values()
-        )
+        return all(t.input_scale is not None and (t.plan.fold or t.adc is not None) for t in self.tiles.values())
+
+    def at(self, t_seconds: float | jax.Array, *, compensate: bool = False) -> Chip:
+        """The chip ``t_seconds`` after it was programmed: cells drift, wires are folded anew; identity is unchanged.
+
+        Always counted from programming: ``chip.at(a).at(b)`` is ``chip.at(b)``. With ``compensate`` every layer gets
+        one digital factor for its mean drift (see :func:`xbm_jax.crossbar.at_time`).
+        """
+        aged = _aged(self.tiles, jnp.asarray(t_seconds, jnp.float32), compensate)
+        return self.replace(tiles=aged)
 
     @property
     def num_features(self) -> int:
@@ -95,6 +103,22 @@ def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Ru
     )
 
 
+@partial(jax.jit, static_argnames="compensate")
+def _aged(tiles: dict[str, Tiles], t_seconds: jax.Array, compensate: bool) -> dict[str, Tiles]:
+    return {path: at_time(layer, t_seconds, compensate=compensate) for path, layer in tiles.items()}
+
+
+def check_images(chip: Chip, images: jax.Array | np.ndarray) -> np.ndarray:
+    """``images`` as an array, or an error that says what is wrong with them."""
+    array = np.asarray(images)
+    channels = len(chip.network.preprocess.mean)
+    if array.ndim != 4 or array.shape[-1] != channels:
+        raise DataError("images.shape", array.shape, f"[n, height, width, {channels}]")
+    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        raise DataError("images", "NaN or infinite pixels", "finite pixels from 0 to 255")
+    return array
+
+
 def calibration_key(spec: CrossbarSpec) -> dict[str, Any]:
     """The fields of a spec that decide its converter ranges; equal keys may share measured ranges."""
     return {
@@ -103,7 +127,9 @@ def calibration_key(spec: CrossbarSpec) -> dict[str, Any]:
         "input_bits": spec.input_bits,
         "dac_bits": spec.dac_bits or spec.input_bits,
         "encoding": spec.encoding,
-        "cell_bits": spec.cell.bits,
+        "subtract": spec.subtract,
+        "negative_inputs": spec.negative_inputs,
+        "cell_bits": spec.cell_bits,
         "per": spec.adc.per,
         "percentile": spec.adc.percentile,
         "row_order": spec.row_order,
@@ -126,14 +152,12 @@ def _layer_specs(network: Network, spec: CrossbarSpec, rules: Rules) -> dict[str
 
 
 def _program_layer(backbone: Backbone, path: str, spec: CrossbarSpec, key: jax.Array) -> Tiles:
-    kernel = backbone.arrays[f"{path}/kernel"]
-    layer_plan = plan_kernel(kernel, spec, backbone.network.convs.get(path))
-    measured = backbone.calibration
+    kernel, conv, measured = backbone.arrays[f"{path}/kernel"], backbone.network.convs.get(path), backbone.calibration
     if measured is None:
-        return program_kernel(kernel, layer_plan, key)
+        return program_kernel(kernel, plan_kernel(kernel, spec, conv), key)
     signed = path in measured.signed
     scale = measured.input_peak[path] / input_code_limits(spec.input_bits, signed)[1]
-    tiles = program_kernel(kernel, layer_plan, key, input_scale=scale, signed_inputs=signed)
+    tiles = program_kernel(kernel, plan_kernel(kernel, spec, conv, signed_inputs=signed), key, input_scale=scale)
     return tiles if tiles.adc is not None else tiles.replace(adc=_measured_range(measured, path, spec))
 
 

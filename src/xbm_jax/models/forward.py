@@ -66,6 +66,7 @@ def forward(
     network = chip.network
     pass_ = _Pass(chip, method, trained, dict(stats), train, key, layer_read or _reader(gain_at))
     module = network.module(chip.digital)
+    module.eval()  # what stays in the module, dropout say, belongs to the frozen backbone
     for path in chip.tiles:
         _place(module, path, _bind(pass_.crossbar, path))
     for path in network.norms:

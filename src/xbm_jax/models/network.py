@@ -92,7 +92,7 @@ class Network:
 
     @property
     def kernels(self) -> list[str]:
-        """Paths of the layers that can sit on a crossbar, in the module's order; the head last."""
+        """Paths of the layers that can sit on a crossbar, sorted; the head last."""
         return [path for path, kind in self.kinds.items() if kind in ("Conv", "Linear")]
 
     @property
@@ -152,22 +152,42 @@ def network_from_module(
     """The structure of the module that ``build`` makes; called abstractly, so that no weights are drawn."""
     module = nnx.eval_shape(build)
     graphdef, state = nnx.split(module)
-    layers = [(p, m) for p, m in nnx.iter_modules(module) if isinstance(m, (nnx.Conv, nnx.Linear, nnx.BatchNorm))]
+    layers = [(p, m) for p, m in nnx.iter_modules(module) if isinstance(m, _LAYERS)]
     paths = {"/".join(map(str, p)): m for p, m in layers}
     if not isinstance(paths.get(head), nnx.Linear):
         linear = [p for p, m in paths.items() if isinstance(m, nnx.Linear)]
         raise ModelError("head", head, "the path of a Linear layer: one of " + ", ".join(linear))
+    _check_layers(paths, head)
     return Network(
         name=name,
         graphdef=graphdef,
         shapes={"/".join(map(str, p)): tuple(v.get_value().shape) for p, v in nnx.to_flat_state(state)},
-        kinds={p: type(m).__name__ for p, m in sorted(paths.items(), key=lambda item: (item[0] == head, item[0]))},
+        kinds={p: _kind(m) for p, m in sorted(paths.items(), key=lambda item: (item[0] == head, item[0]))},
         convs={p: conv_geometry(p, m) for p, m in paths.items() if isinstance(m, nnx.Conv)},
         epsilons={p: float(m.epsilon) for p, m in paths.items() if isinstance(m, nnx.BatchNorm)},
         head=head,
         preprocess=preprocess,
         image_size=image_size,
     )
+
+
+_LAYERS = (nnx.Conv, nnx.Linear, nnx.BatchNorm)
+
+
+def _kind(module: nnx.Module) -> str:
+    """The layer's kind, also of a subclass: a user's own ``MyConv(nnx.Conv)`` sits on a crossbar like any other."""
+    return next(base.__name__ for base in _LAYERS if isinstance(module, base))
+
+
+def _check_layers(paths: Mapping[str, Any], head: str) -> None:
+    """Raise for a layer that a task could not own: a batch norm without scale or bias, a head without bias."""
+    for path, module in paths.items():
+        if isinstance(module, nnx.BatchNorm) and (module.scale is None or module.bias is None):
+            raise ModelError(
+                path, "BatchNorm without scale or bias", "use_scale=True and use_bias=True: tasks learn both"
+            )
+        if path == head and module.bias is None:
+            raise ModelError(path, "head without bias", "use_bias=True: every task brings its own head")
 
 
 def backbone(network: Network, arrays: Mapping[str, Any], calibration: Calibration | None = None) -> Backbone:
@@ -197,7 +217,7 @@ def check_arrays(name: str, shapes: Mapping[str, tuple[int, ...]], arrays: Mappi
 
 def conv_geometry(path: str, module: nnx.Conv) -> Conv:
     """The crossbar's geometry of an NNX convolution."""
-    if len(module.kernel_size) != 2 or module.input_dilation not in (1, (1, 1)) or module.mask is not None:
+    if len(module.kernel_size) != 2 or _pair(module.input_dilation) != (1, 1) or module.mask is not None:
         raise ModelError(path, module.kernel_size, "a two-dimensional convolution without input dilation or mask")
     padding: Any = module.padding
     if isinstance(padding, int):

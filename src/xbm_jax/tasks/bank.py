@@ -3,8 +3,8 @@
     bank/bank.json            what chip the bank belongs to
     bank/tasks/<name>/000001  one task: packed mask codes, norms, statistics and head, by Orbax
 
-Mask codes are packed to bits layer by layer, in path order, and stand one behind another. A task in a bank is bound to its
-chip: the chip's identity, its spec and its row order are checked by name when a bank is opened.
+Mask codes are packed to bits layer by layer, in path order, and stand one behind another. A task in a bank is bound to
+its chip: the chip's identity, its spec and its row order are checked by name when a bank is opened.
 """
 
 from __future__ import annotations

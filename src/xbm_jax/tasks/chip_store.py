@@ -9,24 +9,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xbm_jax.crossbar import AdcRange, Plan, Tiles
+from xbm_jax.crossbar import AdcRange, Mismatch, Plan, Tiles
 from xbm_jax.errors import BankError, ModelError
 from xbm_jax.models import MODELS, Chip, Network, named_network
 from xbm_jax.tasks import codec, store
 
 __all__ = ["load_chip", "save_chip"]
 
-_CELLS = ("levels", "conductance", "effective", "read_variance", "weight_scale", "input_scale", "key_data")
-_OPTIONAL = ("read_variance", "input_scale")
+_CELLS = ("levels", "programmed", "conductance", "effective", "read_variance", "key_data")
+_SCALES = ("weight_scale", "input_scale", "drift_factor")
+_OPTIONAL = ("read_variance", "input_scale", "drift_factor")
 _ADC = ("lsb", "min_code", "offset")
+_MISMATCH = ("gain", "offset_lsb")
 
 
 def save_chip(chip: Chip, folder: str | Path) -> None:
     """Save a chip; one that is there already is replaced once the new one is whole."""
     arrays: dict[str, Any] = {}
     for path, tiles in chip.tiles.items():
-        arrays |= {f"tiles/{path}/{name}": getattr(tiles, name) for name in _CELLS}
+        arrays |= {f"tiles/{path}/{name}": getattr(tiles, name) for name in _CELLS + _SCALES}
         arrays |= {f"tiles/{path}/adc_{name}": getattr(tiles.adc, name, None) for name in _ADC}
+        arrays |= {f"tiles/{path}/mismatch_{name}": getattr(tiles.mismatch, name, None) for name in _MISMATCH}
     arrays |= {f"digital/{path}": array for path, array in chip.digital.items()}
     for group in ("norms", "stats"):
         arrays |= {f"{group}/{p}/{k}": a for p, pair in getattr(chip, group).items() for k, a in pair.items()}
@@ -73,7 +76,7 @@ def _described(chip: Chip) -> dict[str, Any]:
             "spec": codec.encode(t.plan.spec),
             "fold": t.plan.fold,
             "fold_reason": t.plan.fold_reason,
-            "signed_inputs": t.signed_inputs,
+            "signed_inputs": t.plan.signed_inputs,
         }
         for path, t in chip.tiles.items()
     }
@@ -95,11 +98,14 @@ def _tiles(path: str, layer: dict[str, Any], network: Network, arrays: dict[str,
         network.convs.get(path),
         layer["fold"],
         layer["fold_reason"],
+        layer["signed_inputs"],
     )
-    cells = {name: _array(arrays, _name("tiles", path, name), name not in _OPTIONAL) for name in _CELLS}
+    cells = {name: _array(arrays, _name("tiles", path, name), name not in _OPTIONAL) for name in _CELLS + _SCALES}
     grid = {name: _array(arrays, _name("tiles", path, f"adc_{name}")) for name in _ADC}
     adc = None if grid["lsb"] is None else AdcRange(**grid)
-    return Tiles(**cells, adc=adc, plan=plan, signed_inputs=layer["signed_inputs"])
+    differing = {name: _array(arrays, _name("tiles", path, f"mismatch_{name}")) for name in _MISMATCH}
+    mismatch = None if differing["gain"] is None else Mismatch(**differing)
+    return Tiles(**cells, adc=adc, mismatch=mismatch, plan=plan)
 
 
 def _array(arrays: dict[str, np.ndarray], name: str, required: bool = False) -> Any:

@@ -10,13 +10,14 @@ import dataclasses
 import math
 from typing import Any
 
-from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Device, Faults
+from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Device, Faults, Wires
 from xbm_jax.errors import BankError
 from xbm_jax.masks import Alphabet, Estimator, Granularity, Method, Rule
 
 __all__ = ["decode", "encode"]
 
-_BASES: tuple[type, ...] = (Adc, Alphabet, Cell, Conv, CrossbarSpec, Device, Estimator, Faults, Granularity, Method, Rule)
+_SPECS: tuple[type, ...] = (Adc, Cell, Conv, CrossbarSpec, Device, Faults, Wires)
+_METHODS: tuple[type, ...] = (Alphabet, Estimator, Granularity, Method, Rule)
 
 
 def encode(value: Any) -> Any:
@@ -49,7 +50,8 @@ def decode(data: Any) -> Any:
         return float(fields["value"])
     known = _known_classes()
     if name not in known:
-        raise BankError("class", name, "a known class (import the module that defines yours first): " + ", ".join(known))
+        allowed = "a known class (import the module that defines yours first): " + ", ".join(known)
+        raise BankError("class", name, allowed)
     try:
         return known[name](**fields)
     except TypeError as error:
@@ -58,9 +60,9 @@ def decode(data: Any) -> Any:
 
 def _known_classes() -> dict[str, type]:
     found: dict[str, type] = {}
-    pending = list(_BASES)
+    pending = [*_SPECS, *_METHODS]
     while pending:
         cls = pending.pop()
-        found[cls.__name__] = cls
+        found.setdefault(cls.__name__, cls)  # a user's class cannot take the name of one of ours
         pending.extend(cls.__subclasses__())
     return dict(sorted(found.items()))

@@ -25,7 +25,8 @@ class ChipCard:
         network: name of the backbone.
         row_order: which kernel rows share a tile, by layer path.
         specs: the full spec of each layer, as JSON text.
-        identity: SHA-256 of the nominal levels, scales and cell keys. Drift changes conductances, not identity;
+        identity: SHA-256 of nominal levels, scales, cell keys, digital arrays and norms. Drift changes conductances and
+            recalibration ranges, not identity;
             another key or other weights are another chip.
     """
 
@@ -70,19 +71,21 @@ class ChipCard:
                 name, got, wanted = _first_difference(json.loads(chip.specs[path]), json.loads(text))
                 raise BankError(f"chip.{path}.spec{name}", got, f"{wanted!r}, what the bank was learned on")
         if chip.identity != self.identity:
-            raise BankError(
-                "chip.identity", chip.identity[:12], f"{self.identity[:12]}: the bank's masks were learned on other cells"
-            )
+            allowed = f"{self.identity[:12]}: the bank's masks were learned on other cells"
+            raise BankError("chip.identity", chip.identity[:12], allowed)
 
 
 def chip_card(chip: Chip) -> ChipCard:
     """The card of a chip; hashes its nominal levels, scales and keys on the host."""
     digest = hashlib.sha256()
-    for path in sorted(chip.tiles):
-        tiles = chip.tiles[path]
-        digest.update(path.encode())
-        for array in (tiles.levels, tiles.weight_scale, tiles.key_data):
-            digest.update(np.ascontiguousarray(jax.device_get(array)).tobytes())
+    arrays: list[tuple[str, Any]] = []
+    for path, tiles in chip.tiles.items():
+        arrays += [(f"{path}/{name}", getattr(tiles, name)) for name in ("levels", "weight_scale", "key_data")]
+    arrays += chip.digital.items()
+    arrays += [(f"{path}/{name}", array) for path, norm in chip.norms.items() for name, array in norm.items()]
+    for name, array in sorted(arrays, key=lambda item: item[0]):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(jax.device_get(array)).tobytes())
     specs = {path: tiles.plan.spec for path, tiles in sorted(chip.tiles.items())}
     return ChipCard(
         network=chip.network.name,

@@ -13,9 +13,9 @@ import numpy as np
 from xbm_jax.crossbar import Tiles
 from xbm_jax.errors import DataError, MethodError
 from xbm_jax.masks import Method, Rule
-from xbm_jax.models import Chip, forward
+from xbm_jax.models import Chip, check_images, forward
 from xbm_jax.tasks.bank import MaskBank
-from xbm_jax.tasks.task import Task, check_images
+from xbm_jax.tasks.task import Task
 
 __all__ = ["Server", "serve"]
 
@@ -51,15 +51,20 @@ class Server:
     stats: dict[str, Any]
     batch_size: int
 
-    def __call__(self, images: jax.Array | np.ndarray, task: str | Sequence[str]) -> np.ndarray:
+    def __call__(
+        self, images: jax.Array | np.ndarray, task: str | Sequence[str], key: jax.Array | None = None
+    ) -> np.ndarray:
         """Class index of each image under its task, int [n]."""
-        return np.argmax(self.logits(images, task), axis=-1)
+        return np.argmax(self.logits(images, task, key), axis=-1)
 
-    def logits(self, images: jax.Array | np.ndarray, task: str | Sequence[str]) -> np.ndarray:
+    def logits(
+        self, images: jax.Array | np.ndarray, task: str | Sequence[str], key: jax.Array | None = None
+    ) -> np.ndarray:
         """Logits [n, widest head] of uint8 NHWC images; minus infinity beyond a task's own classes.
 
         Args:
             task: one name for all images, or a name per image.
+            key: draws read noise, for every image its own; needed where the chip's reads are noisy.
         """
         images = check_images(self.chip, images)
         index = self._indices(task, len(images))
@@ -68,7 +73,9 @@ class Server:
             batch, which = images[start : start + self.batch_size], index[start : start + self.batch_size]
             short = self.batch_size - len(batch)
             padded = np.pad(batch, ((0, short), (0, 0), (0, 0), (0, 0)))
-            logits = mixed_logits(self.chip, self.trained, self.stats, np.pad(which, (0, short)), padded)
+            batch_key = None if key is None else jax.random.fold_in(key, start)
+            tasks = np.pad(which, (0, short))
+            logits = mixed_logits(self.chip, self.trained, self.stats, tasks, padded, batch_key)
             parts.append(np.asarray(logits)[: len(batch)])
         return np.concatenate(parts) if parts else np.zeros((0, max(self.classes)), np.float32)
 
@@ -120,11 +127,14 @@ def _common(chip: Chip, task: Task, widest: int) -> dict[str, Any]:
 
 
 @jax.jit
-def mixed_logits(chip: Chip, trained: Any, stats: Any, index: jax.Array, images: jax.Array) -> jax.Array:
+def mixed_logits(
+    chip: Chip, trained: Any, stats: Any, index: jax.Array, images: jax.Array, key: jax.Array | None
+) -> jax.Array:
     """Logits of images, each under the task of its index: what tasks do not share is gathered per image."""
+    keys = None if key is None else jax.random.split(key, len(index))
 
-    def single(i: jax.Array, image: jax.Array) -> jax.Array:
+    def single(i: jax.Array, image: jax.Array, own_key: jax.Array | None) -> jax.Array:
         own_trained, own_stats = jax.tree.map(lambda a: a[i], (trained, stats))
-        return forward(chip, _SERVED, own_trained, own_stats, image[None], gain_at="columns")[0][0]
+        return forward(chip, _SERVED, own_trained, own_stats, image[None], gain_at="columns", key=own_key)[0][0]
 
-    return jax.vmap(single)(index, images)
+    return jax.vmap(single, in_axes=(0, 0, None if keys is None else 0))(index, images, keys)

@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xbm_jax.errors import DataError
 from xbm_jax.masks import Method
-from xbm_jax.models import Chip, forward, source_trained
+from xbm_jax.models import Chip, check_images, forward, source_trained
 
-__all__ = ["Task", "check_images", "predict", "source_task", "stored"]
+__all__ = ["Task", "predict", "source_task", "stored"]
 
 EVAL_BATCH = 125
 """Images per evaluation step: one compiled shape for validation, test and prediction."""
@@ -74,7 +73,12 @@ def stored(chip: Chip, task: Task) -> Task:
 
 
 def predict(
-    chip: Chip, task: Task, images: jax.Array | np.ndarray, *, key: jax.Array | None = None, batch_size: int = EVAL_BATCH
+    chip: Chip,
+    task: Task,
+    images: jax.Array | np.ndarray,
+    *,
+    key: jax.Array | None = None,
+    batch_size: int = EVAL_BATCH,
 ) -> np.ndarray:
     """Logits [n, classes] of uint8 NHWC images, in batches of one compiled size."""
     images = check_images(chip, images)
@@ -95,14 +99,3 @@ def batch_logits(
 ) -> jax.Array:
     """Logits of one batch in evaluation mode."""
     return forward(chip, method, trained, stats, jnp.asarray(images), key=key)[0]
-
-
-def check_images(chip: Chip, images: jax.Array | np.ndarray) -> np.ndarray:
-    """``images`` as an array, or an error that says what is wrong with them."""
-    array = np.asarray(images)
-    channels = len(chip.network.preprocess.mean)
-    if array.ndim != 4 or array.shape[-1] != channels:
-        raise DataError("images.shape", array.shape, f"[n, height, width, {channels}]")
-    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-        raise DataError("images", "NaN or infinite pixels", "finite pixels from 0 to 255")
-    return array
