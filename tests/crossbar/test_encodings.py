@@ -33,7 +33,8 @@ def built(w_int: np.ndarray, spec: CrossbarSpec, signed: bool, key: int = 0) -> 
     conv = CONV if w_int.ndim == 4 else None
     ones = np.ones(w_int.shape[-1], np.float32)
     planned = plan(w_int, spec, conv, signed_inputs=signed, weight_scale=ones)
-    return program(jnp.asarray(w_int, jnp.float32), planned, jax.random.key(key), weight_scale=ones, input_scale=1.0)
+    scale = jnp.asarray(ones)
+    return program(jnp.asarray(w_int, jnp.float32), planned, jax.random.key(key), weight_scale=scale, input_scale=1.0)
 
 
 def codes_for(w_int: np.ndarray, signed: bool) -> np.ndarray:

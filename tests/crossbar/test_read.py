@@ -107,10 +107,10 @@ class Case:
 
     def literal(self, pairs: np.ndarray, adc: Codes | None) -> Literal:
         spec = self.spec
-        return Literal(pairs, spec.rows, spec.cell.bits, spec.input_bits, spec.dac_bits, spec.row_order, self.conv, adc)
+        return Literal(pairs, spec.rows, spec.cell_bits, spec.input_bits, spec.dac_bits, spec.row_order, self.conv, adc)
 
     def ideal(self, adc: Codes | None = None) -> Literal:
-        levels = encode(self.w_int, self.spec.weight_bits, self.spec.cell.bits)
+        levels = encode(self.w_int, self.spec.weight_bits, self.spec.cell_bits)
         return self.literal((levels[0] - levels[1]).astype(float), adc)
 
     @property
