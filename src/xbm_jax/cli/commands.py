@@ -13,7 +13,7 @@ from rich.table import Table
 from xbm_jax.cli.console import say, writable
 from xbm_jax.cli.options import Adapt
 from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Gaussian
-from xbm_jax.data import Dataset, load
+from xbm_jax.data import Dataset, load, stratified_sample
 from xbm_jax.errors import BankError
 from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.masks import Method, methods
@@ -106,7 +106,8 @@ def _chip_of_bank(console: Console, folder: Path, chip: Chip, data: Dataset) -> 
             return load_chip(folder / "chip")
     if chip.calibrated:
         return chip
-    images = data.x_train[:CALIBRATION_IMAGES]
+    count = min(CALIBRATION_IMAGES, len(data.y_train))
+    images = data.x_train[stratified_sample(data.y_train, count, 0, keep_every_class=False)]  # sets may be sorted
     say(console, f"Measuring input scales and converter ranges on {len(images)} training images.")
     return calibrate(chip, images)
 

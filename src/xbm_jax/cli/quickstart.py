@@ -16,9 +16,9 @@ from rich.console import Console
 
 from xbm_jax import report
 from xbm_jax.cli.console import say, writable
-from xbm_jax.cli.reopen import PROBE_IMAGES, packed, probe_batch
+from xbm_jax.cli.reopen import packed, probe_batch, probe_images
 from xbm_jax.crossbar import Cell, CrossbarSpec, Gaussian
-from xbm_jax.data import Dataset, load
+from xbm_jax.data import Dataset, load, stratified_sample
 from xbm_jax.errors import DataError, OutputError
 from xbm_jax.hardware import arrays_used, task_bits, task_cells_written
 from xbm_jax.masks import Method, methods
@@ -136,7 +136,8 @@ def _effect_of_chip(
         return np.argmax(exact, -1), np.argmax(predict(chip, own, images), -1)
 
     if source is None:
-        images = np.concatenate([d.x_test[:100] for d in data.values()])
+        chosen = {name: stratified_sample(d.y_test, min(100, len(d.y_test)), 0) for name, d in data.items()}
+        images = np.concatenate([d.x_test[chosen[name]] for name, d in data.items()])
         exact, analog = float_and_chip(images)
         text = (
             f"On {len(images)} of the tasks' images the chip predicts the class that the float network does in "
@@ -185,7 +186,7 @@ def _learn(job: _Job, chip: Chip, name: str, method: Method, data: Dataset) -> T
     with report.TrainingProgress(job.console) as progress:
         bar = progress.task(f"{name} {method.name}")
         task = adapt(chip, data, method=method, key=key, config=TRAIN, report=bar.report)
-    probe = np.argmax(predict(chip, task, data.x_test[:PROBE_IMAGES]), -1)
+    probe = np.argmax(predict(chip, task, probe_images(data)), -1)
     return task.replace(meta={**task.meta, "probe": probe.tolist()})
 
 
