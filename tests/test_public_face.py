@@ -87,7 +87,7 @@ def test_version_is_the_installed_one():
 def test_reads_like_the_idea(tmp_path):
     """Program once, learn tasks, put them into a bank, serve them mixed: real backbone and images, few of them."""
     spec = xbm.CrossbarSpec(
-        rows=64, weight_bits=8, cell=xbm.Cell(bits=7, on_off=100), adc=xbm.Adc(bits=8), device=xbm.Gaussian(sigma=0.01)
+        rows=64, weight_bits=8, cell=xbm.Cell(bits=7), adc=xbm.Adc(bits=8), device=xbm.Gaussian(sigma=0.01)
     )
     chip = xbm.program(xbm.load_backbone("cifar-resnet20"), spec, key=jax.random.key(0))  # once
     bank = xbm.MaskBank.create(tmp_path / "bank", chip)

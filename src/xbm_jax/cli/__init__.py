@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import tyro
 
+from xbm_jax.cli.interrupt import interruptible
 from xbm_jax.cli.options import Adapt, Bank, BankList, BankShow, Command, Quickstart
 from xbm_jax.errors import XbmError
 
@@ -22,12 +24,17 @@ def main(args: list[str] | None = None) -> None:
         Command, prog="xbm", description="Multi-task adaption on ReRAM crossbars.", args=args, config=config
     )
     try:
-        _run(command)
+        with interruptible():
+            _run(command)
     except XbmError as error:
         print(f"xbm: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt:
         print("\nxbm: interrupted; what is finished is kept, run the same command again to carry on", file=sys.stderr)
+        if args is None:  # The process is ours. Python's own way out crashes where XLA is still computing.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)
         raise SystemExit(130) from None
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from xbm_jax.cli.console import say, writable
+from xbm_jax.cli.interrupt import heeding
 from xbm_jax.cli.options import Adapt
 from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Gaussian
 from xbm_jax.data import Dataset, load, stratified_sample
@@ -43,7 +44,9 @@ def adapt_command(options: Adapt) -> None:
     chip = _chip_of_bank(console, options.bank, chip, data)
     with TrainingProgress(console) as progress:
         bar = progress.task(f"{name} {method.name}")
-        task = adapt(chip, data, method=method, key=jax.random.key(options.seed), config=config, report=bar.report)
+        task = adapt(
+            chip, data, method=method, key=jax.random.key(options.seed), config=config, report=heeding(bar.report)
+        )
     bank = MaskBank.create(options.bank, chip)
     if not store.exists(options.bank / "chip"):
         save_chip(chip, options.bank / "chip")

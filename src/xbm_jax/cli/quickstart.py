@@ -16,6 +16,7 @@ from rich.console import Console
 
 from xbm_jax import report
 from xbm_jax.cli.console import say, writable
+from xbm_jax.cli.interrupt import heeding
 from xbm_jax.cli.reopen import packed, probe_batch, probe_images
 from xbm_jax.crossbar import Cell, CrossbarSpec, Gaussian
 from xbm_jax.data import Dataset, load, stratified_sample
@@ -200,7 +201,7 @@ def _learn(job: _Job, chip: Chip, name: str, method: Method, data: Dataset) -> T
     key = jax.random.fold_in(jax.random.key(job.seed), 1 + TASKS.index(name))
     with report.TrainingProgress(job.console) as progress:
         bar = progress.task(f"{name} {method.name}")
-        task = adapt(chip, data, method=method, key=key, config=TRAIN, report=bar.report)
+        task = adapt(chip, data, method=method, key=key, config=TRAIN, report=heeding(bar.report))
     probe = np.argmax(predict(chip, task, probe_images(data)), -1)
     return task.replace(meta={**task.meta, "probe": probe.tolist()})
 

@@ -161,7 +161,7 @@ class _Row(NamedTuple):
 
 
 def from_csv(path: str | PathLike[str]) -> TableDevice:
-    """A device from a CSV file with a header and the columns, in any order,
+    """A device from a CSV file with a header and these columns, in any order.
 
         g_siemens or level,  mean,  sigma  [, time_seconds]
 
