@@ -174,3 +174,9 @@ def test_write_text_replaces_in_one_step(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["card.json"]
     with pytest.raises(OutputError, match="a writable file"):
         store.write_text(path / "below" / "card.json", "")
+
+
+@pytest.mark.parametrize("name", ["run [1]", "a*b", "what?"])
+def test_a_path_that_orbax_takes_for_a_pattern_is_refused(tmp_path, name):
+    with pytest.raises(OutputError, match="a path without"):
+        store.save(tmp_path / name, {"a": np.zeros(2)}, {})

@@ -83,7 +83,7 @@ def _method(options: Adapt) -> Method:
 def _spec(options: Adapt) -> CrossbarSpec:
     return CrossbarSpec(
         rows=options.rows,
-        cell=Cell(bits=options.cell_bits),
+        cell=Cell(bits=options.cell_bits, on_off=options.on_off),
         adc=Adc(bits=options.adc_bits),
         device=Gaussian(sigma=options.programming_sigma),
     )

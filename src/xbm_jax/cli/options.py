@@ -43,6 +43,7 @@ class Adapt:
         rows: word lines of an array.
         adc_bits: converter resolution.
         cell_bits: bits of a cell.
+        on_off: ratio of the highest to the lowest conductance.
         programming_sigma: programming error in units of the highest conductance.
         image_size: resize images to this many pixels; by default they stay as they are.
         epochs: passes over the training images.
@@ -60,6 +61,7 @@ class Adapt:
     rows: int = 64
     adc_bits: int = 8
     cell_bits: int = 7
+    on_off: float = 100.0
     programming_sigma: float = 0.01
     image_size: int | None = None
     epochs: int = 10

@@ -33,7 +33,10 @@ def load_npz(path: Path, image_size: int | None = None) -> Dataset:
         splits[f"x_{split}"] = x if image_size is None else resize(x, image_size)
     names = arrays.get("class_names")
     if names is None:
-        names = np.arange(max(int(splits["y_train"].max()), int(splits["y_test"].max()), 0) + 1)
+        largest = max(int(splits["y_train"].max()), int(splits["y_test"].max()), 0)
+        if largest >= len(splits["y_train"]):  # more classes than images to learn them from: do not even name them
+            raise DataError("labels", largest, "0 up, every class with a training image; or give class_names")
+        names = np.arange(largest + 1)
     elif names.ndim != 1:
         raise DataError("class_names.shape", names.shape, "one name per class, [num_classes]")
     return Dataset(name=path.stem, class_names=tuple(str(name) for name in names), **splits)

@@ -165,5 +165,5 @@ def _measured_range(measured: Calibration, path: str, spec: CrossbarSpec) -> Any
     """The converter grid that came with the weights, where it was measured for this spec."""
     if spec.adc.bits is None or dict(measured.spec) != calibration_key(spec):
         return None
-    low, high = (jnp.full((1, 1, 1, 1), limit) for limit in measured.adc[path])
+    low, high = (jnp.full((1, 1, 1, 1), limit, jnp.float32) for limit in measured.adc[path])
     return snapped_range(low, high, spec.adc.bits)

@@ -80,7 +80,12 @@ def exists(folder: str | Path) -> bool:
 
 
 def checked_directory(folder: Path) -> None:
-    """Make ``folder`` and see that it can be written."""
+    """Make ``folder`` and see that it can be written.
+
+    Orbax takes brackets and wildcards in a path for a pattern and then finds nothing of what it wrote.
+    """
+    if any(character in str(folder.resolve()) for character in "[]*?"):
+        raise OutputError("folder", str(folder), "a path without [ ] * ?")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
