@@ -142,21 +142,7 @@ def learn(config: Config, seed: int, rows: int, name: str, console: Console) -> 
     with report.TrainingProgress(console) as progress:
         bar = progress.task(f"{rows} rows {name}")
         task = xbm.adapt(chip, data, method=METHODS[name](), key=key, config=config.training, report=bar.report)
-    bits = xbm.hardware.task_bits(chip, task)
-    return report.Row(
-        task=data.name,
-        method=name,
-        accuracy=task.meta["accuracy"],
-        val_accuracy=task.meta["val_accuracy"],
-        mask_bits=bits.mask_bits,
-        norm_bits=bits.norm_bits,
-        head_bits=bits.head_bits,
-        cells_written=xbm.hardware.task_cells_written(chip, task),
-        rows=rows,
-        seconds=task.meta["seconds"],
-        images_per_second=task.meta["images_per_second"],
-        seed=seed,
-    )
+    return report.row_of(chip, task, name=data.name, seed=seed)
 
 
 @lru_cache(maxsize=1)

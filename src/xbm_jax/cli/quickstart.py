@@ -21,7 +21,7 @@ from xbm_jax.cli.reopen import packed, probe_batch, probe_images
 from xbm_jax.crossbar import Cell, CrossbarSpec, Gaussian
 from xbm_jax.data import Dataset, load, stratified_sample
 from xbm_jax.errors import DataError, OutputError
-from xbm_jax.hardware import arrays_used, task_bits, task_cells_written
+from xbm_jax.hardware import arrays_used
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Backbone, Chip, load_backbone, program
 from xbm_jax.tasks import MaskBank, Task, chip_card, codec, load_chip, predict, save_chip, source_task, store
@@ -176,22 +176,7 @@ def _row(job: _Job, chip: Chip, bank: MaskBank, name: str, method: Method, data:
     if entry not in bank.names:
         bank.put(entry, _learn(job, chip, name, method, data))
     task = bank.get(entry)
-    bits = task_bits(chip, task)
-    row = report.Row(
-        task=name,
-        method=method.name,
-        accuracy=task.meta["accuracy"],
-        val_accuracy=task.meta["val_accuracy"],
-        mask_bits=bits.mask_bits,
-        norm_bits=bits.norm_bits,
-        head_bits=bits.head_bits,
-        cells_written=task_cells_written(chip, task),
-        rows=SPEC.rows,
-        seconds=task.meta["seconds"],
-        images_per_second=task.meta["images_per_second"],
-        seed=job.seed,
-        weight_bits_stored=bits.weight_bits_stored,
-    )
+    row = report.row_of(chip, task, name=name, seed=job.seed)
     stored_bits = f"{row.mask_bits:,} mask + {row.norm_bits:,} norm + {row.head_bits:,} head bits"
     say(job.console, f"{name:14} {method.name:10} {row.accuracy:6.1%}  {stored_bits}  {row.seconds:.0f} s")
     return row

@@ -4,7 +4,7 @@ from xbm_jax.report.context import run_context
 from xbm_jax.report.figure import accuracy_against_bits
 from xbm_jax.report.page import write_report
 from xbm_jax.report.progress import TrainingBar, TrainingProgress
-from xbm_jax.report.rows import Row, read_results, write_results
+from xbm_jax.report.rows import Row, read_results, row_of, write_results
 from xbm_jax.report.table import markdown_table, print_table
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "markdown_table",
     "print_table",
     "read_results",
+    "row_of",
     "run_context",
     "write_report",
     "write_results",

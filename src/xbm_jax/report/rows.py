@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from xbm_jax.errors import DataError
+from xbm_jax.hardware import task_bits, task_cells_written
+from xbm_jax.models import Chip
 from xbm_jax.report.files import replace_file
+from xbm_jax.tasks import Task
 
-__all__ = ["Row", "read_results", "write_results"]
+__all__ = ["Row", "read_results", "row_of", "write_results"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,29 @@ class Row:
             found = f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
             raise DataError("row", found, "the fields " + ", ".join(fields))
         return cls(**values)
+
+
+def row_of(chip: Chip, task: Task, *, name: str, seed: int) -> Row:
+    """The row of a task that :func:`~xbm_jax.training.adapt` learned on ``chip``.
+
+    ``rows`` is that of the tallest arrays, where a chip has several kinds.
+    """
+    bits = task_bits(chip, task)
+    return Row(
+        task=name,
+        method=task.method.name,
+        accuracy=task.meta["accuracy"],
+        val_accuracy=task.meta["val_accuracy"],
+        mask_bits=bits.mask_bits,
+        norm_bits=bits.norm_bits,
+        head_bits=bits.head_bits,
+        cells_written=task_cells_written(chip, task),
+        rows=max(tiles.plan.spec.rows for tiles in chip.tiles.values()),
+        seconds=task.meta["seconds"],
+        images_per_second=task.meta["images_per_second"],
+        seed=seed,
+        weight_bits_stored=bits.weight_bits_stored,
+    )
 
 
 def write_results(path: str | Path, rows: Sequence[Row], context: Mapping[str, Any]) -> None:
