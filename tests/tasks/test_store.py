@@ -14,6 +14,7 @@ import pytest
 from tasks import tiny
 from xbm_jax.errors import BankError, OutputError
 from xbm_jax.tasks import store
+from xbm_jax.tasks.files import replace_file
 
 ARRAYS = {
     "bytes": np.random.default_rng(0).integers(0, 256, 70_000).astype(np.uint8),
@@ -86,6 +87,7 @@ SAVE_FOR_EVER = """
 import sys
 import numpy as np
 from xbm_jax.tasks import store
+from xbm_jax.tasks.files import replace_file
 for value in range(1, 10_000):
     store.save(sys.argv[1], {"a": np.full(40_000, value, np.int32)}, {"value": value})
 """
@@ -166,14 +168,14 @@ def test_an_unwritable_folder_is_named(tmp_path):
         assert error.value.value == str(folder)
 
 
-def test_write_text_replaces_in_one_step(tmp_path):
+def test_replace_file_replaces_in_one_step(tmp_path):
     path = tmp_path / "card.json"
-    store.write_text(path, json.dumps([1]))
-    store.write_text(path, json.dumps([2]))
+    replace_file(path, json.dumps([1]))
+    replace_file(path, json.dumps([2]))
     assert json.loads(path.read_text()) == [2]
     assert [p.name for p in tmp_path.iterdir()] == ["card.json"]
     with pytest.raises(OutputError, match="a writable file"):
-        store.write_text(path / "below" / "card.json", "")
+        replace_file(path / "below" / "card.json", "")
 
 
 @pytest.mark.parametrize("name", ["run [1]", "a*b", "what?"])

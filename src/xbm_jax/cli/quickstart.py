@@ -25,11 +25,14 @@ from xbm_jax.hardware import arrays_used
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Backbone, Chip, load_backbone, program
 from xbm_jax.tasks import MaskBank, Task, chip_card, codec, load_chip, predict, save_chip, source_task, store
+from xbm_jax.tasks.files import replace_file
 from xbm_jax.training import TrainConfig, adapt, for_chip
 
 __all__ = ["METHODS", "SPEC", "TASKS", "TRAIN", "quickstart"]
 
-SPEC = CrossbarSpec(rows=64, weight_bits=8, cell=Cell(bits=7, on_off=100.0), device=Gaussian(sigma=0.01))
+DEVICE = Gaussian(sigma=0.01)
+
+SPEC = CrossbarSpec(rows=64, weight_bits=8, cell=Cell(bits=7, on_off=100.0), device=DEVICE)
 """64-row arrays, 8-bit weights on one differential pair of 7-bit cells, 8-bit converters, error of 1 % of g_max."""
 
 TRAIN = TrainConfig(epochs=3, batch_size=32)
@@ -98,7 +101,7 @@ def _claim(job: _Job) -> None:
         differing = [name for name, value in job.config.items() if found.get(name) != value]
         if differing:
             raise OutputError("--out", str(job.out), f"a new folder: the run in it has another {', '.join(differing)}")
-    store.write_text(path, json.dumps(job.config, indent=1) + "\n")
+    replace_file(path, json.dumps(job.config, indent=1) + "\n")
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -130,7 +133,7 @@ def _chip(job: _Job, backbone: Backbone) -> Chip:
     say(
         job.console,
         f"Cells: {SPEC.cell.bits} bit, on/off {SPEC.cell.on_off:g}, programming error "
-        f"{SPEC.device.sigma:.0%} of g_max; converters: {SPEC.adc.bits} bit. The head stays digital.",  # type: ignore[attr-defined]
+        f"{DEVICE.sigma:.0%} of g_max; converters: {SPEC.adc.bits} bit. The head stays digital.",
     )
     folder = job.out / "chip"
     if not store.exists(folder):

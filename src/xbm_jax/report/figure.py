@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from xbm_jax.errors import DataError
-from xbm_jax.report.files import replace_file
 from xbm_jax.report.rows import Row
+from xbm_jax.tasks.files import replace_file
 
 __all__ = ["accuracy_against_bits"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from xbm_jax.report.files import replace_file
 from xbm_jax.report.rows import Row
 from xbm_jax.report.table import markdown_table
+from xbm_jax.tasks.files import replace_file
 
 __all__ = ["write_report"]
 

@@ -14,8 +14,8 @@ from typing import Any
 from xbm_jax.errors import DataError
 from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.models import Chip
-from xbm_jax.report.files import replace_file
 from xbm_jax.tasks import Task
+from xbm_jax.tasks.files import replace_file
 
 __all__ = ["Row", "read_results", "row_of", "write_results"]
 

@@ -22,6 +22,7 @@ from xbm_jax.errors import BankError
 from xbm_jax.masks import Method, Rule
 from xbm_jax.models import Chip
 from xbm_jax.tasks import codec, store
+from xbm_jax.tasks.files import replace_file
 from xbm_jax.tasks.identity import ChipCard, chip_card
 from xbm_jax.tasks.packing import pack, packed_bytes, unpack
 from xbm_jax.tasks.task import Task, stored
@@ -46,7 +47,7 @@ class MaskBank:
             return cls.open(folder, chip)
         store.checked_directory(folder / "tasks")
         card = {"format": _FORMAT, "chip": chip_card(chip).to_json()}
-        store.write_text(folder / "bank.json", json.dumps(card, indent=1) + "\n")
+        replace_file(folder / "bank.json", json.dumps(card, indent=1) + "\n")
         return cls(folder, chip)
 
     @classmethod

@@ -7,7 +7,6 @@ checked on loading: Orbax itself loads a flipped bit without a word.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import shutil
@@ -19,7 +18,7 @@ import numpy as np
 
 from xbm_jax.errors import BankError, OutputError
 
-__all__ = ["exists", "load", "load_metadata", "save", "write_text"]
+__all__ = ["exists", "load", "load_metadata", "save"]
 
 
 def save(folder: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
@@ -93,19 +92,6 @@ def checked_directory(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise OutputError("folder", str(folder), f"a writable folder ({error.strerror})") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file's text in one step: readers see the old text or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError("file", str(path), f"a writable file ({error.strerror})") from error
-    finally:
-        with contextlib.suppress(OSError):  # gone where all went well; beyond reach where nothing did
-            temporary.unlink()
 
 
 def _generations(folder: Path) -> list[Path]:
