@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from crossbar.literal import Literal, encode, explicit_codes, granular_codes, snapped_codes
 from xbm_jax.crossbar import Adc, AdcRange, Cell, Conv, CrossbarSpec, Gaussian, Tiles, clip_rate, plan, program, read
 from xbm_jax.crossbar.adc import clipped, convert, explicit_range, granular_range, snapped_range
-from xbm_jax.crossbar.read import column_sums, input_codes
+from xbm_jax.crossbar.sums import column_sums, input_codes
 
 LIMITS = st.floats(-1e6, 1e6, width=32).map(lambda x: 0.0 if abs(x) < 1e-3 else x)
 

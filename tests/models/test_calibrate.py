@@ -12,7 +12,7 @@ from flax import nnx
 
 from models.tiny import CONVERTED, IDEAL, tiny_backbone, tiny_images
 from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Tiles, column_sums, nominal_weights
-from xbm_jax.crossbar.read import input_codes
+from xbm_jax.crossbar.sums import input_codes
 from xbm_jax.errors import DataError, SpecError
 from xbm_jax.models import (
     Chip,

@@ -7,7 +7,7 @@ import pytest
 
 from tasks import tiny
 from xbm_jax.crossbar import Adc, column_sums
-from xbm_jax.crossbar.read import input_codes
+from xbm_jax.crossbar.sums import input_codes
 from xbm_jax.masks import methods
 from xbm_jax.models import program
 from xbm_jax.tasks import stored

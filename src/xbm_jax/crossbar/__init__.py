@@ -14,8 +14,9 @@ from xbm_jax.crossbar.program import (
     with_signed_inputs,
 )
 from xbm_jax.crossbar.published import PUBLISHED, PcmHermes, PcmJoshi, ReramCmo, ReramMilo, ReramWan, Sonos
-from xbm_jax.crossbar.read import clip_rate, column_sums, linear_kernel, read
+from xbm_jax.crossbar.read import linear_kernel, read
 from xbm_jax.crossbar.spec import Adc, Cell, CrossbarSpec, Wires
+from xbm_jax.crossbar.sums import clip_rate, column_sums
 from xbm_jax.crossbar.table_device import FunctionDevice, TableDevice, from_csv
 from xbm_jax.crossbar.wires import fold_wires
 

@@ -1,7 +1,9 @@
 """The two linear maps that a crossbar computes, dense and convolution, each over a block of kernel rows.
 
 Kernels keep XLA's own layouts ([in, out] and HWIO), so that a tile's partial sum is a native operation and no
-unfolded copy of the input is made.
+unfolded copy of the input is made. On a CPU two shapes take another form, equal up to the order of the sum, because
+XLA's own is several times slower there (`benchmarks/` measures both): a depthwise convolution is a multiply-add per
+tap, and a convolution onto few columns computes two neighbouring pixels at once.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from xbm_jax.errors import SpecError
 
-__all__ = ["Conv", "kernel_matrix_shape", "product", "row_index", "tile_product"]
+__all__ = ["Conv", "kernel_matrix_shape", "on_cpu", "product", "row_index", "tile_product"]
 
 # A converter turns a small error of the product into a wrong code: bf16 (TPU) or TF32 (GPU) passes would do that.
 PRECISION = lax.Precision.HIGHEST
@@ -67,11 +70,22 @@ def row_index(kernel_shape: tuple[int, ...], row_order: str) -> np.ndarray:
 def product(x: jax.Array, kernel: jax.Array, conv: Conv | None) -> jax.Array:
     """``x @ kernel`` over the last axis (dense), or the convolution of NHWC ``x`` with HWIO ``kernel``."""
     if conv is None:
-        return jax.numpy.matmul(x, kernel, precision=PRECISION)
+        return jnp.matmul(x, kernel, precision=PRECISION)
+    if conv.groups > 1 and kernel.shape[2] == 1 and on_cpu():
+        return _by_taps(x, kernel, conv)
+    return _convolution(x, kernel, conv, conv.strides)
+
+
+def on_cpu() -> bool:
+    """Whether programs are compiled for a CPU, where some forms of one sum are much faster than others."""
+    return jax.default_backend() == "cpu"
+
+
+def _convolution(x: jax.Array, kernel: jax.Array, conv: Conv, strides: tuple[int, int]) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel,
-        conv.strides,
+        strides,
         conv.padding,
         rhs_dilation=conv.dilation,
         feature_group_count=conv.groups,
@@ -92,9 +106,66 @@ def tile_product(x: jax.Array, kernel: jax.Array, conv: Conv | None, tile: np.nd
     inside = tile[..., first:last]
     if not inside.all():
         part = part * inside[..., None].astype(kernel.dtype)
-    if last - first == tile.shape[-1]:
-        return product(x, part, conv)
-    return product(_channels(x, conv, tile.shape[-1], first, last), part, conv)
+    if last - first < tile.shape[-1]:
+        x = _channels(x, conv, tile.shape[-1], first, last)
+    if conv is not None and on_cpu() and _suits_pixel_pairs(x, part, conv):
+        return _by_pixel_pairs(x, part, conv)
+    return product(x, part, conv)
+
+
+def _by_taps(x: jax.Array, kernel: jax.Array, conv: Conv) -> jax.Array:
+    """A depthwise convolution, ``kernel`` [kh, kw, 1, N]: one multiply-add per tap over the shifted input."""
+    kh, kw, _, columns = kernel.shape
+    (top, bottom), (left, right) = _pads(x, kernel, conv)
+    padded = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    padded = jnp.repeat(padded, columns // conv.groups, axis=-1)  # a channel's columns are neighbours
+    spans = [
+        (padded.shape[axis + 1] - (size - 1) * step - 1) // stride * stride + 1
+        for axis, (size, step, stride) in enumerate(zip((kh, kw), conv.dilation, conv.strides, strict=True))
+    ]
+    taps = []
+    for i in range(kh):
+        for j in range(kw):
+            rows = slice(i * conv.dilation[0], i * conv.dilation[0] + spans[0], conv.strides[0])
+            cols = slice(j * conv.dilation[1], j * conv.dilation[1] + spans[1], conv.strides[1])
+            taps.append(padded[:, rows, cols] * kernel[i, j, 0])
+    return sum(taps[1:], start=taps[0])
+
+
+_FEW_COLUMNS = 16
+"""XLA's fast CPU convolution starts above: 16 columns cost it what 32 do."""
+
+
+def _suits_pixel_pairs(x: jax.Array, kernel: jax.Array, conv: Conv) -> bool:
+    """Whether :func:`_by_pixel_pairs` computes this convolution, and faster."""
+    left, right = _pads(x, kernel, conv)[1]
+    width = x.shape[2] + left + right - kernel.shape[1] + 1
+    plain = conv.strides == conv.dilation == (1, 1) and conv.groups == 1
+    return (
+        plain
+        and kernel.shape[3] <= _FEW_COLUMNS
+        and kernel.shape[2] % 2 == 0
+        and kernel.shape[1] > 1
+        and width % 2 == 0
+    )
+
+
+def _by_pixel_pairs(x: jax.Array, kernel: jax.Array, conv: Conv) -> jax.Array:
+    """A convolution of stride 1 as one of stride 2 along the width, with twice the columns for two pixels at once.
+
+    The second pixel's kernel is the first's, one tap further on; ``kw`` taps become ``kw + 1``.
+    """
+    pair = jnp.concatenate([jnp.pad(kernel, ((0, 0), side, (0, 0), (0, 0))) for side in ((0, 1), (1, 0))], axis=-1)
+    y = _convolution(x, pair, conv, (1, 2))
+    return y.reshape(*y.shape[:2], 2 * y.shape[2], kernel.shape[3])
+
+
+def _pads(x: jax.Array, kernel: jax.Array, conv: Conv) -> Any:
+    """Pixels added ((top, bottom), (left, right)), also where the geometry says 'SAME' or 'VALID'."""
+    if not isinstance(conv.padding, str):
+        return conv.padding
+    window = [(size - 1) * step + 1 for size, step in zip(kernel.shape[:2], conv.dilation, strict=True)]
+    return lax.padtype_to_pads(x.shape[1:3], window, conv.strides, conv.padding)
 
 
 def _channels(x: jax.Array, conv: Conv | None, per_group: int, first: int, last: int) -> Any:

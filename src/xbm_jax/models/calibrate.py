@@ -12,7 +12,7 @@ from xbm_jax.crossbar import Tiles, nominal_weights, with_signed_inputs
 from xbm_jax.crossbar.adc import snapped_range
 from xbm_jax.crossbar.products import product
 from xbm_jax.crossbar.quantise import input_code_limits
-from xbm_jax.crossbar.read import column_sums, input_codes
+from xbm_jax.crossbar.sums import column_sums, input_codes
 from xbm_jax.errors import DataError, SpecError
 from xbm_jax.masks import Method
 from xbm_jax.models.chip import Chip, check_images

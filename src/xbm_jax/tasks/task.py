@@ -16,7 +16,7 @@ from xbm_jax.models import Chip, check_images, forward, source_trained
 
 __all__ = ["Task", "predict", "source_task", "stored"]
 
-EVAL_BATCH = 125
+EVAL_BATCH = 128
 """Images per evaluation step: one compiled shape for validation, test and prediction."""
 
 

@@ -1,0 +1,1 @@
+"""Speed, as ratios to the plain operation in the same run: `make bench`."""

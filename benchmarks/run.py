@@ -1,0 +1,200 @@
+"""How fast it is: ratios to the plain XLA operation in the same process, with the goal and the best peer beside them.
+
+Command:   make bench                  (everything; ARGS="--only conv": a part of it; ARGS=--series: the figure too)
+Hardware:  two CPU cores that do nothing else.
+Time:      five minutes; with --series ten.
+Writes:    benchmarks/latest.json, a list with one object per row; docs/figures/cost.png with --series.
+
+A ratio is the median over interleaved rounds. Peers' ratios are to their own plain operation, measured by their own
+means on other machines: an order of magnitude, not a race.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import xbm_jax as xbm
+from benchmarks import layers, networks
+from benchmarks.series import draw, measure_series
+from benchmarks.timing import interleaved
+from xbm_jax.report import run_context
+from xbm_jax.tasks.files import replace_file
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table: what is measured, what it may be, and what the best peer has.
+
+    ``measure`` gives ``{"ratio": ...}`` or, where the goal is a time, ``{"seconds": ...}``, and whatever explains it.
+    """
+
+    work: str
+    goal: float
+    peer: float | None
+    measure: Callable[[], dict[str, float]]
+
+
+def _ratio(make: Callable[[], tuple[Any, Any]], **options: Any) -> Callable[[], dict[str, float]]:
+    def measure() -> dict[str, float]:
+        found = interleaved(*make(), **options)
+        return {"ratio": found.ratio, "ours_ms": 1e3 * found.ours_seconds, "plain_ms": 1e3 * found.plain_seconds}
+
+    return measure
+
+
+def _seconds(measure: Callable[[], float]) -> Callable[[], dict[str, float]]:
+    return lambda: {"seconds": measure()}
+
+
+def _conv(channels: int, pixels: int, rows: int) -> Callable[[], dict[str, float]]:
+    return _ratio(lambda: layers.reads(layers.conv_layer(layers.spec(rows), channels, pixels)))
+
+
+def _folded(masked: bool) -> Callable[[], dict[str, float]]:
+    return _ratio(lambda: layers.reads(layers.conv_layer(layers.spec(128, None), 64, 8), masked=masked))
+
+
+def _dense(spec: xbm.CrossbarSpec) -> Callable[[], dict[str, float]]:
+    return _ratio(lambda: layers.reads(layers.dense_layer(spec)))
+
+
+def _lossless() -> tuple[Any, Any]:
+    serial = layers.BITSERIAL.replace(cell=xbm.Cell(bits=2), adc=xbm.Adc(bits=10, range="granular"))
+    layer = layers.conv_layer(serial, 64, 8)
+    assert layer.tiles.plan.fold, layer.tiles.plan.fold_reason
+    return layers.reads(layer, masked=False)
+
+
+def _train(adc_bits: int | None) -> Callable[[], dict[str, float]]:
+    def measure() -> dict[str, float]:
+        ours, plain = networks.mask_step(adc_bits), networks.plain_step()
+        found = _ratio(lambda: (ours.run, plain.run), seconds=12.0, rounds=11)()
+        return {**found, "peak_memory_ratio": ours.peak_bytes / plain.peak_bytes}
+
+    return measure
+
+
+def _memory(adc_bits: int | None) -> Callable[[], dict[str, float]]:
+    return lambda: {"ratio": networks.mask_step(adc_bits).peak_bytes / networks.plain_step().peak_bytes}
+
+
+def _forward() -> tuple[Any, Any]:
+    return networks.read_compiled().run, networks.plain_read().run
+
+
+ROWS = (
+    Row("dense 64 x 1152 x 256, 9 row tiles, 8-bit ADC", 1.2, 3.2, _dense(layers.spec(128))),
+    Row("conv 64 channels 8x8, 128 rows, 8-bit ADC", 1.3, 4.1, _conv(64, 8, 128)),
+    Row("conv 128 channels 8x8, 128 rows, 8-bit ADC", 1.3, 4.1, _conv(128, 8, 128)),
+    Row("conv 64 channels 8x8, 64 rows, 8-bit ADC", 1.5, 4.1, _conv(64, 8, 64)),
+    Row("conv 128 channels 8x8, 64 rows, 8-bit ADC", 1.5, 4.1, _conv(128, 8, 64)),
+    Row("conv 16 channels 32x32, 64 rows, 8-bit ADC", 2.0, 4.0, _conv(16, 32, 64)),
+    Row("conv 32 channels 16x16, 64 rows, 8-bit ADC", 2.0, 4.0, _conv(32, 16, 64)),
+    Row("ideal converter, conv 64 channels", 1.05, 63.0, _folded(masked=False)),
+    Row("ideal converter, conv 64 channels, masked", 1.05, 63.0, _folded(masked=True)),
+    Row("ideal cells, lossless ADC, 8 cycles x 4 slices, conv 64 channels", 1.05, 63.0, _ratio(_lossless)),
+    Row("bit-serial 8 cycles x 4 slices, 128 rows, 6-bit ADC, dense", 36.0, 252.0, _dense(layers.BITSERIAL)),
+    Row("ResNet-20 forward, 64 rows, 8-bit ADC", 1.5, None, _ratio(_forward)),
+    Row("ResNet-20 mask training step, ideal converter", 1.05, 2.4, _train(None)),
+    Row("ResNet-20 mask training step, 8-bit ADC", 1.3, 2.4, _train(8)),
+    Row("ResNet-20 mask training step, 8-bit ADC: peak memory", 2.0, None, _memory(8)),
+    Row("read noise, conv 64 channels, per read", 2.0, 890.0, _ratio(layers.noisy_read)),
+    Row(
+        "wires, conv 64 channels, per read, to the read without",
+        1.0,
+        7400.0,
+        _ratio(layers.wired, seconds=8.0, rounds=31),
+    ),
+    Row("eight task masks in one pass, to one", 1.25, None, _ratio(layers.eight_masks)),
+    Row(
+        "programming ResNet-20 with wires, 64x64: seconds",
+        10.0,
+        None,
+        _seconds(lambda: networks.program_seconds(wires=True)),
+    ),
+    Row("compiling ResNet-20's read: seconds", 8.0, None, _seconds(lambda: networks.read_compiled().compile_seconds)),
+    Row(
+        "compiling ResNet-20's training step: seconds",
+        20.0,
+        None,
+        _seconds(lambda: networks.mask_step(8).compile_seconds),
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options.
+
+    Args:
+        only: measure the rows whose name contains this.
+        series: also measure how cost grows with rows, ADC bits, batch and depth, and draw it.
+        out: where the rows are written; a part (`only`) is printed, not written.
+    """
+
+    only: str = ""
+    series: bool = False
+    out: Path = HERE / "latest.json"
+
+
+def main(config: Config) -> None:
+    console = Console()
+    machine, rows = _machine(), []
+    for row in ROWS:
+        if config.only in row.work:
+            rows.append(_measured(row) | machine)
+            console.print(_line(rows[-1]))
+    if config.only:
+        return
+    _write(config.out, rows)
+    console.print(table(rows))
+    if config.series:
+        found = measure_series()
+        _write(HERE / "series.json", {"series": found} | machine)
+        draw(found, HERE.parent / "docs" / "figures" / "cost.png")
+
+
+def _measured(row: Row) -> dict[str, Any]:
+    found = {name: round(value, 3) for name, value in row.measure().items()}
+    value = found.get("ratio", found.get("seconds"))
+    assert value is not None
+    met = round(value, 2) <= row.goal
+    return {"work": row.work, "ratio": found.get("ratio"), "goal": row.goal, "peer": row.peer, "met": met} | found
+
+
+def _machine() -> dict[str, Any]:
+    context = run_context({}, seed=0)
+    return {"machine": {**context["device"], "cpus": context["cpus"]}, "versions": context["versions"]}
+
+
+def _write(path: Path, content: Any) -> None:
+    replace_file(path, json.dumps(content, indent=1) + "\n")
+
+
+def _line(row: dict[str, Any]) -> str:
+    value = f"{row['ratio']:.2f}" if row["ratio"] is not None else f"{row['seconds']:.1f} s"
+    return f"{row['work']:66s} {value:>8s}   goal {row['goal']:g}   {'met' if row['met'] else 'MISSED'}"
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """The rows as a table."""
+    made = Table("work", "ratio", "goal", "best peer", "met")
+    for row in rows:
+        value = f"{row['ratio']:.2f}" if row["ratio"] is not None else f"{row['seconds']:.1f} s"
+        peer = "-" if row["peer"] is None else f"{row['peer']:g}"
+        made.add_row(row["work"], value, f"{row['goal']:g}", peer, "yes" if row["met"] else "no")
+    return made
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

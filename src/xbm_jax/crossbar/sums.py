@@ -1,0 +1,182 @@
+"""The analog side of a read: what a column's converters see of an input, and what they make of it.
+
+    I[j, v, t, n] = sum_{r in tile t} x_int[j, r] * E[v, r, n]      analog, with read noise where the device has it
+    D[t, n] = sum_{j, v} c_j * c_v * ADC(I[j, v, t, n]) - offset * sum_{r in tile t} x_int[r]
+
+Symbols as in :mod:`xbm_jax.crossbar.read`, which accumulates D over the row tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from xbm_jax.crossbar import draws, quantise
+from xbm_jax.crossbar.adc import AdcRange, Mismatch, clipped, convert
+from xbm_jax.crossbar.plan import Plan
+from xbm_jax.crossbar.products import tile_product
+from xbm_jax.crossbar.program import Tiles
+
+__all__ = ["Converters", "clip_rate", "column_sums", "digital_offset", "folded_squares", "input_codes", "normal"]
+__all__ += ["side_by_side", "tile_sums", "together"]
+
+
+class Converters(NamedTuple):
+    """What a read needs besides weights: grids, mismatch, the variance of the weights, this read's key (data), and the
+    number of the first row tile, by which each tile draws noise of its own.
+    """
+
+    adc: AdcRange | None = None
+    mismatch: Mismatch | None = None
+    variance: jax.Array | None = None
+    key_data: jax.Array | None = None
+    first_tile: jax.Array | int = 0
+
+
+def input_codes(tiles: Tiles, x: jax.Array) -> jax.Array:
+    """The integers that the DACs get, as floats: ``clip(round(x / s_x))``, straight-through gradient."""
+    low, high = quantise.input_code_limits(tiles.plan.spec.input_bits, tiles.plan.signed_inputs)
+    assert tiles.input_scale is not None
+    return quantise.quantise(x, tiles.input_scale, low, high)
+
+
+def column_sums(
+    plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters | None = None
+) -> Iterator[tuple[int, int, jax.Array]]:
+    """Analog sums of every (tile, cycle): yields ``(t, j, I [..., V, N])`` in units of (input code x level)."""
+    kernel = side_by_side(effective, plan)
+    converters = converters or Converters()
+    variance = None if converters.variance is None else side_by_side(converters.variance, plan)
+    cycles = _cycles(plan, codes)
+    # Cycles lie side by side in the batch: few large products instead of many small ones.
+    together = jnp.stack(cycles) if plan.conv is None else jnp.concatenate(cycles)
+    for t in range(plan.tiles):
+        tile = plan.tile_index == t
+        sums_of_cycles = tile_product(together, kernel, plan.conv, tile)
+        if plan.conv is not None:
+            sums_of_cycles = sums_of_cycles.reshape(len(cycles), -1, *sums_of_cycles.shape[1:])
+        for j, streamed in enumerate(cycles):
+            sums = sums_of_cycles[j]
+            if variance is not None:
+                squares = folded_squares(plan, codes) if plan.fold else streamed**2
+                spread = jnp.sqrt(tile_product(squares, variance, plan.conv, tile))
+                sums = sums + spread * normal(converters, 2 * (len(cycles) * (t + converters.first_tile) + j), spread)
+            yield t, j, _apart(sums, plan)
+
+
+def tile_sums(
+    plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters
+) -> Iterator[tuple[int, jax.Array]]:
+    """Converted partial sums ``(t, D[t] [..., N])``, one row tile after another."""
+    cycle_weights = plan.cycle_weights
+    total: jax.Array | float = 0.0
+    for t, j, sums in column_sums(plan, codes, effective, converters):
+        digits = _shift_add(plan, _convert(plan, sums, converters, t, j)) * cycle_weights[j]
+        total = total + digits if j else digits
+        if j == len(cycle_weights) - 1:
+            yield t, jnp.asarray(total) - digital_offset(plan, codes, t)
+
+
+def clip_rate(tiles: Tiles, x: jax.Array) -> jax.Array:
+    """Share of conversions that clip on inputs ``x``; 0 with ideal converters."""
+    bits = tiles.plan.spec.adc.bits
+    if bits is None or tiles.adc is None or tiles.plan.fold:
+        return jnp.zeros(())
+    grid, codes = tiles.adc, input_codes(tiles, x)
+    rates = [
+        jnp.mean(clipped(sums, grid.at(j, t), bits, None if tiles.mismatch is None else tiles.mismatch.at(t)))
+        for t, j, sums in column_sums(tiles.plan, codes, tiles.effective)
+    ]
+    return jnp.mean(jnp.stack(rates))
+
+
+def _convert(plan: Plan, sums: jax.Array, converters: Converters, t: int, j: int) -> jax.Array:
+    """What the converters of one (tile, cycle) make of their sums [..., V, N]."""
+    adc = plan.spec.adc
+    if converters.adc is None or plan.fold:
+        return sums
+    noise = (
+        adc.noise_lsb * normal(converters, 2 * (len(plan.cycle_weights) * (t + converters.first_tile) + j) + 1, sums)
+        if adc.noise_lsb
+        else 0.0
+    )
+    mismatch = None if converters.mismatch is None else converters.mismatch.at(t)
+    return convert(sums, converters.adc.at(j, t), adc.bits, mismatch, noise)
+
+
+def _shift_add(plan: Plan, converted: jax.Array) -> jax.Array:
+    """Weighted sum over a tile's conversions, ``[..., V, N] -> [..., N]``."""
+    # Term by term: as one reduction over the conversions, XLA's CPU backend (jaxlib 0.10.2) fuses this with its
+    # neighbours and computes wrong sums where an axis has size 1.
+    terms = [converted[..., v, :] * weight for v, weight in enumerate(plan.conversion_weights)]
+    return sum(terms[1:], start=terms[0])
+
+
+def digital_offset(plan: Plan, codes: jax.Array, t: int) -> jax.Array | float:
+    """Offset encoding: the offset times the tile's input sum, which digital logic adds up beside the array."""
+    if plan.digital_offset == 0.0 or plan.fold:
+        return 0.0
+    ones = jnp.ones((*plan.kernel_shape[:-1], plan.groups), codes.dtype)
+    sums = tile_product(codes, ones, plan.conv, plan.tile_index == t)
+    return plan.digital_offset * jnp.repeat(sums, plan.columns // plan.groups, axis=-1)
+
+
+def _digits(plan: Plan, codes: jax.Array) -> list[jax.Array]:
+    """What each cycle of one pass streams: ``sign(x) * ((|x| >> j * dac_bits) & (2**dac_bits - 1))``, lowest first."""
+    count = plan.spec.cycles
+    if count == 1:
+        return [codes]
+    base = 2.0 ** (plan.spec.dac_bits or 0)
+    magnitude = jnp.abs(codes)
+    shifted = [jnp.floor(magnitude / base**j) for j in range(count)] + [jnp.zeros_like(magnitude)]
+    return [jnp.sign(codes) * (shifted[j] - base * shifted[j + 1]) for j in range(count)]
+
+
+def _cycles(plan: Plan, codes: jax.Array) -> list[jax.Array]:
+    """What a read streams: one array per entry of ``plan.cycle_weights``."""
+    if plan.fold:
+        return [codes]
+    digits = _digits(plan, codes)
+    if not plan.two_pass:
+        return digits
+    return [jnp.maximum(d, 0.0) for d in digits] + [jnp.maximum(-d, 0.0) for d in digits]
+
+
+def folded_squares(plan: Plan, codes: jax.Array) -> jax.Array:
+    """Squared inputs that weigh a folded read's variance: each cycle's noise is its own and is shifted with its sum."""
+    squares = [4.0 ** (j * (plan.spec.dac_bits or 0)) * c**2 for j, c in enumerate(_digits(plan, codes))]
+    return sum(squares[1:], start=squares[0])
+
+
+def side_by_side(effective: jax.Array, plan: Plan) -> jax.Array:
+    """Conversions as neighbouring columns, ``[V, ..., N] -> [..., V * N]``, within each group of a convolution."""
+    count = effective.shape[0]
+    if count == 1:
+        return effective[0]
+    split = effective.reshape(*effective.shape[:-1], plan.groups, plan.columns // plan.groups)
+    return jnp.moveaxis(split, 0, -2).reshape(*effective.shape[1:-1], count * plan.columns)
+
+
+def _apart(sums: jax.Array, plan: Plan) -> jax.Array:
+    """Undo :func:`side_by_side` on column sums: ``[..., V * N] -> [..., V, N]``."""
+    count = sums.shape[-1] // plan.columns
+    if count == 1:
+        return sums[..., None, :]
+    split = sums.reshape(*sums.shape[:-1], plan.groups, count, plan.columns // plan.groups)
+    return jnp.moveaxis(split, -2, -3).reshape(*sums.shape[:-1], count, plan.columns)
+
+
+def together(sums: jax.Array, plan: Plan) -> jax.Array:
+    """:func:`side_by_side` for column sums: ``[..., V, N] -> [..., V * N]``."""
+    split = sums.reshape(*sums.shape[:-1], plan.groups, plan.columns // plan.groups)
+    return jnp.moveaxis(split, -3, -2).reshape(*sums.shape[:-2], -1)
+
+
+def normal(converters: Converters, index: jax.Array | int, like: jax.Array) -> jax.Array:
+    """Standard normal draws of this read; one per column, equal in distribution to one per cell."""
+    assert converters.key_data is not None
+    key = jax.random.fold_in(jax.random.wrap_key_data(converters.key_data), index)
+    return draws.normal(key, like.shape, like.dtype)
