@@ -22,7 +22,13 @@ from xbm_jax.models import MODELS, Preprocess, load_backbone, named_network
 from xbm_jax.models.names import Row, rename
 
 # Seconds to compile, or hundreds of megabytes of weights to draw.
-SLOW = ("torchvision densenet121", "torchvision vgg16_bn", "timm vgg16_bn")
+SLOW = (
+    "torchvision resnet50",
+    "transformers resnet50",
+    "torchvision densenet121",
+    "torchvision vgg16_bn",
+    "timm vgg16_bn",
+)
 
 
 @cache

@@ -87,7 +87,7 @@ def test_exact_reads_are_the_float_network(name: str) -> None:
     np.testing.assert_allclose(logits, expected, atol=2e-5 * float(jnp.abs(expected).max()))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "resnet50-v1"])  # which differs in strides alone
 def test_from_programming_to_serving(name: str, tmp_path: Path) -> None:
     """Two steps of XBM with trained norms change nothing of the chip, and are served as they were learned."""
     chip, data = small_chip(name), small_data()

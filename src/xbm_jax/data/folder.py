@@ -12,7 +12,7 @@ from xbm_jax.data.images import check_size, stack
 from xbm_jax.data.split import split_validation
 from xbm_jax.errors import DataError
 
-__all__ = ["load_folder"]
+__all__ = ["class_trees", "load_folder"]
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _TEST_FRACTION = 0.2
@@ -31,9 +31,7 @@ def load_folder(root: Path, *, seed: int = 0, image_size: int | None = None, on_
     """
     check_size(image_size)
     check_on_bad(on_bad)
-    if not root.is_dir():
-        raise DataError(f"folder:{root}", "no such folder", _FORMS)
-    trees = _trees(root)
+    trees = class_trees(root)
     classes = _class_names(trees)
     files = [
         (split, classes.index(name), file) for split, tree in trees.items() for name in tree for file in tree[name]
@@ -53,8 +51,14 @@ def load_folder(root: Path, *, seed: int = 0, image_size: int | None = None, on_
     return Dataset(root.resolve().name, stacked[train], labels[train], stacked[test], labels[test], tuple(classes))
 
 
-def _trees(root: Path) -> dict[str, dict[str, list[Path]]]:
-    """``{"train": {class: files}, "test": ...}``, or ``{"all": {class: files}}`` for one tree of class folders."""
+def class_trees(root: Path) -> dict[str, dict[str, list[Path]]]:
+    """``{"train": {class: files}, "test": ...}``, or ``{"all": {class: files}}`` for one tree of class folders.
+
+    Raises:
+      DataError: no such folder, or half a split.
+    """
+    if not root.is_dir():
+        raise DataError(f"folder:{root}", "no such folder", _FORMS)
     names = {folder.name for folder in _folders(root)}
     split_folders = {"train", "test"} & names
     if len(split_folders) == 2:

@@ -1,14 +1,16 @@
 """A task in one ``.npz``: arrays of pixels with a train and a test split, or encoded images one behind the other.
 
 pixels    ``x_train, y_train, x_test, y_test``, perhaps ``class_names``
-encoded   ``jpeg`` uint8, all files concatenated; ``offsets`` int [n + 1], file i is ``jpeg[offsets[i]:offsets[i + 1]]``;
-          ``labels`` int [n], ``is_test`` bool [n], ``class_names``. Any format that Pillow reads will do.
+encoded   ``jpeg`` uint8, all files concatenated; ``offsets`` int [n + 1], so that file i is
+          ``jpeg[offsets[i]:offsets[i + 1]]``; ``labels`` int [n], ``is_test`` bool [n], ``class_names``.
+          Any format that Pillow reads will do.
 """
 
 from __future__ import annotations
 
 import zipfile
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +69,7 @@ def _from_encoded(path: Path, arrays: dict[str, np.ndarray], image_size: int | N
         value = f"{is_test.dtype}{list(is_test.shape)}, true for {int(np.count_nonzero(is_test))}"
         raise DataError("is_test", value, f"bool [{count}], true for some images and false for others")
     content = data.tobytes()
-    files = [content[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+    files = [content[start:stop] for start, stop in pairwise(offsets)]
     kept, images = decode_all(files, [f"image {i}" for i in range(count)], image_size, f"npz:{path}", on_bad)
     x, y, test = stack(images, f"npz:{path}"), labels[kept], is_test[kept]
     return Dataset(path.stem, x[~test], y[~test], x[test], y[test], _class_names(arrays["class_names"]))

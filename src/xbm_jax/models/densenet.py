@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from xbm_jax.models.pooling import max_pool
+
 __all__ = ["DenseNet"]
 
 
@@ -71,7 +73,7 @@ class DenseNet(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nnx.relu(self.norm0(self.conv0(x)))
-        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(x)
         for name in self.names:
             x = getattr(self, name)(x)
         x = nnx.relu(self.norm5(x))

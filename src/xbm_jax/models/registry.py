@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -40,7 +40,7 @@ class _Entry:
     head: str
     preprocess: Preprocess
     image_size: int
-    names: Mapping[str, Table]
+    names: Mapping[str, Table] = field(default_factory=dict)
     bundled: str | None = None
 
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from xbm_jax.models.pooling import max_pool
+
 __all__ = ["ResNet50"]
 
 
@@ -74,7 +76,7 @@ class ResNet50(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nnx.relu(self.bn1(self.conv1(x)))
-        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(x)
         for name in self.names:
             x = getattr(self, name)(x)
         return self.fc(jnp.mean(x, axis=(1, 2)))

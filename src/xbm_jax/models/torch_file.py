@@ -8,6 +8,7 @@ knows ordered dicts, tensors and storages and refuses every other name, so that 
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import struct
 import zipfile
@@ -75,6 +76,7 @@ def _read_zip(file: Any) -> tuple[dict[str, Any], Callable[[str], bytes]]:
 
 
 def _read_legacy(file: Any) -> tuple[dict[str, Any], Callable[[str], bytes]]:
+    size = file.seek(0, io.SEEK_END)
     file.seek(0)
     if _Plain(file).load() != _LEGACY_MAGIC:
         raise ValueError("not written by torch.save")
@@ -86,7 +88,7 @@ def _read_legacy(file: Any) -> tuple[dict[str, Any], Callable[[str], bytes]]:
     storages = {}
     for key in _Plain(file).load():
         (count,) = struct.unpack("<q", file.read(8))
-        storages[key] = file.read(count * itemsize.get(key, 1))
+        storages[key] = file.read(min(count * itemsize.get(key, 1), size))
     return content, storages.__getitem__
 
 
@@ -111,7 +113,8 @@ def _array(tensor: _Tensor, data: bytes) -> np.ndarray:
     """The view's own copy, its last element checked to lie inside the storage."""
     flat = np.frombuffer(data, tensor.dtype)
     last = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
-    if min((tensor.offset, *tensor.shape, *tensor.strides)) < 0 or (0 not in tensor.shape and last >= len(flat)):
+    outside = min((tensor.offset, *tensor.shape, *tensor.strides)) < 0 or last >= len(flat)
+    if 0 not in tensor.shape and (outside or math.prod(tensor.shape) > len(flat)):
         raise ValueError("a tensor beyond its storage: the file is cut off or damaged")
     bytes_per_step = [s * flat.itemsize for s in tensor.strides]
     return np.array(np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, bytes_per_step))

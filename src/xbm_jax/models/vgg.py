@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
+
+from xbm_jax.models.pooling import adaptive_mean
 
 __all__ = ["STAGES", "VggBn"]
 
@@ -54,23 +54,3 @@ class VggBn(nnx.Module):
         x = adaptive_mean(x, self.pool)
         x = nnx.relu(self.fc1(x.reshape(len(x), -1)))
         return self.fc3(nnx.relu(self.fc2(x)))
-
-
-def adaptive_mean(x: jax.Array, size: int) -> jax.Array:
-    """Mean pooling of [batch, H, W, C] to [batch, size, size, C].
-
-    Bin i of an axis of n pixels holds pixels ``floor(i n / size)`` up to, not including, ``ceil((i + 1) n / size)``.
-    """
-    if x.shape[1:3] == (size, size):
-        return x
-    rows, columns = (jnp.asarray(_bins(n, size), x.dtype) for n in x.shape[1:3])
-    return jnp.einsum("ih,bhwc,jw->bijc", rows, x, columns, precision=jax.lax.Precision.HIGHEST)
-
-
-def _bins(pixels: int, size: int) -> np.ndarray:
-    """Weights [size, pixels] of every pixel in every bin."""
-    weights = np.zeros((size, pixels))
-    for i in range(size):
-        first, last = i * pixels // size, -(-(i + 1) * pixels // size)
-        weights[i, first:last] = 1 / (last - first)
-    return weights

@@ -53,7 +53,7 @@ def _downloaded(address: str) -> Path:
     if not (owner and repository and file):
         raise WeightsError("weights", address, "hf://owner/repository/file")
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         allowed = "a file on disk, or `pip install 'xbm_jax[hub]'` for files on the Hugging Face hub"
         raise WeightsError("weights", address, allowed) from error
