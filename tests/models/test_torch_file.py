@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -30,7 +30,7 @@ def expected() -> dict[str, np.ndarray]:
         "transposed": BASE.T,
         "row": BASE[2],
         "half": np.array([1.5, -2.25], np.float16),
-        "brain": np.array([1.5, -2.25], ml_dtypes.bfloat16),
+        "brain": np.array([1.5, -2.25], jnp.bfloat16),
         "double": np.array([[1e-300]]),
         "parameter": np.ones(3, np.float32),
         "counter": np.array(1000),

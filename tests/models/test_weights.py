@@ -70,6 +70,14 @@ def test_backbone_from_a_file(suffix: str, names: str, arrays: dict[str, np.ndar
         assert_same({p: np.asarray(a) for p, a in loaded.arrays.items()}, arrays)
 
 
+def test_brain_floats_are_read(tmp_path: Path) -> None:
+    """The upper halves of float32 numbers, in a file written by hand: header length, header, data."""
+    header = b'{"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
+    data = np.array([1.5, -2.0], np.float32).view(np.uint16)[1::2].tobytes()
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + data)
+    np.testing.assert_array_equal(read_weights(tmp_path / "w.safetensors")["a"].astype(np.float32), [1.5, -2.0])
+
+
 def test_the_head_decides_the_number_of_classes() -> None:
     arrays = random_arrays(named_network("cifar-resnet20", 7))
     assert load_backbone("cifar-resnet20", arrays).network.shapes["linear/kernel"] == (64, 7)

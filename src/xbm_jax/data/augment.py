@@ -57,8 +57,9 @@ class Augment:
         rng = generator(*seeds)
         flipped = rng.random(len(images)) < 0.5 if self.flip else np.zeros(len(images), bool)
         if self.size is None:
-            mirrored = images[:, :, ::-1]
-            return np.where(flipped[:, None, None, None], mirrored, images)
+            out = images.copy()
+            out[flipped] = images[flipped, :, ::-1]
+            return out
         patches = random_patches(rng, len(images), images.shape[1:3], self.scale, self.ratio)
         out = np.empty((len(images), self.size, self.size, images.shape[-1]), np.uint8)
 

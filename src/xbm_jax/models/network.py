@@ -1,13 +1,14 @@
 """A backbone, split at its edge: the static structure of a Flax NNX module and its arrays by path.
 
 Any NNX module of ``nnx.Conv``, ``nnx.Linear``, ``nnx.LinearGeneral`` (hence ``nnx.MultiHeadAttention``),
-``nnx.BatchNorm`` and ``nnx.LayerNorm`` layers will do; what else it holds (a class token, say) stays digital and
-frozen. Layers are named by their path, ``"layer1_0/conv1"``; arrays by ``"layer1_0/conv1/kernel"``.
+``nnx.Einsum``, ``nnx.BatchNorm`` and ``nnx.LayerNorm`` layers will do; what else it holds (a class token, say) stays
+digital and frozen. Layers are named by their path, ``"layer1_0/conv1"``; arrays by ``"layer1_0/conv1/kernel"``.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,9 +59,9 @@ class Network:
         name: registry name, or the module's class name.
         graphdef: NNX structure.
         shapes: shape of every array, by path.
-        kinds: module class of every layer, by path: "Conv", "Linear", "LinearGeneral", "BatchNorm", "LayerNorm".
+        kinds: module class of every layer, by path: one of the above.
         convs: geometry of every convolution, by path.
-        input_axes: number of input axes of every ``LinearGeneral`` kernel ``[*inputs, *outputs]``, by path.
+        input_axes: number of input axes of every dense kernel ``[*inputs, *outputs]`` that may have several, by path.
         epsilons: epsilon of every norm, by path.
         head: path of the classifier layer, which each task replaces.
         preprocess: from images to inputs.
@@ -97,7 +98,7 @@ class Network:
     @property
     def kernels(self) -> list[str]:
         """Paths of the layers that can sit on a crossbar, sorted; the head last."""
-        return [path for path, kind in self.kinds.items() if kind in ("Conv", "Linear", "LinearGeneral")]
+        return [path for path, kind in self.kinds.items() if kind not in ("BatchNorm", "LayerNorm")]
 
     @property
     def norms(self) -> list[str]:
@@ -178,7 +179,7 @@ def network_from_module(
         shapes={"/".join(map(str, p)): tuple(v.get_value().shape) for p, v in nnx.to_flat_state(state)},
         kinds={p: _kind(m) for p, m in sorted(paths.items(), key=lambda item: (item[0] == head, item[0]))},
         convs={p: conv_geometry(p, m) for p, m in paths.items() if isinstance(m, nnx.Conv)},
-        input_axes={p: _input_axes(p, m) for p, m in paths.items() if isinstance(m, nnx.LinearGeneral)},
+        input_axes={p: _input_axes(p, m) for p, m in paths.items() if isinstance(m, _GENERAL)},
         epsilons={p: float(m.epsilon) for p, m in paths.items() if isinstance(m, _NORMS)},
         head=head,
         preprocess=preprocess,
@@ -187,7 +188,8 @@ def network_from_module(
 
 
 _NORMS = (nnx.BatchNorm, nnx.LayerNorm)
-_LAYERS = (nnx.Conv, nnx.Linear, nnx.LinearGeneral, *_NORMS)
+_GENERAL = (nnx.LinearGeneral, nnx.Einsum)
+_LAYERS = (nnx.Conv, nnx.Linear, *_GENERAL, *_NORMS)
 
 
 def _kind(module: nnx.Module) -> str:
@@ -244,8 +246,15 @@ def conv_geometry(path: str, module: nnx.Conv) -> Conv:
     return Conv(_pair(module.strides), padding, _pair(module.kernel_dilation), int(module.feature_group_count))
 
 
-def _input_axes(path: str, module: nnx.LinearGeneral) -> int:
+def _input_axes(path: str, module: nnx.LinearGeneral | nnx.Einsum) -> int:
     """Number of input axes of a general dense layer; they have to be the last ones of its input, in order."""
+    if isinstance(module, nnx.Einsum):
+        inputs, kernel, outputs = re.split(",|->", module.einsum_str)
+        count = len(set(kernel) - set(outputs))
+        outer = inputs.removesuffix(kernel[:count])
+        if count and inputs == outer + kernel[:count] and outputs == outer + kernel[count:]:
+            return count
+        raise ModelError(path, module.einsum_str, "an equation like '...ab,abcd->...cd': a dense layer")
     axes = module.axis if isinstance(module.axis, tuple) else (module.axis,)
     if tuple(axes) != tuple(range(-len(axes), 0)) or module.batch_axis:
         raise ModelError(path, module.axis, "a LinearGeneral over the last axes, without batch axes")
