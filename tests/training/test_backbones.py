@@ -34,7 +34,7 @@ SMALL: dict[str, tuple[Callable[..., nnx.Module], str]] = {
     "resnet50-v1": (partial(ResNet50, blocks=(1, 1), width=4, stride_at="conv1"), "fc"),
     "mobilenet-v2": (partial(MobileNetV2, stages=((1, 4, 1, 2), (4, 8, 2, 2)), stem=4, last=16), "head"),
     "vgg16-bn": (partial(VggBn, stages=((4,), (4, 8)), hidden=8, pool=2), "fc3"),
-    "densenet121": (partial(DenseNet, blocks=(1, 2), growth=4, stem=8), "classifier"),
+    "densenet121": (partial(DenseNet, blocks=(1, 1), growth=4, stem=8), "classifier"),
     "vit-s16": (partial(VisionTransformer, image_size=SIZE, patch=8, width=16, depth=1, heads=2), "head"),
 }
 # Layers whose inputs go below zero: images, and what no ReLU has cut.
