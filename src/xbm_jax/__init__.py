@@ -14,7 +14,7 @@ predict = xbm.serve(chip, bank)
 from importlib import metadata as _metadata
 
 from xbm_jax import crossbar, data, errors, hardware, masks, models, report, tasks, training
-from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Device, Faults, Gaussian, Ideal, Wires
+from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Device, Faults, Gaussian, Ideal, MiloCurve, Wires
 from xbm_jax.data import Dataset, load
 from xbm_jax.errors import (
     BankError,
@@ -49,6 +49,7 @@ __all__ = [
     "MaskBank",
     "Method",
     "MethodError",
+    "MiloCurve",
     "ModelError",
     "OutputError",
     "SpecError",

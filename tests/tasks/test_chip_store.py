@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tasks import tiny
+from xbm_jax.crossbar import Cell, MiloCurve
 from xbm_jax.errors import BankError, ModelError
-from xbm_jax.models import load_backbone, program
+from xbm_jax.models import calibrate, load_backbone, program
 from xbm_jax.tasks import chip_card, load_chip, predict, save_chip, store
 from xbm_jax.tasks.chip_store import _described
 
@@ -32,6 +33,15 @@ def test_a_calibrated_chip_comes_back_bit_for_bit(tmp_path, kind):
     key = jax.random.key(3)
     before = predict(chip, task, IMAGES, key=key, batch_size=16)
     assert np.array_equal(predict(got, task, IMAGES, key=key, batch_size=16), before)
+
+
+def test_a_chip_of_curved_cells_that_wear_comes_back(tmp_path):
+    cell = Cell(bits=7, on_off=4.0, g_max_siemens=2e-4, max_writes=3)
+    spec = tiny.SPECS["ideal"].replace(cell=cell, curve=MiloCurve(0.3))
+    chip = calibrate(program(tiny.weights(), spec, jax.random.key(0)), IMAGES)
+    assert chip.calibrated and all(t.curvature is not None and t.writes is not None for t in chip.tiles.values())
+    save_chip(chip, tmp_path)
+    assert_same_chip(load_chip(tmp_path, tiny.network()), chip)
 
 
 def test_an_uncalibrated_chip_with_rules_comes_back(tmp_path):

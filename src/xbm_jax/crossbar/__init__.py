@@ -1,6 +1,7 @@
 """Crossbar physics over arrays: a kernel is planned, programmed once, and read."""
 
 from xbm_jax.crossbar.adc import AdcRange, Mismatch
+from xbm_jax.crossbar.curve import Curve, MiloCurve
 from xbm_jax.crossbar.devices import Device, Faults, Gaussian, Ideal
 from xbm_jax.crossbar.plan import Plan, plan
 from xbm_jax.crossbar.products import Conv
@@ -12,6 +13,7 @@ from xbm_jax.crossbar.program import (
     program,
     reprogram,
     with_signed_inputs,
+    worn_cells,
 )
 from xbm_jax.crossbar.published import PUBLISHED, PcmHermes, PcmJoshi, ReramCmo, ReramMilo, ReramWan, Sonos
 from xbm_jax.crossbar.read import linear_kernel, read
@@ -27,11 +29,13 @@ __all__ = [
     "Cell",
     "Conv",
     "CrossbarSpec",
+    "Curve",
     "Device",
     "Faults",
     "FunctionDevice",
     "Gaussian",
     "Ideal",
+    "MiloCurve",
     "Mismatch",
     "PcmHermes",
     "PcmJoshi",
@@ -56,4 +60,5 @@ __all__ = [
     "read",
     "reprogram",
     "with_signed_inputs",
+    "worn_cells",
 ]

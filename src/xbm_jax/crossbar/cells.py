@@ -19,7 +19,7 @@ from xbm_jax.crossbar.products import row_index
 from xbm_jax.crossbar.spec import CrossbarSpec
 from xbm_jax.crossbar.wires import fold_wires
 
-__all__ = ["decode", "effective_levels", "encode", "read_variance"]
+__all__ = ["curvature", "decode", "effective_levels", "encode", "read_variance"]
 __all__ += ["seen_through_wires", "stuck", "target", "untouched", "write"]
 
 
@@ -111,6 +111,22 @@ def effective_levels(levels: jax.Array, conductance: jax.Array, plan: Plan) -> j
         raw = cell[0] + base
         return (_shift_add(raw, spec.cell_bits) - plan.digital_offset)[None] if plan.fold else raw
     return jnp.concatenate([cell[0], cell[1]]) + base
+
+
+def curvature(conductance: jax.Array, plan: Plan) -> jax.Array | None:
+    """What each conversion multiplies squared and cubed inputs by, float [2, V, *shape]; ``None`` without a curve.
+
+    Equations: :mod:`xbm_jax.crossbar.curve`.
+    """
+    spec = plan.spec
+    if spec.curve is None:
+        return None
+    v_unit = spec.curve.v_read_volts / plan.cycle_code_limits[1]
+    second, third = spec.curve.coefficients(conductance)
+    orders = jnp.stack([second * (v_unit / spec.g_step_siemens), third * (v_unit**2 / spec.g_step_siemens)])
+    if spec.encoding == "differential" and spec.subtract == "analog":
+        return orders[:, 0] - orders[:, 1]
+    return jnp.concatenate([orders[:, p] for p in range(spec.polarities)], axis=1)
 
 
 def untouched(kept: jax.Array, plan: Plan) -> jax.Array:

@@ -48,6 +48,7 @@ def dense_tiles(
             adc=jax.tree.map(lambda a: by_tile(a, 2), converters.adc),
             mismatch=jax.tree.map(lambda a: by_tile(a, 1), converters.mismatch),
             variance=None if converters.variance is None else split(converters.variance, 1),
+            curvature=None if converters.curvature is None else split(converters.curvature, 2),
             first_tile=jnp.arange(count),
         ),
     )

@@ -145,6 +145,8 @@ def _folds(made: Plan, kernel: jax.Array | np.ndarray, weight_scale: jax.Array |
     """Whether a read is one product, and why."""
     spec = made.spec
     bits = spec.adc.bits
+    if spec.curve is not None:
+        return False, f"{type(spec.curve).__name__}: a column's current is not linear in its inputs"
     if bits is None:
         return True, "ideal converter: tiles, slices, cycles and pairs are one product"
     limits = _unit_range(made)

@@ -23,6 +23,7 @@ from xbm_jax.crossbar.ranges import draw_mismatch, known_range
 from xbm_jax.errors import SpecError
 
 __all__ = ["Tiles", "at_time", "cells_written", "nominal_weights", "program", "reprogram", "with_signed_inputs"]
+__all__ += ["worn_cells"]
 
 
 @jax.tree_util.register_dataclass
@@ -35,12 +36,14 @@ class Tiles:
         programmed: what the cells held right after writing, float [P, S, *kernel_shape], siemens.
         conductance: what they hold now, same shape.
         effective: what each conversion multiplies by, in levels, float [V, *kernel_shape] ([1, ...] where reads fold).
+        curvature: likewise of squared and cubed inputs, float [2, V, *kernel_shape], or ``None`` for linear cells.
         read_variance: variance of ``effective`` from read to read, same shape, or ``None`` for exact reads.
         weight_scale: s_w, float [N].
         input_scale: s_x, float scalar, or ``None`` before calibration.
         adc: converter grids, or ``None`` before calibration or with ideal converters.
         mismatch: how this chip's converters differ, or ``None``.
         drift_factor: global drift compensation, a scalar, or ``None``.
+        writes: how often each cell was written, int32 [P, S, *kernel_shape], or ``None`` where cells do not wear.
         key_data: the cells' own random key (uint32), so that a rewritten cell pays for its programming error.
         plan: static geometry.
     """
@@ -49,18 +52,26 @@ class Tiles:
     programmed: jax.Array
     conductance: jax.Array
     effective: jax.Array
+    curvature: jax.Array | None
     read_variance: jax.Array | None
     weight_scale: jax.Array
     input_scale: jax.Array | None
     adc: AdcRange | None
     mismatch: Mismatch | None
     drift_factor: jax.Array | None
+    writes: jax.Array | None
     key_data: jax.Array
     plan: Plan = field(metadata={"static": True})
 
     def replace(self, **changes: object) -> Tiles:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether input scale and converter grids are known, as far as a read needs them."""
+        converters = self.plan.fold or self.plan.spec.adc.bits is None or self.adc is not None
+        return self.input_scale is not None and converters
 
     @property
     def key(self) -> jax.Array:
@@ -101,18 +112,20 @@ def _program(
     scale = quantise.weight_scales(kernel, spec.max_weight) if weight_scale is None else jnp.asarray(weight_scale)
     levels = cells.encode(kernel / scale, spec)
     written = cells.write(levels, spec, key)
-    effective = cells.effective_levels(levels, written, plan)
+    effective, curvature = cells.effective_levels(levels, written, plan), cells.curvature(written, plan)
     return Tiles(
         levels=levels,
         programmed=written,
         conductance=written,
         effective=effective,
+        curvature=curvature,
         read_variance=cells.read_variance(written, plan, 0.0, written),
         weight_scale=scale,
         input_scale=input_scale,
-        adc=known_range(plan, effective),
+        adc=known_range(plan, effective, curvature),
         mismatch=draw_mismatch(plan, jax.random.fold_in(key, 1)),
         drift_factor=None,
+        writes=None if spec.cell.max_writes is None else jnp.ones(levels.shape, jnp.int32),
         key_data=jax.random.key_data(key),
         plan=plan,
     )
@@ -141,6 +154,7 @@ def at_time(tiles: Tiles, t_seconds: jax.Array | float, *, compensate: bool = Fa
     return tiles.replace(
         conductance=conductance,
         effective=effective,
+        curvature=cells.curvature(conductance, tiles.plan),
         read_variance=cells.read_variance(conductance, tiles.plan, t_seconds, tiles.programmed),
         drift_factor=factor,
     )
@@ -153,16 +167,20 @@ def with_signed_inputs(tiles: Tiles, signed: bool) -> Tiles:
     old = tiles.plan
     weights = np.asarray(nominal_weights(tiles))
     plan = make_plan(weights, old.spec, old.conv, signed_inputs=signed, weight_scale=tiles.weight_scale)
-    tiles = tiles.replace(plan=plan)
+    tiles = tiles.replace(plan=plan, curvature=cells.curvature(tiles.conductance, plan))
     if plan.fold != old.fold:
         effective = cells.effective_levels(tiles.levels, tiles.conductance, plan)
         tiles = tiles.replace(effective=effective)
-    adc = known_range(plan, tiles.effective)
+    adc = known_range(plan, tiles.effective, tiles.curvature)
     return tiles if adc is None else tiles.replace(adc=adc)
 
 
 def reprogram(tiles: Tiles, weights: jax.Array, key: jax.Array | None = None) -> Tiles:
     """Rewrite the cells whose level differs; scales and converter ranges stay, all other cells keep their conductance.
+
+    A worn cell (``Cell.max_writes``) keeps level and conductance too. A rewritten cell is as old as the others for
+    ``at_time``, which counts from the chip's programming, and reads with the noise of age zero until then, like the
+    cells that share its conversions.
 
     A read that folds because its converter is lossless *for the weights that were planned* is simulated again, since
     the new ones may leave its range.
@@ -180,14 +198,22 @@ def reprogram(tiles: Tiles, weights: jax.Array, key: jax.Array | None = None) ->
         )
     ratio = weights / tiles.weight_scale
     levels = cells.encode(jax.lax.stop_gradient(ratio), plan.spec)
+    kept, writes, limit = levels == tiles.levels, tiles.writes, plan.spec.cell.max_writes
+    if writes is not None and limit is not None:
+        kept |= writes >= limit
+        levels, writes = jnp.where(kept, tiles.levels, levels), writes + ~kept
     written = cells.write(levels, plan.spec, tiles.key, key)
-    kept = levels == tiles.levels
     programmed = jnp.where(kept, tiles.programmed, written)
     conductance = jnp.where(kept, tiles.conductance, written)
     effective = cells.effective_levels(levels, conductance, plan)
-    if plan.spec.wires.ideal and effective.shape == tiles.effective.shape and plan.fold == tiles.plan.fold:
-        # Where nothing was rewritten not even the last bit may move, however XLA fuses what surrounds it.
-        effective = jnp.where(cells.untouched(kept, plan), tiles.effective, effective)
+    variance = cells.read_variance(conductance, plan, 0.0, programmed)
+    if effective.shape == tiles.effective.shape and plan.fold == tiles.plan.fold:
+        untouched = cells.untouched(kept, plan)
+        if plan.spec.wires.ideal:
+            # Where nothing was rewritten not even the last bit may move, however XLA fuses what surrounds it.
+            effective = jnp.where(untouched, tiles.effective, effective)
+        if variance is not None and tiles.read_variance is not None:
+            variance = jnp.where(untouched, tiles.read_variance, variance)
     # Conversion 0 weighs one level, so the gradient of one product is carried whole by it; the addend is exactly zero.
     carried = effective.at[0].add(ratio - jax.lax.stop_gradient(ratio))
     return tiles.replace(
@@ -195,7 +221,9 @@ def reprogram(tiles: Tiles, weights: jax.Array, key: jax.Array | None = None) ->
         programmed=programmed,
         conductance=conductance,
         effective=carried,
-        read_variance=cells.read_variance(conductance, plan, 0.0, programmed),
+        curvature=cells.curvature(conductance, plan),
+        read_variance=variance,
+        writes=writes,
         plan=plan,
     )
 
@@ -208,6 +236,12 @@ def _check_shape(field: str, array: jax.Array, plan: Plan) -> None:
 def cells_written(before: Tiles, after: Tiles) -> jax.Array:
     """Number of physical cells whose level differs between two states of one chip."""
     return jnp.sum(before.levels != after.levels)
+
+
+def worn_cells(tiles: Tiles) -> jax.Array:
+    """Number of physical cells that can be written no more; 0 where cells do not wear (``Cell.max_writes``)."""
+    limit = tiles.plan.spec.cell.max_writes
+    return jnp.zeros((), int) if tiles.writes is None or limit is None else jnp.sum(tiles.writes >= limit)
 
 
 def nominal_weights(tiles: Tiles) -> jax.Array:

@@ -8,7 +8,8 @@
 ``v`` counts a column's conversions (its slices, and a pair's two columns where they are subtracted digitally), ``c``
 are their weights, powers of two; the offset is that of offset encoding. Gradients are straight through rounding and
 clipping: dx is one product with the gain-weighted effective weights, and ``dL/da[t, n] = sum_batch dy[n] * D[t, n]``
-with the converted D, recomputed rather than kept.
+with the converted D, recomputed rather than kept. Cells with a current-voltage curve
+(:mod:`xbm_jax.crossbar.curve`) add products of squared and cubed inputs to I; gradients pass through the linear part.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def read(
     _check_readable(tiles, x, gain, key)
     codes = input_codes(tiles, x)
     key_data = None if key is None else jax.random.key_data(key)
-    converters = Converters(tiles.adc, tiles.mismatch, tiles.read_variance, key_data)
+    converters = Converters(tiles.adc, tiles.mismatch, tiles.read_variance, tiles.curvature, key_data)
     if tiles.plan.fold and (gain is None or gain_at == "weights"):
         sums = _folded_read(tiles.plan, codes, tiles.effective, gain, converters)
     else:
@@ -188,7 +189,7 @@ def _unclipped_gradient(
 
 def _check_readable(tiles: Tiles, x: jax.Array, gain: jax.Array | None, key: jax.Array | None) -> None:
     plan = tiles.plan
-    if tiles.input_scale is None or (not plan.fold and tiles.adc is None):
+    if not tiles.calibrated:
         raise SpecError("tiles", "not calibrated", "calibrate the chip on images first: xbm.calibrate(chip, images)")
     wanted = plan.kernel_shape[-2] * (1 if plan.conv is None else plan.conv.groups)
     if plan.conv is not None and x.ndim != 4:

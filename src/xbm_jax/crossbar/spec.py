@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from xbm_jax.crossbar.curve import Curve
 from xbm_jax.crossbar.devices import Device, Faults, Ideal
 from xbm_jax.crossbar.validate import check_choice, check_int, check_number
 from xbm_jax.errors import SpecError
@@ -23,17 +24,22 @@ class Cell:
             any conductance: its "levels" are the weight's integers.
         on_off: ratio of the highest to the lowest conductance, above 1; ``math.inf`` for a cell that closes fully.
         g_max_siemens: the highest conductance.
+        max_writes: a cell that has been written this often is worn: it stays as it is, whatever is asked of it
+            (ours: the mildest end of life). ``None`` for cells that do not wear.
     """
 
     bits: int | None = 7
     on_off: float = math.inf
     g_max_siemens: float = 1e-4
+    max_writes: int | None = None
 
     def __post_init__(self) -> None:
         if self.bits is not None:
             check_int("Cell.bits", self.bits, 1, 8)
         check_number("Cell.on_off", self.on_off, low=1.0, open_low=True, inf=True)
         check_number("Cell.g_max_siemens", self.g_max_siemens, low=0.0, open_low=True)
+        if self.max_writes is not None:
+            check_int("Cell.max_writes", self.max_writes, 1, 2**31 - 1)
 
     @property
     def g_min_siemens(self) -> float:
@@ -145,6 +151,7 @@ class CrossbarSpec:
         device: what writing, time and reading do to a conductance.
         faults: stuck cells.
         wires: resistance of word and bit lines.
+        curve: the cells' current-voltage curve; ``None`` where current is in proportion to voltage.
         row_order: which kernel rows share a tile. ``"channel"``: (c, kh, kw), ``"tap"``: (kh, kw, c).
     """
 
@@ -161,6 +168,7 @@ class CrossbarSpec:
     device: Device = field(default_factory=Ideal)
     faults: Faults = field(default_factory=Faults)
     wires: Wires = field(default_factory=Wires)
+    curve: Curve | None = None
     row_order: Literal["channel", "tap"] = "channel"
 
     def __post_init__(self) -> None:
@@ -178,6 +186,8 @@ class CrossbarSpec:
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise SpecError(f"CrossbarSpec.{name}", getattr(self, name), f"a {kind.__name__}")
+        if self.curve is not None and not isinstance(self.curve, Curve):
+            raise SpecError("CrossbarSpec.curve", self.curve, "a Curve, or None")
         self._check_combinations()
 
     def _check_combinations(self) -> None:
@@ -190,6 +200,9 @@ class CrossbarSpec:
             )
         if self.encoding == "offset" and self.subtract == "digital":
             raise SpecError("CrossbarSpec.subtract", "digital", "'analog' (the default): offset encoding has no pairs")
+        if self.curve is not None and not self.wires.ideal:
+            allowed = "None: resistive wires are folded into conductances, which holds for cells with a linear current"
+            raise SpecError("CrossbarSpec.curve", self.curve, allowed)
         if self.bitlines_per_column > self.cols:
             raise SpecError("CrossbarSpec.cols", self.cols, f"at least {self.bitlines_per_column}, one logical column")
 

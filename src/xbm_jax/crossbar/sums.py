@@ -25,13 +25,14 @@ __all__ += ["side_by_side", "tile_sums", "together"]
 
 
 class Converters(NamedTuple):
-    """What a read needs besides weights: grids, mismatch, the variance of the weights, this read's key (data), and the
-    number of the first row tile, by which each tile draws noise of its own.
+    """What a read needs besides weights: grids, mismatch, the variance and curvature of the weights, this read's key
+    (data), and the number of the first row tile, by which each tile draws noise of its own.
     """
 
     adc: AdcRange | None = None
     mismatch: Mismatch | None = None
     variance: jax.Array | None = None
+    curvature: jax.Array | None = None
     key_data: jax.Array | None = None
     first_tile: jax.Array | int = 0
 
@@ -56,6 +57,9 @@ def column_sums(
     for t in range(plan.tiles):
         tile = plan.tile_index == t
         sums_of_cycles = tile_product(together, kernel, plan.conv, tile)
+        if converters.curvature is not None:
+            for power, order in enumerate(converters.curvature, start=2):
+                sums_of_cycles += tile_product(together**power, side_by_side(order, plan), plan.conv, tile)
         if plan.conv is not None:
             sums_of_cycles = sums_of_cycles.reshape(len(cycles), -1, *sums_of_cycles.shape[1:])
         for j, streamed in enumerate(cycles):
@@ -88,7 +92,7 @@ def clip_rate(tiles: Tiles, x: jax.Array) -> jax.Array:
     grid, codes = tiles.adc, input_codes(tiles, x)
     rates = [
         jnp.mean(clipped(sums, grid.at(j, t), bits, None if tiles.mismatch is None else tiles.mismatch.at(t)))
-        for t, j, sums in column_sums(tiles.plan, codes, tiles.effective)
+        for t, j, sums in column_sums(tiles.plan, codes, tiles.effective, Converters(curvature=tiles.curvature))
     ]
     return jnp.mean(jnp.stack(rates))
 

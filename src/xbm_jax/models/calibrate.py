@@ -13,7 +13,7 @@ from xbm_jax.crossbar import Tiles, nominal_weights, with_signed_inputs
 from xbm_jax.crossbar.adc import snapped_range
 from xbm_jax.crossbar.products import product
 from xbm_jax.crossbar.quantise import input_code_limits
-from xbm_jax.crossbar.sums import column_sums, input_codes
+from xbm_jax.crossbar.sums import Converters, column_sums, input_codes
 from xbm_jax.errors import DataError, SpecError
 from xbm_jax.masks import Method
 from xbm_jax.models.chip import Chip, check_images
@@ -141,9 +141,10 @@ def _sum_limits(chip: Chip, images: jax.Array) -> dict[str, tuple[jax.Array, jax
         assert tiles.input_scale is not None
         codes, plan = input_codes(tiles, x), tiles.plan
         total = product(codes, nominal_weights(tiles), plan.conv) * tiles.input_scale
-        if plan.fold or plan.spec.adc.range != "calibrated":
+        if plan.fold or plan.spec.adc.bits is None or plan.spec.adc.range != "calibrated":
             return total
-        sums = {(t, j): s for t, j, s in column_sums(plan, codes, tiles.effective)}
+        seen_by = Converters(curvature=tiles.curvature)
+        sums = {(t, j): s for t, j, s in column_sums(plan, codes, tiles.effective, seen_by)}
         seen[path] = _limits(tiles, sums)
         return total
 

@@ -56,7 +56,7 @@ class Chip:
     @property
     def calibrated(self) -> bool:
         """Whether every layer knows its input scale and converter range."""
-        return all(t.input_scale is not None and (t.plan.fold or t.adc is not None) for t in self.tiles.values())
+        return all(tiles.calibrated for tiles in self.tiles.values())
 
     def at(self, t_seconds: float | jax.Array, *, compensate: bool = False) -> Chip:
         """The chip ``t_seconds`` after it was programmed: cells drift, wires are folded anew; identity is unchanged.
@@ -121,7 +121,8 @@ def check_images(chip: Chip, images: jax.Array | np.ndarray) -> np.ndarray:
 
 def calibration_key(spec: CrossbarSpec) -> dict[str, Any]:
     """The fields of a spec that decide its converter ranges; equal keys may share measured ranges."""
-    return {
+    curve = {} if spec.curve is None else {"curve": repr(spec.curve)}
+    return curve | {
         "rows": spec.rows,
         "weight_bits": spec.weight_bits,
         "input_bits": spec.input_bits,

@@ -16,9 +16,9 @@ from xbm_jax.tasks import codec, store
 
 __all__ = ["load_chip", "save_chip"]
 
-_CELLS = ("levels", "programmed", "conductance", "effective", "read_variance", "key_data")
+_CELLS = ("levels", "programmed", "conductance", "effective", "curvature", "read_variance", "writes", "key_data")
 _SCALES = ("weight_scale", "input_scale", "drift_factor")
-_OPTIONAL = ("read_variance", "input_scale", "drift_factor")
+_OPTIONAL = ("curvature", "read_variance", "writes", "input_scale", "drift_factor")
 _ADC = ("lsb", "min_code", "offset")
 _MISMATCH = ("gain", "offset_lsb")
 
