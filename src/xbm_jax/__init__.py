@@ -28,7 +28,17 @@ from xbm_jax.errors import (
 )
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Backbone, Chip, calibrate, load_backbone, program
-from xbm_jax.tasks import MaskBank, Task, load_chip, predict, save_chip, serve, source_task
+from xbm_jax.tasks import (
+    MaskBank,
+    Population,
+    Task,
+    load_chip,
+    population_accuracy,
+    predict,
+    save_chip,
+    serve,
+    source_task,
+)
 from xbm_jax.training import TrainConfig, adapt, for_chip
 
 __version__ = _metadata.version("xbm_jax")
@@ -51,6 +61,7 @@ __all__ = [
     "MethodError",
     "ModelError",
     "OutputError",
+    "Population",
     "SpecError",
     "Task",
     "TrainConfig",
@@ -70,6 +81,7 @@ __all__ = [
     "masks",
     "methods",
     "models",
+    "population_accuracy",
     "predict",
     "program",
     "report",
