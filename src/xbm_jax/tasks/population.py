@@ -119,8 +119,9 @@ def design(
 ) -> Chip:
     """A chip whose input scales and converter ranges are what all chips of ``spec`` are built with.
 
-    What came with the backbone is used where it applies. The rest is measured on ``images``, on a *nominal* chip: one
-    of the same spec, wires included, whose devices are ideal and whose cells are not stuck. No chip's own errors enter.
+    What came with the backbone is used where ``program`` uses it (under wires too, though it was measured with ideal
+    ones: ``measure_ranges`` measures again). The rest is measured on ``images``, on a *nominal* chip: one of the same
+    spec, wires included, whose devices are ideal and whose cells are not stuck. No chip's own errors enter.
 
     Raises:
         SpecError: something has to be measured, and there are no images.
