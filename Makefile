@@ -5,6 +5,7 @@ PYTHON  ?= python3
 VENV    ?= .venv
 WORKERS ?= 2
 ARGS    ?=
+DATA    ?=
 
 BIN     := $(VENV)/bin
 CREATED := $(VENV)/.created
@@ -13,17 +14,22 @@ TOOLS   := $(VENV)/.tools
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test lint test-slow format clean distclean
+.PHONY: help quickstart sweeps test lint test-slow format clean distclean
 
 help:
 	@echo "make quickstart   install into $(VENV) and run the main job (ARGS=--full for every method)"
 	@echo "make test         lint, types, and the tests with coverage"
 	@echo "make test-slow    the tests that take minutes"
+	@echo "make sweeps DATA=cifar10.npz   what each property of a chip costs: the figures and tables of docs/"
 	@echo "make format       let ruff mend and format the code"
 	@echo "make clean        remove caches and builds; make distclean removes $(VENV) too"
 
 quickstart: $(CORE)
 	$(BIN)/xbm quickstart $(ARGS)
+
+sweeps: $(CORE)
+	@test -n "$(DATA)" || { echo "Name CIFAR-10 images: make sweeps DATA=cifar10.npz" >&2; exit 1; }
+	$(BIN)/python experiments/chip_sweeps.py --source-data $(DATA) $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" --cov --cov-fail-under=90 $(ARGS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from experiments import rows_and_bits
+from experiments import chip_sweeps, rows_and_bits
 from experiments.tasks import local_task
 
 import xbm_jax as xbm
@@ -116,3 +118,81 @@ def test_a_missing_task_is_named(tmp_path: Path) -> None:
     for name in ("omniglot8", "other"):
         with pytest.raises(xbm.DataError, match=name):
             local_task(name, tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# chip_sweeps
+
+
+@pytest.fixture
+def small_file(tmp_path: Path) -> Path:
+    """Noise in ten classes: an .npz of the right kind."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split in ("train", "test"):
+        arrays[f"x_{split}"] = rng.integers(0, 256, (20, 32, 32, 3), np.uint8)
+        arrays[f"y_{split}"] = np.arange(20) % 10
+    np.savez(tmp_path / "small.npz", **arrays)
+    return tmp_path / "small.npz"
+
+
+def sweep_config(data: Path, out: Path, *sweeps: Any) -> chip_sweeps.Config:
+    counts = {"images": 20, "serial_images": 10, "chip_images": 10, "chips": 2, "few_chips": 2}
+    return chip_sweeps.Config(data, out, sweeps, calibration_images=10, **counts)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_sweep_in_earnest(small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """A point of each kind: the float network, ideal cells on given ranges, and, slower to compile, a population."""
+    config, asked = sweep_config(small_file, tmp_path / "docs", "sigma"), []
+    first = list(chip_sweeps.sigma(config))[:count]
+    monkeypatch.setattr(chip_sweeps, "points", lambda config: iter(first))
+    records = chip_sweeps.main(config)
+    kinds = [("float network", 0, 0, 10), ("of g_max", 0, 1, 10), ("of g_max", 0.5, 2, 10)]
+    assert [(r["series"], r["x"], r["chips"], r["images"]) for r in records] == kinds[:count]
+    assert [r["std"] is None for r in records] == [True, True, False][:count]
+    assert all(0 <= r["mean"] <= 1 for r in records)
+    assert (config.out / "figures" / "sigma.png").read_bytes().startswith(b"\x89PNG")
+    assert (config.out / "tables" / "sigma.md").read_text() == chip_sweeps.table("sigma", records)
+    content = json.loads((config.out / "chip_sweeps.json").read_text())
+    assert content["points"] == records and content["context"]["config"]["seed"] == 0
+    monkeypatch.setattr(chip_sweeps, "measure", lambda *a: asked.append(a[2]))
+    assert chip_sweeps.main(config) == records and asked == []  # carried on: nothing is measured twice
+
+
+def test_every_sweep_has_its_points_once(small_file: Path, tmp_path: Path) -> None:
+    config = sweep_config(small_file, tmp_path, *chip_sweeps.AXES)
+    planned = list(chip_sweeps.points(config))
+    assert {point.sweep for point in planned} == set(chip_sweeps.AXES) == set(chip_sweeps.FIXED)
+    assert len({point.name for point in planned}) == len(planned)
+    assert {point.x for point in planned if point.sweep == "adc_bits" and point.chips} == set(range(4, 11))
+    modes = {point.ranges.adc.range for point in planned if point.sweep == "adc_bits" and point.ranges}
+    assert modes == {"calibrated", "max", "granular"}
+
+
+def made_up(config: Any, data: Any, point: chip_sweeps.Point) -> dict[str, Any]:
+    """A record that was not measured."""
+    del config, data
+    std = 0.01 if point.chips > 1 else None
+    place = {"sweep": point.sweep, "panel": point.panel, "series": point.series, "x": point.x}
+    return {**place, "images": min(point.images, 20), "chips": point.chips, "mean": 0.5, "std": std, "accuracies": []}
+
+
+def test_sweeps_resume_by_what_was_asked(small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple] = []
+    monkeypatch.setattr(chip_sweeps, "measure", lambda *a: asked.append(a[2].name) or made_up(*a))
+    config = sweep_config(small_file, tmp_path / "docs", "stuck", "wires")
+    chip_sweeps.main(config)
+    everything = len(asked)
+    assert {p.name for p in (tmp_path / "docs" / "tables").iterdir()} == {"stuck.md", "wires.md"}
+    chip_sweeps.main(dataclasses.replace(config, few_chips=3))
+    assert {name[0] for name in asked[everything:]} == {"stuck"} and len(asked) == everything + 10
+    with pytest.raises(xbm.OutputError, match="other seed"):
+        chip_sweeps.main(dataclasses.replace(config, seed=1))
+
+
+@pytest.mark.parametrize("wrong", [{"chips": 1}, {"few_chips": 0}, {"images": 9}, {"calibration_images": 0}])
+def test_bad_sweep_options_are_named(small_file: Path, tmp_path: Path, wrong: dict[str, int]) -> None:
+    with pytest.raises(xbm.DataError, match=next(iter(wrong))):
+        dataclasses.replace(sweep_config(small_file, tmp_path), **wrong)

@@ -28,7 +28,17 @@ from xbm_jax.errors import (
 )
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Backbone, Chip, calibrate, load_backbone, measure_norms, measure_ranges, program
-from xbm_jax.tasks import MaskBank, Task, load_chip, predict, save_chip, serve, source_task
+from xbm_jax.tasks import (
+    MaskBank,
+    Population,
+    Task,
+    load_chip,
+    population_accuracy,
+    predict,
+    save_chip,
+    serve,
+    source_task,
+)
 from xbm_jax.training import TrainConfig, adapt, for_chip
 
 __version__ = _metadata.version("xbm_jax")
@@ -52,6 +62,7 @@ __all__ = [
     "MiloCurve",
     "ModelError",
     "OutputError",
+    "Population",
     "SpecError",
     "Task",
     "TrainConfig",
@@ -73,6 +84,7 @@ __all__ = [
     "measure_ranges",
     "methods",
     "models",
+    "population_accuracy",
     "predict",
     "program",
     "report",

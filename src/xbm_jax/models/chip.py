@@ -22,7 +22,7 @@ from xbm_jax.crossbar.quantise import input_code_limits
 from xbm_jax.errors import DataError, ModelError
 from xbm_jax.models.network import Backbone, Calibration, Network
 
-__all__ = ["Chip", "Rules", "calibration_key", "check_images", "program"]
+__all__ = ["Chip", "Rules", "another", "calibration_key", "check_images", "program"]
 
 Rules = Mapping[str, CrossbarSpec | None]
 """Path patterns (shell style, first match wins) to a spec of their own, or ``None`` for a digital layer."""
@@ -88,8 +88,7 @@ def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Ru
     network, arrays = backbone.network, backbone.arrays
     specs = _layer_specs(network, spec, rules or {})
     tiles = {
-        path: _program_layer(backbone, path, layer_spec, jax.random.fold_in(key, zlib.crc32(path.encode())))
-        for path, layer_spec in specs.items()
+        path: _program_layer(backbone, path, layer_spec, _layer_key(key, path)) for path, layer_spec in specs.items()
     }
     taken = {f"{path}/kernel" for path in tiles}
     taken |= {p for p in arrays if p.rsplit("/", 1)[0] in (*network.norms, network.head)}
@@ -101,6 +100,24 @@ def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Ru
         head={k: arrays[f"{network.head}/{k}"] for k in ("kernel", "bias")},
         network=network,
     )
+
+
+def another(chip: Chip, kernels: Mapping[str, jax.Array], key: jax.Array) -> Chip:
+    """Another chip of the same design: plans, input scales and calibrated ranges of ``chip``, draws of its own.
+
+    What :func:`program` makes of ``key`` with these scales and ranges, but traceable in all arguments: nothing is
+    decided anew. ``kernels`` are the backbone's, by layer path.
+    """
+    tiles = {}
+    for path, layer in chip.tiles.items():
+        made = program_kernel(kernels[path], layer.plan, _layer_key(key, path), input_scale=layer.input_scale)
+        tiles[path] = made if made.adc is not None else made.replace(adc=layer.adc)
+    return chip.replace(tiles=tiles)
+
+
+def _layer_key(key: jax.Array, path: str) -> jax.Array:
+    """A layer's own draws, whatever other layers there are."""
+    return jax.random.fold_in(key, zlib.crc32(path.encode()))
 
 
 @partial(jax.jit, static_argnames="compensate")

@@ -3,17 +3,21 @@
 from xbm_jax.tasks.bank import MaskBank, describe, task_names
 from xbm_jax.tasks.chip_store import load_chip, save_chip
 from xbm_jax.tasks.identity import ChipCard, chip_card
+from xbm_jax.tasks.population import Population, design, population_accuracy
 from xbm_jax.tasks.serving import Server, serve
 from xbm_jax.tasks.task import Task, predict, source_task, stored
 
 __all__ = [
     "ChipCard",
     "MaskBank",
+    "Population",
     "Server",
     "Task",
     "chip_card",
     "describe",
+    "design",
     "load_chip",
+    "population_accuracy",
     "predict",
     "save_chip",
     "serve",
