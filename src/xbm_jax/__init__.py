@@ -28,7 +28,7 @@ from xbm_jax.errors import (
 )
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Backbone, Chip, calibrate, load_backbone, program
-from xbm_jax.tasks import MaskBank, Task, load_chip, predict, save_chip, serve, source_task
+from xbm_jax.tasks import MaskBank, Task, inspect, load_chip, predict, save_chip, serve, source_task
 from xbm_jax.training import TrainConfig, adapt, for_chip
 
 __version__ = _metadata.version("xbm_jax")
@@ -64,6 +64,7 @@ __all__ = [
     "errors",
     "for_chip",
     "hardware",
+    "inspect",
     "load",
     "load_backbone",
     "load_chip",
