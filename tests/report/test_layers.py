@@ -20,7 +20,7 @@ def printed(inspection, *, width=200, terminal=False) -> list[str]:
 
 def test_every_layer_has_its_line_and_the_reasons_stand_below():
     lines = printed(INSPECTION)
-    rows = [line.split() for line in lines if line.startswith(("stem", "[red]conv"))]
+    rows = [line.split() for line in lines if line.startswith(("stem ", "[red]conv "))]
     assert rows == [
         ["stem", "folded", "41.2", "38.0", "3", "-", "-", "-", "-", "100.0"],
         ["[red]conv", "simulated", "24.4", "11.0", "7", "0.25", "12.5", "1,", "6", "200", "of", "256", "75.0"],

@@ -75,6 +75,7 @@ def _columns(rows: Sequence[Row]) -> tuple[_Column, ...]:
 
 
 def _print(columns: Sequence[_Column], rows: Sequence[Any], first_to_go: Sequence[str], console: Console) -> None:
+    """The table as wide as it needs to be, or without some of ``first_to_go`` on a narrow terminal."""
     shown, left_out = list(columns), []
     table = _rich_table(shown, rows, gap=1)
     if console.is_terminal and _width(table, console) > console.width:
