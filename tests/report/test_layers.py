@@ -32,6 +32,15 @@ def test_every_layer_has_its_line_and_the_reasons_stand_below():
     ]
 
 
+def test_many_reasons_are_cut_short():
+    layers = tuple(dataclasses.replace(INSPECTION.layers[1], path=f"c{i}", fold_reason=f"sum {i}") for i in range(6))
+    many = dataclasses.replace(INSPECTION, layers=layers, folded_share=0.0, simulated_share=1.0)
+    assert many.notes()[1:] == [
+        *(f"c{i}: simulated, sum {i}" for i in range(4)),
+        "2 more layers, each for its own fold_reason",
+    ]
+
+
 def test_a_narrow_terminal_goes_without_some_columns():
     lines = printed(INSPECTION, width=60, terminal=True)
     table = lines[:-4]

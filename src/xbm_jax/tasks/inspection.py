@@ -104,9 +104,12 @@ class Inspection:
             line = f"{'folded' if layer.folded else 'simulated'}, {layer.fold_reason}"
             reasons.setdefault(line, []).append(layer.path)
         shares = f"{self.folded_share:.1%} folded exactly, {self.simulated_share:.1%} simulated"
+        shown = list(reasons.items())[:_MOST_REASONS]
+        rest = len(self.layers) - sum(len(paths) for _, paths in shown)
         return [
             f"{self.network}, {self.images:,} images; multiply-accumulates: {shares}",
-            *(f"{_layers(paths, len(self.layers))}: {line}" for line, paths in reasons.items()),
+            *(f"{_layers(paths, len(self.layers))}: {line}" for line, paths in shown),
+            *([f"{rest} more layers, each for its own fold_reason"] if rest else []),
         ]
 
     def __str__(self) -> str:
@@ -123,6 +126,10 @@ class Inspection:
             for line in zip(*columns, strict=True)
         ]
         return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *self.notes()])
+
+
+_MOST_REASONS = 4
+"""Lines of reasons under a table: those of lossless converters name each layer's own sums."""
 
 
 def _decibels(ratio: float | None) -> str:
