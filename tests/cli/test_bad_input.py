@@ -12,6 +12,7 @@ import pytest
 from cli import small
 from tasks import tiny
 from xbm_jax.cli import commands, quickstart
+from xbm_jax.tasks import save_chip
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +52,7 @@ def folder(tmp_path_factory) -> Path:
     (root / "damaged").mkdir()
     (root / "damaged" / "bank.json").write_text(json.dumps({"format": 1, "chip": {"network": "tiny"}}))
     weights(root)
+    save_chip(tiny.chip("ideal"), root / "chip")
     return root
 
 
@@ -107,6 +109,18 @@ CASES = {
     "out under a file": (["quickstart", "--out", "{}/in_the_way/run"], "--out", "in_the_way/run", "a writable folder"),
     "out of another program": (["quickstart", "--out", "{}/other_run"], "--out", "other_run", "a new folder"),
     "source data": (["quickstart", "--out", "{}/q", "--source-data", "{}/nan.npz"], "x_train", "NaN", "uint8 images"),
+    "inspect no images": (
+        ["inspect", "{}/chip", "--task", "npz:{}/good.npz", "--images", "0"],
+        "--images",
+        "0",
+        "least 1",
+    ),
+    "inspect no chip": (["inspect", "{}/nothing", "--task", "npz:{}/good.npz"], "folder", "nothing", "was saved to"),
+    "inspect no task": (["inspect", "{}/chip", "--task", "mnist"], "source", "'mnist'", "fashion_mnist"),
+    "inspect out is a file": (
+        ["inspect", "{}/chip", "--task", "npz:{}/good.npz", "--out", "{}/in_the_way"],
+        *("--out", "in_the_way", "a writable folder"),
+    ),
     "list of nothing": (["bank", "list", "{}/nothing"], "bank", "nothing", "a bank.json in it"),
     "show of nothing": (["bank", "show", "{}/nowhere"], "bank", "nowhere", "a bank.json in it"),
     "damaged bank": (["bank", "list", "{}/damaged"], "bank.chip", "'tiny'", "an undamaged chip card"),
@@ -205,6 +219,7 @@ def test_too_few_images_leave_no_bank_behind(folder, tmp_path, capsys, monkeypat
 USAGE: dict[str, tuple[list[str], str]] = {
     "nothing": ([], "quickstart"),
     "unknown command": (["train"], "train"),
+    "nothing to inspect on": (["inspect", "chip"], "--task"),
     "task missing": (["adapt", "--bank", "b"], "--task"),
     "no number": (["adapt", "--task", "t", "--bank", "b", "--rows", "many"], "many"),
     "norm policy": (["adapt", "--task", "t", "--bank", "b", "--norms", "some"], "some"),
@@ -225,6 +240,7 @@ def test_usage_error(capsys, args, named):
     [
         (["quickstart"], ("--out", "--seed", "--full", "--source-data")),
         (["adapt"], ("--task", "--bank", "--method", "--norms", "--weights", "--rows", "--adc-bits", "--image-size")),
+        (["inspect"], ("--task", "--images", "--image-size", "--out", "--seed")),
         (["bank", "show"], ("--task",)),
     ],
 )

@@ -5,30 +5,11 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
-from report.examples import ALL_ROWS, HEAD, QUICKDRAW, ROWS, XBM
+from report.examples import ALL_ROWS, HEAD, QUICKDRAW, ROWS, XBM, points
 from xbm_jax.errors import DataError, OutputError
 from xbm_jax.report import accuracy_against_bits
-
-
-@pytest.fixture
-def drawn(monkeypatch) -> list[Figure]:
-    """Every figure that is saved, for a look at what is in it."""
-    figures: list[Figure] = []
-    save = Figure.savefig
-
-    def spy(self, *args, **options):
-        figures.append(self)
-        return save(self, *args, **options)
-
-    monkeypatch.setattr(Figure, "savefig", spy)
-    return figures
-
-
-def points(axes, marker: str) -> set[tuple[float, float]]:
-    return {(line.get_xdata()[0], round(line.get_ydata()[0], 9)) for line in axes.lines if line.get_marker() == marker}
 
 
 def test_png_is_whole_and_of_a_page_width(tmp_path):

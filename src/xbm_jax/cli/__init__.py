@@ -8,7 +8,7 @@ import sys
 import tyro
 
 from xbm_jax.cli.interrupt import interruptible
-from xbm_jax.cli.options import Adapt, Bank, BankList, BankShow, Command, Quickstart
+from xbm_jax.cli.options import Adapt, Bank, BankList, BankShow, Command, Inspect, Quickstart
 from xbm_jax.errors import XbmError
 
 __all__ = ["main"]
@@ -47,6 +47,8 @@ def _run(command: Command) -> None:
             quickstart.quickstart(out, seed=seed, full=full, source_data=source_data)
         case Adapt():
             commands.adapt_command(command)
+        case Inspect():
+            commands.inspect_command(command)
         case Bank(BankList(folder)):
             commands.bank_list(folder)
         case Bank(BankShow(folder, task)):

@@ -1,4 +1,4 @@
-"""``xbm adapt``, ``xbm bank list`` and ``xbm bank show``."""
+"""``xbm adapt``, ``xbm inspect``, ``xbm bank list`` and ``xbm bank show``."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from rich.table import Table
 
 from xbm_jax.cli.console import say, writable
 from xbm_jax.cli.interrupt import heeding
-from xbm_jax.cli.options import Adapt
+from xbm_jax.cli.options import Adapt, Inspect
 from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Gaussian
 from xbm_jax.data import Dataset, load, stratified_sample
-from xbm_jax.errors import BankError
+from xbm_jax.errors import BankError, DataError
 from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Chip, calibrate, load_backbone, program
-from xbm_jax.report import TrainingProgress
-from xbm_jax.tasks import ChipCard, MaskBank, Task, describe, load_chip, save_chip, store
+from xbm_jax.report import TrainingProgress, draw_inspection, print_inspection
+from xbm_jax.tasks import ChipCard, MaskBank, Task, describe, inspect, load_chip, save_chip, store
+from xbm_jax.tasks.files import replace_file
 from xbm_jax.training import TrainConfig, adapt, for_chip
 
-__all__ = ["adapt_command", "bank_list", "bank_show"]
+__all__ = ["adapt_command", "bank_list", "bank_show", "inspect_command"]
 
 CALIBRATION_IMAGES = 256
 
@@ -52,6 +53,26 @@ def adapt_command(options: Adapt) -> None:
         save_chip(chip, options.bank / "chip")
     bank.put(name, task)
     say(console, _summary(name, chip, task) + f" Stored in {options.bank}.")
+
+
+def inspect_command(options: Inspect) -> None:
+    """Print what a saved chip's layers do to a task's test images, and write it if a folder is named."""
+    if options.images < 1:
+        raise DataError("--images", options.images, "at least 1")
+    chip = load_chip(options.chip)
+    data = for_chip(chip, load(options.task, seed=options.seed, image_size=options.image_size))
+    if options.out is not None:
+        writable("--out", options.out)
+    count = min(options.images, len(data.y_test))
+    images = data.x_test[stratified_sample(data.y_test, count, 0, keep_every_class=False)]
+    inspection = inspect(chip, images, key=jax.random.key(options.seed))
+    console = Console()
+    print_inspection(inspection, console)
+    if options.out is not None:
+        text = json.dumps(inspection.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+        replace_file(options.out / "inspection.json", text + "\n")
+        draw_inspection(inspection, options.out / "inspection.png")
+        say(console, f"Written to {options.out}: inspection.json and inspection.png.")
 
 
 def bank_list(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-__all__ = ["Adapt", "Bank", "BankList", "BankShow", "Command", "Quickstart"]
+__all__ = ["Adapt", "Bank", "BankList", "BankShow", "Command", "Inspect", "Quickstart"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,27 @@ class Adapt:
 
 
 @dataclass(frozen=True)
+class Inspect:
+    """What each layer of a saved chip does to images: noise, clipping, codes used, what is simulated and why.
+
+    Args:
+        chip: folder of the chip, such as <bank>/chip.
+        task: whose test images: fashion_mnist, quickdraw, omniglot, npz:FILE, folder:DIR or tfds:NAME.
+        images: how many of them, at most.
+        image_size: resize images to this many pixels; by default they stay as they are.
+        out: folder for inspection.json and inspection.png; by default nothing is written.
+        seed: draws read noise.
+    """
+
+    chip: Annotated[Path, tyro.conf.Positional]
+    task: str
+    images: int = 256
+    image_size: int | None = None
+    out: Path | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class BankList:
     """Tasks of a bank, a line each.
 
@@ -103,5 +124,6 @@ class Bank:
 Command = (
     Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Adapt, tyro.conf.subcommand("adapt")]
+    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Bank, tyro.conf.subcommand("bank")]
 )

@@ -3,6 +3,7 @@
 from xbm_jax.crossbar.adc import AdcRange, Mismatch
 from xbm_jax.crossbar.curve import Curve, MiloCurve
 from xbm_jax.crossbar.devices import Device, Faults, Gaussian, Ideal
+from xbm_jax.crossbar.observe import clip_rate
 from xbm_jax.crossbar.plan import Plan, plan
 from xbm_jax.crossbar.products import Conv
 from xbm_jax.crossbar.program import (
@@ -18,7 +19,7 @@ from xbm_jax.crossbar.program import (
 from xbm_jax.crossbar.published import PUBLISHED, PcmHermes, PcmJoshi, ReramCmo, ReramMilo, ReramWan, Sonos
 from xbm_jax.crossbar.read import linear_kernel, read
 from xbm_jax.crossbar.spec import Adc, Cell, CrossbarSpec, Wires
-from xbm_jax.crossbar.sums import clip_rate, column_sums
+from xbm_jax.crossbar.sums import column_sums
 from xbm_jax.crossbar.table_device import FunctionDevice, TableDevice, from_csv
 from xbm_jax.crossbar.wires import fold_wires
 

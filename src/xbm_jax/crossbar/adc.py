@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-__all__ = ["AdcRange", "Mismatch", "clipped", "convert", "explicit_range", "granular_range", "snapped_range"]
+__all__ = ["AdcRange", "Mismatch", "clipped", "code_index", "convert"]
+__all__ += ["explicit_range", "granular_range", "snapped_range"]
 
 
 @jax.tree_util.register_dataclass
@@ -51,8 +52,12 @@ def convert(
     """
     if bits is None:
         return sums
-    code = jnp.round(_position(sums, grid, mismatch, noise_lsb))
-    return grid.offset + grid.lsb * jnp.clip(code, grid.min_code, grid.min_code + (2**bits - 1))
+    return grid.offset + grid.lsb * _code(sums, grid, bits, mismatch, noise_lsb)
+
+
+def code_index(sums: jax.Array, grid: AdcRange, bits: int, mismatch: Mismatch | None = None) -> jax.Array:
+    """Which of the ``2**bits`` codes a silent converter gives, counted from the lowest: int32, shaped as ``sums``."""
+    return (_code(sums, grid, bits, mismatch, 0.0) - grid.min_code).astype(jnp.int32)
 
 
 def clipped(sums: jax.Array, grid: AdcRange, bits: int, mismatch: Mismatch | None = None) -> jax.Array:
@@ -64,6 +69,12 @@ def clipped(sums: jax.Array, grid: AdcRange, bits: int, mismatch: Mismatch | Non
 
 
 _HALF = 0.5001
+
+
+def _code(sums: jax.Array, grid: AdcRange, bits: int, mismatch: Mismatch | None, noise_lsb: ArrayLike) -> jax.Array:
+    """The code, as a float, that a converter gives for a sum."""
+    code = jnp.round(_position(sums, grid, mismatch, noise_lsb))
+    return jnp.clip(code, grid.min_code, grid.min_code + (2**bits - 1))
 
 
 def _position(sums: jax.Array, grid: AdcRange, mismatch: Mismatch | None, noise_lsb: ArrayLike) -> jax.Array:

@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from xbm_jax.crossbar import draws, quantise
-from xbm_jax.crossbar.adc import AdcRange, Mismatch, clipped, convert
+from xbm_jax.crossbar.adc import AdcRange, Mismatch, convert
 from xbm_jax.crossbar.plan import Plan
 from xbm_jax.crossbar.products import tile_product
 from xbm_jax.crossbar.program import Tiles
 
-__all__ = ["Converters", "clip_rate", "column_sums", "digital_offset", "folded_squares", "input_codes", "normal"]
+__all__ = ["Converters", "column_sums", "digital_offset", "folded_squares", "input_codes", "normal"]
 __all__ += ["side_by_side", "tile_sums", "together"]
 
 
@@ -82,19 +82,6 @@ def tile_sums(
         total = total + digits if j else digits
         if j == len(cycle_weights) - 1:
             yield t, jnp.asarray(total) - digital_offset(plan, codes, t)
-
-
-def clip_rate(tiles: Tiles, x: jax.Array) -> jax.Array:
-    """Share of conversions that clip on inputs ``x``; 0 with ideal converters."""
-    bits = tiles.plan.spec.adc.bits
-    if bits is None or tiles.adc is None or tiles.plan.fold:
-        return jnp.zeros(())
-    grid, codes = tiles.adc, input_codes(tiles, x)
-    rates = [
-        jnp.mean(clipped(sums, grid.at(j, t), bits, None if tiles.mismatch is None else tiles.mismatch.at(t)))
-        for t, j, sums in column_sums(tiles.plan, codes, tiles.effective, Converters(curvature=tiles.curvature))
-    ]
-    return jnp.mean(jnp.stack(rates))
 
 
 def _convert(plan: Plan, sums: jax.Array, converters: Converters, t: int, j: int) -> jax.Array:

@@ -1,7 +1,7 @@
 """Backbones, and the chip that one becomes."""
 
 from xbm_jax.models.calibrate import calibrate, measure_inputs, measure_norms, measure_ranges, source_trained
-from xbm_jax.models.chip import Chip, Rules, another, check_images, program
+from xbm_jax.models.chip import Chip, Rules, another, check_calibrated, check_images, program
 from xbm_jax.models.forward import forward, initial_trained
 from xbm_jax.models.network import Backbone, Calibration, Network, Preprocess, backbone, network_from_module
 from xbm_jax.models.registry import MODELS, load_backbone, named_network
@@ -17,6 +17,7 @@ __all__ = [
     "another",
     "backbone",
     "calibrate",
+    "check_calibrated",
     "check_images",
     "forward",
     "initial_trained",

@@ -19,10 +19,10 @@ from xbm_jax.crossbar import plan as plan_kernel
 from xbm_jax.crossbar import program as program_kernel
 from xbm_jax.crossbar.adc import snapped_range
 from xbm_jax.crossbar.quantise import input_code_limits
-from xbm_jax.errors import DataError, ModelError
+from xbm_jax.errors import DataError, ModelError, SpecError
 from xbm_jax.models.network import Backbone, Calibration, Network
 
-__all__ = ["Chip", "Rules", "another", "calibration_key", "check_images", "program"]
+__all__ = ["Chip", "Rules", "another", "calibration_key", "check_calibrated", "check_images", "program"]
 
 Rules = Mapping[str, CrossbarSpec | None]
 """Path patterns (shell style, first match wins) to a spec of their own, or ``None`` for a digital layer."""
@@ -134,6 +134,12 @@ def check_images(chip: Chip, images: jax.Array | np.ndarray) -> np.ndarray:
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         raise DataError("images", "NaN or infinite pixels", "finite pixels from 0 to 255")
     return array
+
+
+def check_calibrated(chip: Chip) -> None:
+    """Raise SpecError unless every layer knows its input scale and converter range."""
+    if not chip.calibrated:
+        raise SpecError("chip", "not calibrated", "a calibrated chip: xbm.calibrate(chip, images) measures it")
 
 
 def calibration_key(spec: CrossbarSpec) -> dict[str, Any]:

@@ -2,17 +2,20 @@
 
 from xbm_jax.report.context import run_context
 from xbm_jax.report.figure import accuracy_against_bits
+from xbm_jax.report.layers import draw_inspection
 from xbm_jax.report.page import write_report
 from xbm_jax.report.progress import TrainingBar, TrainingProgress
 from xbm_jax.report.rows import Row, read_results, row_of, write_results
-from xbm_jax.report.table import markdown_table, print_table
+from xbm_jax.report.table import markdown_table, print_inspection, print_table
 
 __all__ = [
     "Row",
     "TrainingBar",
     "TrainingProgress",
     "accuracy_against_bits",
+    "draw_inspection",
     "markdown_table",
+    "print_inspection",
     "print_table",
     "read_results",
     "row_of",

@@ -6,7 +6,7 @@ import io
 import itertools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from xbm_jax.errors import DataError
 from xbm_jax.report.rows import Row
 from xbm_jax.tasks.files import replace_file
 
-__all__ = ["accuracy_against_bits"]
+__all__ = ["FAINT", "INK", "accuracy_against_bits", "figure_png", "plain_axes"]
 
 # Okabe and Ito (2008): told apart with any colour vision. A method keeps its colour from figure to figure.
 _COLOURS = {
@@ -32,7 +32,7 @@ _PARTS = (
     ("norm_bits", "norm bits", "s"),
     ("head_bits", "head bits", "o"),
 )
-_INK, _FAINT = "#333333", "#D9D9D9"
+INK, FAINT = "#333333", "#D9D9D9"
 _PANELS_PER_BAND = 4
 _DPI = 150
 
@@ -49,14 +49,18 @@ def accuracy_against_bits(rows: Sequence[Row], path: str | Path) -> None:
     """
     if not rows:
         raise DataError("rows", [], "at least one row")
+    replace_file(path, figure_png(lambda: _draw(rows)))
+
+
+def figure_png(draw: Callable[[], Any]) -> bytes:
+    """The PNG of the figure that ``draw`` makes, whatever the user's matplotlibrc says."""
     from matplotlib import style
 
-    with style.context("default"), warnings.catch_warnings():  # whatever the user's matplotlibrc says
+    with style.context("default"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a task's name in a script the font lacks
-        figure = _draw(rows)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-    replace_file(path, buffer.getvalue())
+        draw().savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def _draw(rows: Sequence[Row]) -> Any:
@@ -82,7 +86,7 @@ def _draw(rows: Sequence[Row]) -> Any:
         own = [row for row in rows if row.task == tasks[index]]
         _accuracy_panel(above, own, colours, _accuracy_limits(rows), first=column == 0)
         _parts_panel(below, own, methods, colours, first=column == 0)
-        above.set_title(_shortened(tasks[index]), fontsize=10, color=_INK, parse_math=False)
+        above.set_title(_shortened(tasks[index]), fontsize=10, color=INK, parse_math=False)
     _bits_axis(axes[0][0], rows)
     _legends(figure, rows, colours)
     return figure
@@ -92,11 +96,11 @@ def _accuracy_panel(axes: Any, rows: Sequence[Row], colours: dict[str, str], lim
     for row in rows:
         axes.plot(row.stored_bits, 100 * row.accuracy, "o", ms=8, color=colours[row.method], mec="white", mew=0.8)
     axes.set_ylim(*limits)
-    _plain(axes)
-    axes.grid(axis="y", color=_FAINT, lw=0.6)
+    plain_axes(axes)
+    axes.grid(axis="y", color=FAINT, lw=0.6)
     axes.tick_params(labelleft=first, labelbottom=False)
     if first:
-        axes.set_ylabel("test accuracy, %", fontsize=9, color=_INK)
+        axes.set_ylabel("test accuracy, %", fontsize=9, color=INK)
 
 
 def _parts_panel(
@@ -114,19 +118,19 @@ def _parts_panel(
             axes.plot(bits, line, marker, ms=5.5, mfc="white", mec=colour, mew=1.4)
     axes.set_ylim(len(methods) - 0.4, -0.6)
     axes.set_yticks(range(len(methods)), methods if first else [""] * len(methods), parse_math=False)
-    _plain(axes)
+    plain_axes(axes)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(labelbottom=True)
-    axes.set_xlabel("stored bits", fontsize=9, color=_INK)
+    axes.set_xlabel("stored bits", fontsize=9, color=INK)
 
 
-def _plain(axes: Any) -> None:
+def plain_axes(axes: Any) -> None:
     """What the panels share: no frame, faint lines at powers of ten."""
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#999999")
-    axes.tick_params(labelsize=8, colors=_INK, which="both")
-    axes.grid(axis="x", color=_FAINT, lw=0.6)
+    axes.tick_params(labelsize=8, colors=INK, which="both")
+    axes.grid(axis="x", color=FAINT, lw=0.6)
 
 
 def _bits_axis(axes: Any, rows: Sequence[Row]) -> None:
@@ -154,12 +158,12 @@ def _legends(figure: Any, rows: Sequence[Row], colours: dict[str, str]) -> None:
 
     methods = [Line2D([], [], marker="o", ls="", ms=8, color=c, mec="white", label=m) for m, c in colours.items()]
     parts = [
-        Line2D([], [], marker=marker, ls="", ms=5.5, mfc="white", mec=_INK, mew=1.4, label=label)
+        Line2D([], [], marker=marker, ls="", ms=5.5, mfc="white", mec=INK, mew=1.4, label=label)
         for field, label, marker in _PARTS
         if any(getattr(row, field) for row in rows)
     ]
-    parts.append(Line2D([], [], marker="|", ls="", ms=11, mew=2, color=_INK, label="all bits"))
-    style: dict[str, Any] = {"fontsize": 9, "frameon": False, "labelcolor": _INK, "handletextpad": 0.2}
+    parts.append(Line2D([], [], marker="|", ls="", ms=11, mew=2, color=INK, label="all bits"))
+    style: dict[str, Any] = {"fontsize": 9, "frameon": False, "labelcolor": INK, "handletextpad": 0.2}
     columns = max(1, int(figure.get_figwidth() / (0.5 + 0.085 * max(map(len, colours)))))
     figure.legend(handles=methods, loc="outside upper center", ncols=min(len(methods), columns), **style)
     figure.legend(handles=parts, loc="outside lower center", ncols=len(parts), **style)

@@ -2,15 +2,12 @@
 
 from xbm_jax.training.adapt import adapt, for_chip
 from xbm_jax.training.config import TrainConfig
-from xbm_jax.training.diagnose import active_columns, adc_clip_rates
 from xbm_jax.training.step import TrainState, init_state, loss_and_stats, train_step
 
 __all__ = [
     "TrainConfig",
     "TrainState",
-    "active_columns",
     "adapt",
-    "adc_clip_rates",
     "for_chip",
     "init_state",
     "loss_and_stats",

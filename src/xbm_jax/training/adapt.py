@@ -21,13 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from xbm_jax.data import Dataset, epoch_batches, eval_batches, made_ahead, resize, split_validation, to_rgb
-from xbm_jax.errors import DataError, SpecError
+from xbm_jax.errors import DataError
 from xbm_jax.masks import Method
-from xbm_jax.models import Chip, check_images, forward, initial_trained
-from xbm_jax.tasks import Task
+from xbm_jax.models import Chip, check_calibrated, check_images, forward, initial_trained
+from xbm_jax.tasks import Task, active_columns, adc_clip_rates
 from xbm_jax.tasks.task import batch_logits
 from xbm_jax.training.config import TrainConfig
-from xbm_jax.training.diagnose import active_columns, adc_clip_rates
 from xbm_jax.training.step import TrainState, head_epoch, init_state, train_step
 
 __all__ = ["Report", "adapt", "for_chip"]
@@ -232,8 +231,7 @@ _features = jax.jit(_features_of, static_argnums=0)
 
 
 def _check(chip: Chip, data: Dataset, config: TrainConfig) -> None:
-    if not chip.calibrated:
-        raise SpecError("chip", "not calibrated", "a calibrated chip: xbm.calibrate(chip, images) measures it")
+    check_calibrated(chip)
     check_images(chip, data.x_train[:1])
     if len(data.y_train) * (1 - config.validation_fraction) < config.batch_size:
         allowed = f"more than batch_size = {config.batch_size} besides the validation split"
