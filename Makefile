@@ -14,13 +14,14 @@ TOOLS   := $(VENV)/.tools
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart sweeps test lint test-slow format clean distclean
+.PHONY: bench help quickstart sweeps test lint test-slow format clean distclean
 
 help:
 	@echo "make quickstart   install into $(VENV) and run the main job (ARGS=--full for every method)"
 	@echo "make test         lint, types, and the tests with coverage"
 	@echo "make test-slow    the tests that take minutes"
 	@echo "make sweeps DATA=cifar10.npz   what each property of a chip costs: the figures and tables of docs/"
+	@echo "make bench        speed, memory and compile time as ratios to the plain XLA operation"
 	@echo "make format       let ruff mend and format the code"
 	@echo "make clean        remove caches and builds; make distclean removes $(VENV) too"
 
@@ -42,11 +43,8 @@ lint: $(TOOLS)
 test-slow: $(TOOLS)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(ARGS)
 
-ifneq ($(wildcard benchmarks/run.py),)
-.PHONY: bench
 bench: $(CORE)
 	$(BIN)/python -m benchmarks.run $(ARGS)
-endif
 
 format: $(TOOLS)
 	$(BIN)/python -m ruff check --fix .
