@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from experiments import rows_and_bits
+from experiments.tasks import local_task
 
 import xbm_jax as xbm
 from xbm_jax import report
@@ -97,3 +99,20 @@ def test_bad_options_show_before_any_training(tmp_path: Path, learned: list[tupl
     with pytest.raises(xbm.OutputError):
         rows_and_bits.main(dataclasses.replace(TINY, out=tmp_path / "file"))
     assert learned == []
+
+
+def test_tasks_of_the_comparisons(shared_data: Callable[[str], Path]) -> None:
+    """Counts that the sets' makers state; drawers of Omniglot's test characters drew no training one."""
+    folder = shared_data("omniglot8").parent
+    shared_data("gtsrb43_32px")
+    omniglot = local_task("omniglot8", folder, image_size=16)
+    assert (len(omniglot.y_train), len(omniglot.y_test), omniglot.num_classes) == (3630, 1210, 8)
+    assert omniglot.x_train.shape[1:] == (16, 16, 1)
+    signs = local_task("gtsrb43_32px", folder)
+    assert (len(signs.y_train), len(signs.y_test), signs.num_classes) == (2580, 860, 43)
+
+
+def test_a_missing_task_is_named(tmp_path: Path) -> None:
+    for name in ("omniglot8", "other"):
+        with pytest.raises(xbm.DataError, match=name):
+            local_task(name, tmp_path)

@@ -27,7 +27,7 @@ from xbm_jax.errors import (
     XbmError,
 )
 from xbm_jax.masks import Method, methods
-from xbm_jax.models import Backbone, Chip, calibrate, load_backbone, program
+from xbm_jax.models import Backbone, Chip, calibrate, load_backbone, measure_norms, measure_ranges, program
 from xbm_jax.tasks import MaskBank, Task, inspect, load_chip, predict, save_chip, serve, source_task
 from xbm_jax.training import TrainConfig, adapt, for_chip
 
@@ -69,6 +69,8 @@ __all__ = [
     "load_backbone",
     "load_chip",
     "masks",
+    "measure_norms",
+    "measure_ranges",
     "methods",
     "models",
     "predict",

@@ -20,10 +20,12 @@ from tasks import tiny
 from xbm_jax.cli import main
 from xbm_jax.data import Dataset
 from xbm_jax.models import Preprocess
+from xbm_jax.models.names import Row
 from xbm_jax.models.registry import MODELS, _Entry
 
-ENTRY = _Entry(tiny.TinyNet, "linear", Preprocess(mean=(0.5,) * 3, std=(0.25,) * 3), tiny.SIZE)
-"""The small backbone; it ships no weights."""
+NAMED_AS_HERE = {"torch": (Row(r"(\w+)", r"\1"),)}
+ENTRY = _Entry(tiny.TinyNet, "linear", Preprocess(mean=(0.5,) * 3, std=(0.25,) * 3), tiny.SIZE, NAMED_AS_HERE)
+"""The small backbone; it ships no weights, and its layers have the same names in PyTorch."""
 
 NAMES = ("tiny", "tiny2")
 

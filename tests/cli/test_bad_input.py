@@ -77,10 +77,10 @@ def adapt(*options: str) -> list[str]:
 
 CASES = {
     "method": (adapt("--method", "ksm"), "method", "'ksm'", "one of head_only, norm_only, xbm"),
-    "model": (adapt("--model", "resnet50"), "model", "'resnet50'", "one of cifar-resnet20, cifar-resnet56"),
+    "model": (adapt("--model", "resnet18"), "model", "'resnet18'", "one of cifar-resnet20, cifar-resnet56"),
     "model without weights": (adapt("--model", "cifar-resnet56"), "weights", "None", "a weight file"),
     "weights missing": (adapt("--weights", "{}/none.npz"), "weights", "none.npz", "an existing file"),
-    "weights of another kind": (adapt("--weights", "{}/weights.h5"), "weights", "weights.h5", ".npz or .safetensors"),
+    "weights of another kind": (adapt("--weights", "{}/weights.h5"), "weights", "weights.h5", ".npz, .safetensors"),
     "weights torn": (adapt("--weights", "{}/torn.safetensors"), "weights", "torn", "a whole .safetensors file"),
     "rows": (adapt("--rows", "3"), "CrossbarSpec.rows", "3", "8"),
     "adc bits": (adapt("--adc-bits", "0"), "Adc.bits", "0", "1"),

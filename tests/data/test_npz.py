@@ -1,7 +1,10 @@
 """A user's own .npz: what is read, and what is said when it cannot be."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from xbm_jax.data import load
 from xbm_jax.errors import DataError
@@ -124,3 +127,78 @@ def test_unknown_sources_list_what_is_allowed(save, tmp_path):
 
 def test_size_is_checked_before_reading():
     assert "image_size = -1" in refused("npz:nowhere.npz", image_size=-1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Encoded images, one behind the other
+
+
+def encoded(count=6, size=8, spoil=()):
+    """PNG files, so that pixels come back exactly; those in ``spoil`` are cut to ten bytes."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    files = []
+    for i, image in enumerate(images):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, format="PNG")
+        files.append(buffer.getvalue()[: 10 if i in spoil else None])
+    arrays = {
+        "jpeg": np.frombuffer(b"".join(files), np.uint8),
+        "offsets": np.cumsum([0, *map(len, files)]),
+        "labels": np.arange(count) % 2,
+        "is_test": np.arange(count) >= count - 2,
+        "class_names": np.array(["ant", "bee"]),
+    }
+    return images, arrays
+
+
+def test_encoded_round_trip(save):
+    images, arrays = encoded()
+    data = load(f"npz:{save(**arrays)}")
+    assert data.class_names == ("ant", "bee")
+    assert np.array_equal(data.x_train, images[:4]) and np.array_equal(data.x_test, images[4:])
+    assert data.y_train.tolist() == [0, 1, 0, 1] and data.y_test.tolist() == [0, 1]
+    assert load(f"npz:{save(**arrays)}", image_size=5).x_test.shape == (2, 5, 5, 3)
+
+
+def test_undecodable_images_are_named_and_may_be_left_out(save):
+    images, arrays = encoded(8, spoil=(1, 3))
+    path = save(**arrays)
+    message = refused(f"npz:{path}")
+    assert "2 of 8 files cannot be decoded: image 1 (UnidentifiedImageError: cannot identify image file); " in message
+    with pytest.warns(UserWarning, match="left out 2 of 8 files"):
+        data = load(f"npz:{save(**arrays | {'labels': np.array([0, 1, 1, 0, 0, 1, 1, 0])})}", on_bad="skip")
+    assert np.array_equal(data.x_train, images[[0, 2, 4, 5]])
+    assert data.y_train.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"offsets": np.array([0, 5, 3])}, "offsets = 'int64[3] into uint8["),
+        ({"offsets": np.zeros((2, 2), int)}, "rising integers from 0"),
+        ({"offsets": np.array([0.0, 1.0])}, "offsets = 'float64[2]"),
+        ({"labels": np.array([0, 1])}, "len(labels) = 2"),
+        ({"is_test": np.ones(6, bool)}, "is_test = 'bool[6], true for 6'"),
+        ({"is_test": np.arange(6)}, "is_test = 'int64[6], true for 5'"),
+        ({"class_names": np.array([["ant", "bee"]])}, "class_names.shape = (1, 2)"),
+        ({"class_names": np.array(["ant", "bee", "cow"])}, "y_train = ['cow']"),
+    ],
+)
+def test_encoded_arrays_are_checked(save, changes, says):
+    assert says in refused(f"npz:{save(**encoded()[1] | changes)}")
+
+
+def test_missing_encoded_arrays_are_listed(save):
+    arrays = encoded()[1]
+    del arrays["labels"], arrays["class_names"]
+    message = refused(f"npz:{save(**arrays)}")
+    assert "missing: labels, class_names" in message and "the arrays jpeg, offsets" in message
+
+
+@pytest.mark.parametrize(("name", "train", "test", "classes"), [("flowers102_64px", 3060, 1020, 102)])
+def test_reference_sets(shared_data, name, train, test, classes):
+    """Counts that their makers state."""
+    data = load(f"npz:{shared_data(name)}", image_size=32)
+    assert (len(data.y_train), len(data.y_test), data.num_classes) == (train, test, classes)
+    assert data.x_train.shape[1:] == (32, 32, 3)

@@ -10,19 +10,23 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.tiny import CONVERTED, IDEAL, tiny_backbone, tiny_images
-from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Tiles, column_sums, nominal_weights
+from models.tiny import CONVERTED, IDEAL, NOISY, tiny_backbone, tiny_chip, tiny_images
+from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Tiles, column_sums, nominal_weights, read
 from xbm_jax.crossbar.sums import input_codes
 from xbm_jax.errors import DataError, SpecError
+from xbm_jax.masks import Method
 from xbm_jax.models import (
     Chip,
     Preprocess,
     backbone,
     calibrate,
+    forward,
     measure_inputs,
+    measure_norms,
     measure_ranges,
     network_from_module,
     program,
+    source_trained,
 )
 from xbm_jax.models.calibrate import _thinned
 
@@ -210,7 +214,61 @@ def test_measuring_again_changes_nothing() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Norm statistics
+
+
+def test_norm_statistics_by_hand() -> None:
+    """The first norm sees the first layer's output: 48 of 50 images, in three batches."""
+    chip, images = tiny_chip(CONVERTED), tiny_images(50)
+    seen = np.asarray(read(chip.tiles["stem"], chip.network.preprocess(jnp.asarray(images))), np.float64)
+    batches = seen[:48].reshape(3, -1, seen.shape[-1])
+    mean, var = batches.mean((0, 1)), batches.var(1, ddof=1).mean(0) + batches.mean(1).var(0)
+    stats = measure_norms(chip, images, batch_size=16).stats["bn"]
+    np.testing.assert_allclose(stats["mean"], mean, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(stats["var"], var, rtol=1e-4)
+
+
+def test_norms_measured_again_undo_what_all_cells_lost() -> None:
+    """Half the conductance in every cell halves each norm's input; a norm with its own statistics does not see it."""
+    fresh = measure_norms(tiny_chip(), tiny_images(48), batch_size=16)
+    weak = fresh.replace(tiles={p: t.replace(effective=0.5 * t.effective) for p, t in fresh.tiles.items()})
+    repaired = measure_norms(weak, tiny_images(48), batch_size=16)
+
+    def logits(chip: Chip) -> np.ndarray:
+        images = jnp.asarray(tiny_images(8, seed=3))
+        method = Method("source", norms="frozen")
+        return np.asarray(forward(chip, method, source_trained(chip), chip.stats, images)[0])
+
+    wanted = logits(fresh)
+    spread = wanted.std()
+    assert np.abs(logits(weak) - wanted).max() > 0.5 * spread
+    # Not to the last bit: a norm's epsilon weighs more beside a smaller variance.
+    assert np.abs(logits(repaired) - wanted).max() < 0.05 * spread
+
+
+def test_measuring_norms_leaves_everything_else() -> None:
+    chip = tiny_chip(CONVERTED)
+    after = measure_norms(chip, tiny_images(16), batch_size=8)
+    assert after.stats.keys() == chip.stats.keys()
+    jax.tree.map(np.testing.assert_array_equal, after.replace(stats=chip.stats), chip)
+
+
+def test_norms_of_a_noisy_chip_need_a_key() -> None:
+    chip = tiny_chip(NOISY)
+    with pytest.raises(SpecError, match="a PRNG key"):
+        measure_norms(chip, tiny_images(16), batch_size=8)
+    silent = measure_norms(chip, tiny_images(16), batch_size=8, key=jax.random.key(1)).stats["bn"]
+    assert np.isfinite(silent["mean"]).all() and (np.asarray(silent["var"]) > 0).all()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Refusals
+
+
+def test_norms_need_a_whole_batch() -> None:
+    with pytest.raises(DataError, match="at least batch_size = 64") as caught:
+        measure_norms(tiny_chip(), tiny_images(63))
+    assert (caught.value.field, caught.value.value) == ("images", "63 images")
 
 
 def test_no_images_are_refused() -> None:

@@ -176,6 +176,77 @@ def test_convolutions_that_no_crossbar_computes_are_refused(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Dense layers over several axes, and layer norms
+
+
+class Attention(nnx.Module):
+    """Flax's own attention, whose projections have kernels [8, 2, 4] and [2, 4, 8], a layer norm, two einsums."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        self.stem = nnx.Conv(3, 8, (4, 4), strides=4, padding="VALID", rngs=rngs)
+        self.norm = nnx.LayerNorm(8, epsilon=1e-6, rngs=rngs)
+        self.attend = nnx.MultiHeadAttention(2, 8, decode=False, rngs=rngs)
+        self.split = nnx.Einsum("...d, dab -> ...ab", (8, 2, 3), (2, 3), rngs=rngs)
+        self.join = nnx.Einsum("bnac,acd->bnd", (2, 3, 8), rngs=rngs)
+        self.head = nnx.Linear(8, 3, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.stem(x).reshape(len(x), -1, 8)
+        x = x + self.attend(self.norm(x))
+        return self.head(self.join(nnx.relu(self.split(x))).mean(1))
+
+
+def network_of(build: Callable[[], nnx.Module]) -> Network:
+    return network_from_module(build, name="mine", head="head", preprocess=PREPROCESS, image_size=12)
+
+
+def test_attention_goes_through_the_dense_path() -> None:
+    network = network_of(lambda: Attention(rngs=nnx.Rngs(0)))
+    assert network.norms == ["norm"] and network.batch_norms == []
+    projections = {f"attend/{name}" for name in ("query", "key", "value", "out")}
+    assert set(network.kernels) == projections | {"stem", "split", "join", "head"}
+    assert network.input_axes == dict.fromkeys(projections, 1) | {"attend/out": 2, "split": 1, "join": 2}
+    assert network.kernel_shape("attend/query") == network.kernel_shape("attend/out") == (8, 8)
+    made = backbone(network, random_arrays(network))
+    chip = program(made, IDEAL, jax.random.key(0))
+    assert chip.stats == {} and set(chip.norms) == {"norm"}
+
+    def exact(path: str, tiles: Any, x: jax.Array, *_: Any) -> jax.Array:
+        kernel = made.arrays[f"{path}/kernel"].reshape(tiles.plan.kernel_shape)
+        return product(x, kernel, tiles.plan.conv)
+
+    images = jnp.asarray(tiny_images(3))
+    logits, _ = forward(chip, methods.head_only(), source_trained(chip), chip.stats, images, layer_read=exact)
+    np.testing.assert_allclose(logits, made.logits(images), atol=1e-5)
+
+
+class OneLayer(nnx.Module):
+    """A layer of choice and a head."""
+
+    def __init__(self, layer: nnx.Module, *, rngs: nnx.Rngs) -> None:
+        self.layer = layer
+        self.head = nnx.Linear(8, 3, rngs=rngs)
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [
+        (lambda rngs: nnx.LayerNorm(8, use_bias=False, rngs=rngs), "LayerNorm without scale or bias"),
+        (lambda rngs: nnx.LayerNorm(8, reduction_axes=(-2, -1), rngs=rngs), "a LayerNorm over the last axis"),
+        (lambda rngs: nnx.LinearGeneral((4, 8), 3, axis=(-2, -3), rngs=rngs), "a LinearGeneral over the last axes"),
+        (lambda rngs: nnx.Einsum("bhd,hdk->bhk", (2, 4, 3), rngs=rngs), "a dense layer"),
+        (lambda rngs: nnx.Einsum("bd,kd->bk", (3, 8), rngs=rngs), "a dense layer"),
+        (lambda rngs: nnx.LinearGeneral(8, 3, batch_axis={0: 2}, rngs=rngs), "a LinearGeneral over the last axes"),
+    ],
+    ids=["no bias", "two axes", "other axes", "per head", "transposed", "batch axis"],
+)
+def test_layers_that_nothing_here_computes_are_refused(layer: Callable[[nnx.Rngs], nnx.Module], says: str) -> None:
+    with pytest.raises(ModelError, match=says) as caught:
+        network_of(lambda: OneLayer(layer(nnx.Rngs(0)), rngs=nnx.Rngs(0)))
+    assert caught.value.field == "layer"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Refusals
 
 

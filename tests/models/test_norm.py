@@ -1,4 +1,4 @@
-"""Batch normalisation against Flax's layer and against NumPy in double precision."""
+"""Normalisation against Flax's layer and against NumPy in double precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from xbm_jax.models.norm import batch_norm
+from xbm_jax.models.norm import batch_norm, layer_norm
 
 EPSILON = 1e-3
 
@@ -79,3 +79,12 @@ def test_batch_statistics_pass_their_gradient() -> None:
     np.testing.assert_allclose(jnp.sum(grad, 0), 0, atol=1e-4)
     np.testing.assert_allclose(jnp.sum(grad * x, 0), 0, atol=1e-4)
     assert float(jnp.abs(jnp.sum(jax.grad(loss)(x, False), 0)).min()) > 1e-2
+
+
+def test_layer_norm_equals_numpy() -> None:
+    """In double precision, by its definition."""
+    x, affine, _ = problem((4, 5, 7))
+    wide = np.asarray(x, np.float64)
+    mean, var = wide.mean(-1, keepdims=True), wide.var(-1, keepdims=True)
+    expected = (wide - mean) / np.sqrt(var + EPSILON) * np.asarray(affine["scale"]) + np.asarray(affine["bias"])
+    np.testing.assert_allclose(layer_norm(x, affine, EPSILON), expected, rtol=1e-5, atol=1e-5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,9 @@ from safetensors.numpy import save_file
 
 from models.tiny import random_arrays, tiny_network
 from xbm_jax.errors import ModelError, WeightsError
-from xbm_jax.models import load_backbone, named_network
-from xbm_jax.models.weights import from_torch_names, read_weights
+from xbm_jax.models import MODELS, load_backbone, named_network
+from xbm_jax.models.names import rename
+from xbm_jax.models.weights import read_weights
 
 NAMES = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var", "kernel": "weight"}
 
@@ -45,11 +48,11 @@ def test_torch_names_and_layouts(prefix: str, arrays: dict[str, np.ndarray]) -> 
     state = to_torch(arrays, prefix)
     assert state[f"{prefix}layer2.0.conv1.weight"].shape == (32, 16, 3, 3)
     assert f"{prefix}bn1.num_batches_tracked" in state
-    assert_same(from_torch_names(state), arrays)
+    assert_same(rename(state, MODELS["cifar-resnet20"].names), arrays)
 
 
 def test_our_names_pass_unchanged(arrays: dict[str, np.ndarray]) -> None:
-    assert_same(from_torch_names(arrays), arrays)
+    assert_same(rename(arrays, MODELS["cifar-resnet20"].names), arrays)
 
 
 @pytest.mark.parametrize("names", ["ours", "torch"])
@@ -65,6 +68,14 @@ def test_backbone_from_a_file(suffix: str, names: str, arrays: dict[str, np.ndar
         loaded = load_backbone("cifar-resnet20", given)
         assert loaded.calibration is None
         assert_same({p: np.asarray(a) for p, a in loaded.arrays.items()}, arrays)
+
+
+def test_brain_floats_are_read(tmp_path: Path) -> None:
+    """The upper halves of float32 numbers, in a file written by hand: header length, header, data."""
+    header = b'{"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
+    data = np.array([1.5, -2.0], np.float32).view(np.uint16)[1::2].tobytes()
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + data)
+    np.testing.assert_array_equal(read_weights(tmp_path / "w.safetensors")["a"].astype(np.float32), [1.5, -2.0])
 
 
 def test_the_head_decides_the_number_of_classes() -> None:
@@ -147,10 +158,10 @@ def test_pickles_are_refused(tmp_path: Path) -> None:
         read_weights(tmp_path / "w.npz")
 
 
-@pytest.mark.parametrize("name", ["w.pth", "w.bin", "w", "w.npy", "w.NPZ"])
+@pytest.mark.parametrize("name", ["w.h5", "w", "w.npy", "w.NPZ"])
 def test_other_kinds_of_file_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"abc")
-    with pytest.raises(WeightsError, match=r"a \.npz or \.safetensors file"):
+    with pytest.raises(WeightsError, match=r"a \.npz, \.safetensors, \.pt, \.pth, \.th or \.bin file"):
         read_weights(tmp_path / name)
 
 
@@ -177,3 +188,50 @@ def test_unknown_models_are_named() -> None:
 def test_a_model_without_bundled_weights_asks_for_a_file() -> None:
     with pytest.raises(WeightsError, match=r"cifar-resnet56 ships none.*cifar-resnet20"):
         load_backbone("cifar-resnet56")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The hub, without a network
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, download: object) -> None:
+    module = types.ModuleType("huggingface_hub")
+    module.hf_hub_download = download  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
+
+
+def test_hub_files_are_read_like_others(
+    arrays: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def download(repository: str, file: str) -> str:
+        asked.append((repository, file))
+        return str(tmp_path / "cached.safetensors")
+
+    stand_in(monkeypatch, download)
+    save_file(to_torch(arrays), tmp_path / "cached.safetensors")
+    loaded = load_backbone("cifar-resnet20", "hf://someone/resnet20/deep/model.safetensors")
+    assert asked == [("someone/resnet20", "deep/model.safetensors")]
+    assert_same({p: np.asarray(a) for p, a in loaded.arrays.items()}, arrays)
+
+
+def test_the_hub_may_be_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(repository: str, file: str) -> str:
+        raise ConnectionError("no route")
+
+    stand_in(monkeypatch, download)
+    with pytest.raises(WeightsError, match=r"or one on disk \(ConnectionError: no route\)"):
+        read_weights("hf://a/b/c.npz")
+
+
+def test_the_hub_needs_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(WeightsError, match=r"pip install 'xbm_jax\[hub\]'"):
+        read_weights("hf://a/b/c.npz")
+
+
+@pytest.mark.parametrize("address", ["hf://", "hf://a", "hf://a/b", "hf://a/b/", "hf:///b/c"])
+def test_hub_addresses_have_three_parts(address: str) -> None:
+    with pytest.raises(WeightsError, match="hf://owner/repository/file"):
+        read_weights(address)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tasks import tiny
-from xbm_jax.data import Dataset
+from xbm_jax.data import Augment, Dataset, center_crop
 from xbm_jax.errors import DataError, SpecError
 from xbm_jax.models import program
 from xbm_jax.tasks import predict
@@ -208,3 +208,24 @@ def test_labels_outside_the_head_never_reach_it(label):
     labels[0] = label
     with pytest.raises(DataError, match=rf"y_train = '{label} \(1 times\)': 0\.\.3"):
         Dataset("bad", data.x_train, labels, data.x_test, data.y_test, data.class_names)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Augmentation
+
+
+@pytest.mark.parametrize("name", ["head_only", "norm_only-full"])
+def test_training_on_random_patches(name):
+    """Equal keys learn equal tasks; other patches teach another task; the accuracy is that of the images' centres."""
+    data, chip = tiny.stripes(), tiny.chip("ideal")
+    config = TrainConfig(epochs=2, batch_size=16, augment=Augment(size=8))
+    tasks = [
+        adapt(chip, data, method=METHODS[name], key=jax.random.key(1), config=c)
+        for c in (config, config, dataclasses.replace(config, augment=Augment(size=8, scale=(0.5, 0.6))))
+    ]
+    heads = [np.asarray(task.trained["head"]["kernel"]) for task in tasks]
+    np.testing.assert_array_equal(heads[0], heads[1])
+    assert (heads[0] != heads[2]).any()
+    assert tasks[0].meta["augment"] == {"flip": True, "size": 8, "scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)}
+    guess = predict(chip, tasks[0], center_crop(data.x_test, 8)).argmax(-1)
+    assert tasks[0].meta["accuracy"] == np.mean(guess == data.y_test)

@@ -39,7 +39,7 @@ class Adapt:
         method: head_only, norm_only, xbm, piggyback or finetune.
         norms: norm policy: frozen, affine or full.
         model: backbone.
-        weights: .npz or .safetensors; by default those that ship with the backbone.
+        weights: .npz, .safetensors, PyTorch state dict or hf://owner/repository/file; by default those that ship.
         rows: word lines of an array.
         adc_bits: converter resolution.
         cell_bits: bits of a cell.
@@ -57,7 +57,7 @@ class Adapt:
     method: str = "xbm"
     norms: Literal["frozen", "affine", "full"] | None = None
     model: str = "cifar-resnet20"
-    weights: Path | None = None
+    weights: str | None = None
     rows: int = 64
     adc_bits: int = 8
     cell_bits: int = 7

@@ -3,17 +3,24 @@
 Everything here is NumPy on the host; TFDS is imported lazily, inside functions, and nowhere else in the package.
 """
 
+from xbm_jax.data.augment import Augment, made_ahead
 from xbm_jax.data.dataset import Dataset
-from xbm_jax.data.images import resize, to_rgb
+from xbm_jax.data.images import center_crop, resize, to_rgb
+from xbm_jax.data.published import PUBLISHED_SETS, prepare_published
 from xbm_jax.data.sources import BUNDLED, load
 from xbm_jax.data.split import epoch_batches, eval_batches, split_validation, stratified_sample
 
 __all__ = [
     "BUNDLED",
+    "PUBLISHED_SETS",
+    "Augment",
     "Dataset",
+    "center_crop",
     "epoch_batches",
     "eval_batches",
     "load",
+    "made_ahead",
+    "prepare_published",
     "resize",
     "split_validation",
     "stratified_sample",

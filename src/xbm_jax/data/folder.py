@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from xbm_jax.data.dataset import Dataset
-from xbm_jax.data.images import check_size, pixels, stack
+from xbm_jax.data.decode import check_on_bad, decode_all
+from xbm_jax.data.images import check_size, stack
 from xbm_jax.data.split import split_validation
 from xbm_jax.errors import DataError
 
-__all__ = ["load_folder"]
+__all__ = ["class_trees", "load_folder"]
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _TEST_FRACTION = 0.2
@@ -31,18 +30,17 @@ def load_folder(root: Path, *, seed: int = 0, image_size: int | None = None, on_
         ``image_size``, test classes that training lacks, a class without images.
     """
     check_size(image_size)
-    if on_bad not in ("raise", "skip"):
-        raise DataError("on_bad", on_bad, '"raise" or "skip"')
-    if not root.is_dir():
-        raise DataError(f"folder:{root}", "no such folder", _FORMS)
-    trees = _trees(root)
+    check_on_bad(on_bad)
+    trees = class_trees(root)
     classes = _class_names(trees)
     files = [
         (split, classes.index(name), file) for split, tree in trees.items() for name in tree for file in tree[name]
     ]
     if not files:
         raise DataError(f"folder:{root}", "no images", f"{_FORMS}, with files ending in {', '.join(SUFFIXES)}")
-    kept, images = _decode([file for *_, file in files], image_size, root, on_bad)
+    paths = [file for *_, file in files]
+    names = [str(file.relative_to(root)) for file in paths]
+    kept, images = decode_all(paths, names, image_size, f"folder:{root}", on_bad)
     stacked = stack(images, f"folder:{root}")
     labels = np.array([files[i][1] for i in kept], np.int64)
     if "test" in trees:
@@ -53,8 +51,14 @@ def load_folder(root: Path, *, seed: int = 0, image_size: int | None = None, on_
     return Dataset(root.resolve().name, stacked[train], labels[train], stacked[test], labels[test], tuple(classes))
 
 
-def _trees(root: Path) -> dict[str, dict[str, list[Path]]]:
-    """``{"train": {class: files}, "test": ...}``, or ``{"all": {class: files}}`` for one tree of class folders."""
+def class_trees(root: Path) -> dict[str, dict[str, list[Path]]]:
+    """``{"train": {class: files}, "test": ...}``, or ``{"all": {class: files}}`` for one tree of class folders.
+
+    Raises:
+      DataError: no such folder, or half a split.
+    """
+    if not root.is_dir():
+        raise DataError(f"folder:{root}", "no such folder", _FORMS)
     names = {folder.name for folder in _folders(root)}
     split_folders = {"train", "test"} & names
     if len(split_folders) == 2:
@@ -85,22 +89,3 @@ def _class_names(trees: dict[str, dict[str, list[Path]]]) -> list[str]:
     if extra:
         raise DataError("test classes", extra, f"classes that train/ has: {', '.join(sorted(trees['train']))}")
     return sorted(trees["train"])
-
-
-def _decode(files: list[Path], size: int | None, root: Path, on_bad: str) -> tuple[list[int], list[np.ndarray]]:
-    """Decoded images and their positions in ``files``; undecodable ones are collected, then refused or left out."""
-    kept, images, bad = [], [], []
-    for position, file in enumerate(files):
-        try:
-            with Image.open(file) as picture:
-                images.append(pixels(picture, 1 if picture.mode in ("1", "L", "LA") else 3, size))
-            kept.append(position)
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
-            bad.append(f"{file.relative_to(root)} ({type(error).__name__}: {str(error).split(str(root))[0].strip()})")
-    if bad:
-        shown = "; ".join(bad[:5]) + ("; ..." if len(bad) > 5 else "")
-        message = f"{len(bad)} of {len(files)} files cannot be decoded: {shown}"
-        if on_bad == "raise" or not images:
-            raise DataError(f"folder:{root}", message, 'repair or remove them, or pass on_bad="skip"')
-        warnings.warn(f"folder:{root}: left out {message}", stacklevel=4)
-    return kept, images

@@ -7,7 +7,7 @@ from PIL import Image
 
 from xbm_jax.errors import DataError
 
-__all__ = ["check_size", "pixels", "resize", "stack", "to_rgb"]
+__all__ = ["center_crop", "check_size", "pixels", "resize", "stack", "to_rgb"]
 
 # What Pillow turns into 8-bit grey or RGB without loss of depth.
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
@@ -45,6 +45,19 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
         picture = Image.fromarray(source[..., 0] if source.shape[-1] == 1 else source)
         target[...] = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)).reshape(target.shape)
     return resized
+
+
+def center_crop(images: np.ndarray, size: int) -> np.ndarray:
+    """The middle ``[n, size, size, C]`` of images; an odd border leaves its extra pixel below and to the right.
+
+    Raises:
+      DataError: images smaller than that.
+    """
+    height, width = images.shape[1:3]
+    if min(height, width) < size:
+        raise DataError("images.shape", images.shape, f"at least {size} pixels a side")
+    top, left = (height - size) // 2, (width - size) // 2
+    return images[:, top : top + size, left : left + size]
 
 
 def pixels(picture: Image.Image, channels: int, size: int | None = None) -> np.ndarray:

@@ -1,31 +1,48 @@
-"""A task in a user's own ``.npz``: ``x_train, y_train, x_test, y_test`` perhaps ``class_names``."""
+"""A task in one ``.npz``: arrays of pixels with a train and a test split, or encoded images one behind the other.
+
+pixels    ``x_train, y_train, x_test, y_test``, perhaps ``class_names``
+encoded   ``jpeg`` uint8, all files concatenated; ``offsets`` int [n + 1], so that file i is
+          ``jpeg[offsets[i]:offsets[i + 1]]``; ``labels`` int [n], ``is_test`` bool [n], ``class_names``.
+          Any format that Pillow reads will do.
+"""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from xbm_jax.data.dataset import Dataset, check_images, check_labels
-from xbm_jax.data.images import resize
+from xbm_jax.data.decode import check_on_bad, decode_all
+from xbm_jax.data.images import resize, stack
 from xbm_jax.errors import DataError
 
 __all__ = ["load_npz"]
 
-_KEYS = ("x_train", "y_train", "x_test", "y_test")
+_PIXELS = ("x_train", "y_train", "x_test", "y_test")
+_ENCODED = ("jpeg", "offsets", "labels", "is_test", "class_names")
 _BROKEN = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
-def load_npz(path: Path, image_size: int | None = None) -> Dataset:
+def load_npz(path: Path, image_size: int | None = None, on_bad: str = "raise") -> Dataset:
     """Read a task from ``path``; without ``class_names`` the classes are called "0", "1", ... up to the largest label.
+
+    Args:
+      path: the file, in either form.
+      image_size: pixels a side to resize to (bilinear).
+      on_bad: "raise" or "skip" for encoded images that cannot be decoded.
 
     Raises:
       DataError: no such file, not a (whole) ``.npz``, keys that are missing or unreadable (all listed), pickled arrays,
-        or arrays that no Dataset may hold.
+        images that cannot be decoded (counted, the first ones named), or arrays that no Dataset may hold.
     """
+    check_on_bad(on_bad)
     arrays = _read(path)
+    if "jpeg" in arrays:
+        return _from_encoded(path, arrays, image_size, on_bad)
     splits = {}
     for split in ("train", "test"):
         x = check_images(f"x_{split}", arrays[f"x_{split}"])
@@ -37,9 +54,31 @@ def load_npz(path: Path, image_size: int | None = None) -> Dataset:
         if largest >= len(splits["y_train"]):  # more classes than images to learn them from: do not even name them
             raise DataError("labels", largest, "0 up, every class with a training image; or give class_names")
         names = np.arange(largest + 1)
-    elif names.ndim != 1:
+    return Dataset(name=path.stem, class_names=_class_names(names), **splits)
+
+
+def _from_encoded(path: Path, arrays: dict[str, np.ndarray], image_size: int | None, on_bad: str) -> Dataset:
+    data, offsets = arrays["jpeg"], arrays["offsets"]
+    count = len(offsets) - 1 if offsets.ndim == 1 else 0
+    rising = np.issubdtype(offsets.dtype, np.integer) and count > 0 and bool((np.diff(offsets) > 0).all())
+    if data.dtype != np.uint8 or data.ndim != 1 or not rising or offsets[0] != 0 or offsets[-1] != len(data):
+        value = f"{offsets.dtype}{list(offsets.shape)} into {data.dtype}{list(data.shape)}"
+        raise DataError("offsets", value, "rising integers from 0 to the number of bytes in jpeg, uint8 [bytes]")
+    labels, is_test = check_labels("labels", arrays["labels"], "jpeg", count), arrays["is_test"]
+    if is_test.dtype != np.bool_ or is_test.shape != (count,) or is_test.all() or not is_test.any():
+        value = f"{is_test.dtype}{list(is_test.shape)}, true for {int(np.count_nonzero(is_test))}"
+        raise DataError("is_test", value, f"bool [{count}], true for some images and false for others")
+    content = data.tobytes()
+    files = [content[start:stop] for start, stop in pairwise(offsets)]
+    kept, images = decode_all(files, [f"image {i}" for i in range(count)], image_size, f"npz:{path}", on_bad)
+    x, y, test = stack(images, f"npz:{path}"), labels[kept], is_test[kept]
+    return Dataset(path.stem, x[~test], y[~test], x[test], y[test], _class_names(arrays["class_names"]))
+
+
+def _class_names(names: np.ndarray) -> tuple[str, ...]:
+    if names.ndim != 1:
         raise DataError("class_names.shape", names.shape, "one name per class, [num_classes]")
-    return Dataset(name=path.stem, class_names=tuple(str(name) for name in names), **splits)
+    return tuple(str(name) for name in names)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -49,11 +88,12 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise DataError(field, "no such file", "the path of an .npz file")
     if not zipfile.is_zipfile(path):
         value = f"{path.stat().st_size} bytes that are no zip archive; cut off in copying?"
-        raise DataError(field, value, f"a whole .npz with {_list(_KEYS)}")
+        raise DataError(field, value, f"a whole .npz with {_list(_PIXELS)}")
     arrays, faults = {}, []
     with np.load(path, allow_pickle=False) as archive:
-        missing = [key for key in _KEYS if key not in archive.files]
-        for key in (*_KEYS, "class_names"):
+        keys = _ENCODED if "jpeg" in archive.files else _PIXELS
+        missing = [key for key in keys if key not in archive.files]
+        for key in dict.fromkeys((*keys, "class_names")):
             if key not in archive.files:
                 continue
             try:
@@ -62,7 +102,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                 faults.append(f"{key} ({_reason(error)})")
     if missing or faults:
         found = [f"missing: {_list(missing)}"] * bool(missing) + [f"unreadable: {_list(faults)}"] * bool(faults)
-        raise DataError(field, "; ".join(found), f"the arrays {_list(_KEYS)}, optionally class_names; none pickled")
+        wanted = _list(_ENCODED) if keys is _ENCODED else f"{_list(_PIXELS)}, optionally class_names"
+        raise DataError(field, "; ".join(found), f"the arrays {wanted}; none pickled")
     return arrays
 
 

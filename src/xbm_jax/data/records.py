@@ -6,16 +6,15 @@ for OpenCV on every start. A set is read once into one array: at 28 pixels this 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from xbm_jax.data.dataset import Dataset
-from xbm_jax.data.images import check_size, pixels, resize, stack
+from xbm_jax.data.decode import decode_all
+from xbm_jax.data.images import check_size, resize, stack
 from xbm_jax.data.split import split_validation
 from xbm_jax.errors import DataError
 
@@ -121,32 +120,29 @@ def _read_split(
     import tensorflow_datasets as tfds
 
     feature: Any = builder.info.features[image_key]
-    encoded, channels = isinstance(feature, tfds.features.Image), feature.shape[-1]
-    images, labels = [], []
-    for example in _examples(builder, split, {image_key: tfds.decode.SkipDecoding()} if encoded else None):
-        image = example[image_key]
-        images.append(_decode(image, channels, size) if encoded else np.asarray(image))
-        labels.append(example[label_key])
-    stacked = stack(images, f"tfds:{builder.info.full_name}")  # never empty: TFDS writes no empty split
+    encoded = isinstance(feature, tfds.features.Image)
+    field, images, labels = f"tfds:{builder.info.full_name}", [], []
+    for block in _blocks(builder, split, {image_key: tfds.decode.SkipDecoding()} if encoded else None):
+        found = [example[image_key] for example in block]
+        names = [f"{split} image {len(images) + i}" for i in range(len(found))]
+        channels = 1 if feature.shape[-1] == 1 else 3
+        images += decode_all(found, names, size, field, "raise", channels)[1] if encoded else map(np.asarray, found)
+        labels += [example[label_key] for example in block]
+    stacked = stack(images, field)  # never empty: TFDS writes no empty split
     if size is not None and not encoded:
         stacked = resize(stacked, size)
     return stacked, np.asarray(labels, np.int64)
 
 
-def _examples(builder: Any, split: str, decoders: Any) -> Iterator[dict[str, Any]]:
-    """The examples of a split, read in blocks."""
+def _blocks(builder: Any, split: str, decoders: Any) -> Iterator[list[dict[str, Any]]]:
+    """The examples of a split, a thousand at a time."""
     try:
         source: Any = builder.as_data_source(split=split, decoders=decoders)
     except NotImplementedError as error:
         allowed = "array_record files; prepare it again with `tfds build --file_format=array_record`"
         raise DataError(f"tfds:{builder.info.full_name}", str(builder.info.file_format), allowed) from error
     for start in range(0, len(source), _CHUNK):
-        yield from source.__getitems__(list(range(start, min(start + _CHUNK, len(source)))))
-
-
-def _decode(encoded: bytes, channels: int | None, size: int | None) -> np.ndarray:
-    with Image.open(io.BytesIO(encoded)) as picture:
-        return pixels(picture, 1 if channels == 1 else 3, size)
+        yield source.__getitems__(list(range(start, min(start + _CHUNK, len(source)))))
 
 
 def _how_to_prepare(tfds: Any, name: str, data_dir: str | None) -> str:

@@ -25,12 +25,12 @@ def load(
     """Load a task.
 
     Args:
-      source: ``fashion_mnist``, ``quickdraw`` or ``omniglot`` (they ship with the package), ``npz:PATH``,
-        ``folder:DIR`` or ``tfds:NAME[/config][:version]``.
+      source: ``fashion_mnist``, ``quickdraw`` or ``omniglot`` (they ship with the package), ``npz:PATH`` (pixels or
+        encoded images, see :mod:`xbm_jax.data.npz`), ``folder:DIR`` or ``tfds:NAME[/config][:version]``.
       seed: of the train/test split, where the source has none of its own.
       image_size: pixels a side to resize to (bilinear); None keeps the images as they are.
       data_dir: where TFDS looks for prepared sets; ``tfds:`` alone.
-      on_bad: "raise" or "skip" for image files that cannot be decoded; ``folder:`` alone.
+      on_bad: "raise" or "skip" for images that cannot be decoded; ``folder:`` and ``npz:``.
 
     Raises:
       DataError: names what is wrong with the source and what is allowed.
@@ -40,7 +40,7 @@ def load(
     if source in BUNDLED:
         return load_bundled(source, image_size)
     if kind == "npz" and rest:
-        return load_npz(Path(rest).expanduser(), image_size)
+        return load_npz(Path(rest).expanduser(), image_size, on_bad)
     if kind == "folder" and rest:
         return load_folder(Path(rest).expanduser(), seed=seed, image_size=image_size, on_bad=on_bad)
     if kind == "tfds" and rest:

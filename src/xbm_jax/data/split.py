@@ -11,7 +11,7 @@ import numpy as np
 
 from xbm_jax.errors import DataError
 
-__all__ = ["epoch_batches", "eval_batches", "split_validation", "stratified_sample"]
+__all__ = ["epoch_batches", "eval_batches", "generator", "split_validation", "stratified_sample"]
 
 
 def split_validation(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -62,7 +62,7 @@ def epoch_batches(n: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
     if n < batch_size:
         raise DataError("batch_size", batch_size, f"at most the number of training images, {n}")
     steps = n // batch_size
-    order = _generator(seed, epoch).permutation(n)[: steps * batch_size]
+    order = generator(seed, epoch).permutation(n)[: steps * batch_size]
     return order.astype(np.int64).reshape(steps, batch_size)
 
 
@@ -83,7 +83,8 @@ def _check_batch_size(batch_size: int) -> None:
         raise DataError("batch_size", batch_size, "at least 1")
 
 
-def _generator(*seeds: int) -> np.random.Generator:
+def generator(*seeds: int) -> np.random.Generator:
+    """Random numbers that follow from whole numbers, the same on every platform."""
     if min(seeds) < 0:
         raise DataError("seed", seeds, "whole numbers from 0")
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seeds)))
@@ -105,6 +106,6 @@ def _quota(counts: np.ndarray, total: int, low: np.ndarray, high: np.ndarray) ->
 
 
 def _draw(labels: np.ndarray, classes: np.ndarray, quota: np.ndarray, seed: int) -> np.ndarray:
-    rng = _generator(seed)
+    rng = generator(seed)
     rows = [rng.permutation(np.flatnonzero(labels == c))[:q] for c, q in zip(classes, quota, strict=True)]
     return np.sort(np.concatenate(rows)).astype(np.int64)

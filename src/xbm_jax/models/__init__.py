@@ -1,6 +1,6 @@
 """Backbones, and the chip that one becomes."""
 
-from xbm_jax.models.calibrate import calibrate, measure_inputs, measure_ranges, source_trained
+from xbm_jax.models.calibrate import calibrate, measure_inputs, measure_norms, measure_ranges, source_trained
 from xbm_jax.models.chip import Chip, check_calibrated, check_images, program
 from xbm_jax.models.forward import forward, initial_trained
 from xbm_jax.models.network import Backbone, Calibration, Network, Preprocess, backbone, network_from_module
@@ -21,6 +21,7 @@ __all__ = [
     "initial_trained",
     "load_backbone",
     "measure_inputs",
+    "measure_norms",
     "measure_ranges",
     "named_network",
     "network_from_module",

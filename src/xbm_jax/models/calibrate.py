@@ -1,7 +1,8 @@
-"""Input scales and converter ranges, measured on images."""
+"""What is measured on images: input scales, converter ranges, and norm statistics of a chip as it is."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,8 +18,9 @@ from xbm_jax.errors import DataError, SpecError
 from xbm_jax.masks import Method
 from xbm_jax.models.chip import Chip, check_images
 from xbm_jax.models.forward import forward
+from xbm_jax.models.norm import MOMENTUM
 
-__all__ = ["INPUT_PERCENTILE", "calibrate", "measure_inputs", "measure_ranges", "source_trained"]
+__all__ = ["INPUT_PERCENTILE", "calibrate", "measure_inputs", "measure_norms", "measure_ranges", "source_trained"]
 
 INPUT_PERCENTILE = 99.99
 """Share of a layer's inputs that its DAC covers; the rare rest is clipped, which costs less than a coarser step."""
@@ -75,6 +77,32 @@ def measure_ranges(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: in
     return chip.replace(tiles=tiles)
 
 
+def measure_norms(
+    chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64, key: jax.Array | None = None
+) -> Chip:
+    """The chip with the source task's running statistics measured anew through its cells and converters as they are.
+
+        mean = E_b[mean_b],   var = E_b[var_b + mean_b^2] - mean^2
+
+    over batches b, each normalised by its own statistics as in training, ``var_b`` unbiased; a last batch that is not
+    full is left out. Cells, ranges, scales and biases are not touched: a remedy of its own for drift and faults.
+
+    Args:
+        images: uint8 [n, H, W, C], at least one batch.
+        key: draws read noise; needed where the chip's reads are noisy.
+    """
+    images = check_images(chip, images)
+    if len(images) < batch_size:
+        raise DataError("images", f"{len(images)} images", f"at least batch_size = {batch_size} to measure norms on")
+    whole = images[: len(images) // batch_size * batch_size]
+    moments = _mean_over_batches(partial(_norm_moments, key=key), chip, whole, batch_size)
+    stats = {
+        path: {"mean": jnp.asarray(mean), "var": jnp.asarray(np.maximum(square - mean**2, 0.0))}
+        for path, (mean, square) in moments.items()
+    }
+    return chip.replace(stats=stats)
+
+
 def _mean_over_batches(measure: Any, chip: Chip, images: jax.Array | np.ndarray, batch_size: int) -> dict[str, Any]:
     batches = [measure(chip, jnp.asarray(images[i : i + batch_size])) for i in range(0, len(images), batch_size)]
     return jax.tree.map(lambda *values: np.mean(np.stack(values), axis=0), *batches)
@@ -91,6 +119,17 @@ def _input_peaks(chip: Chip, images: jax.Array) -> dict[str, tuple[jax.Array, ja
 
     forward(chip, Method("source", norms="frozen"), source_trained(chip), chip.stats, images, layer_read=observe)
     return seen
+
+
+@jax.jit
+def _norm_moments(chip: Chip, images: jax.Array, key: jax.Array | None) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """Mean and mean square of every batch norm's input."""
+    silent = jax.tree.map(jnp.zeros_like, chip.stats)
+    own_norms = {**source_trained(chip), "norms": chip.norms}
+    followed = forward(chip, Method("source", norms="full"), own_norms, silent, images, train=True, key=key)[1]
+    # From zero, running statistics move by their momentum towards the batch's.
+    batch = jax.tree.map(lambda moved: moved / MOMENTUM, followed)
+    return {path: (stats["mean"], stats["var"] + stats["mean"] ** 2) for path, stats in batch.items()}
 
 
 @jax.jit

@@ -37,7 +37,7 @@ class Chip:
         tiles: programmed kernels by layer path.
         digital: arrays that stayed digital (biases, kernels of digital layers), by array path.
         norms: the source task's norm parameters, ``{path: {"scale", "bias"}}``.
-        stats: the source task's running statistics, ``{path: {"mean", "var"}}``.
+        stats: the source task's running statistics, ``{path: {"mean", "var"}}``; batch norms alone have them.
         head: the source task's classifier, ``{"kernel", "bias"}``; digital.
         network: static structure.
     """
@@ -97,7 +97,7 @@ def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Ru
         tiles=tiles,
         digital={p: a for p, a in arrays.items() if p not in taken},
         norms={p: {k: arrays[f"{p}/{k}"] for k in ("scale", "bias")} for p in network.norms},
-        stats={p: {k: arrays[f"{p}/{k}"] for k in ("mean", "var")} for p in network.norms},
+        stats={p: {k: arrays[f"{p}/{k}"] for k in ("mean", "var")} for p in network.batch_norms},
         head={k: arrays[f"{network.head}/{k}"] for k in ("kernel", "bias")},
         network=network,
     )
@@ -158,7 +158,8 @@ def _layer_specs(network: Network, spec: CrossbarSpec, rules: Rules) -> dict[str
 
 
 def _program_layer(backbone: Backbone, path: str, spec: CrossbarSpec, key: jax.Array) -> Tiles:
-    kernel, conv, measured = backbone.arrays[f"{path}/kernel"], backbone.network.convs.get(path), backbone.calibration
+    network, measured = backbone.network, backbone.calibration
+    kernel, conv = backbone.arrays[f"{path}/kernel"].reshape(network.kernel_shape(path)), network.convs.get(path)
     if measured is None:
         return program_kernel(kernel, plan_kernel(kernel, spec, conv), key)
     signed = path in measured.signed

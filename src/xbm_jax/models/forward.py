@@ -13,7 +13,7 @@ from flax import nnx
 from xbm_jax.crossbar import Tiles, read
 from xbm_jax.masks import Method
 from xbm_jax.models.chip import Chip
-from xbm_jax.models.norm import batch_norm
+from xbm_jax.models.norm import batch_norm, layer_norm
 
 __all__ = ["LayerRead", "forward", "initial_trained"]
 
@@ -94,14 +94,21 @@ class _Pass:
             tiles, gain = self.method.rule.apply(tiles, self.trained["masks"][path])
         key = None if self.key is None else jax.random.fold_in(self.key, self.reads)
         self.reads += 1
-        y = self.layer_read(path, tiles, x, gain, key)
+        axes = self.chip.network.input_axes.get(path)
+        if axes is None:
+            y = self.layer_read(path, tiles, x, gain, key)
+        else:
+            outer, outputs = x.shape[:-axes], self.chip.network.shapes[f"{path}/kernel"][axes:]
+            y = self.layer_read(path, tiles, x.reshape(*outer, -1), gain, key).reshape(*outer, *outputs)
         bias = self.chip.digital.get(f"{path}/bias")
         return y if bias is None else y + bias
 
     def norm(self, path: str, x: jax.Array) -> jax.Array:
         affine = self.trained["norms"].get(path, self.chip.norms[path])
-        use_batch = self.train and self.method.norms == "full"
         epsilon = self.chip.network.epsilons[path]
+        if path not in self.stats:
+            return layer_norm(x, affine, epsilon)
+        use_batch = self.train and self.method.norms == "full"
         y, self.stats[path] = batch_norm(x, affine, self.stats[path], epsilon, use_batch=use_batch)
         return y
 

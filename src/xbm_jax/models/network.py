@@ -1,11 +1,14 @@
 """A backbone, split at its edge: the static structure of a Flax NNX module and its arrays by path.
 
-Any NNX module of ``nnx.Conv``, ``nnx.Linear`` and ``nnx.BatchNorm`` layers will do. Layers are named by their path,
-``"layer1_0/conv1"``; arrays by ``"layer1_0/conv1/kernel"``.
+Any NNX module of ``nnx.Conv``, ``nnx.Linear``, ``nnx.LinearGeneral`` (hence ``nnx.MultiHeadAttention``),
+``nnx.Einsum``, ``nnx.BatchNorm`` and ``nnx.LayerNorm`` layers will do; what else it holds (a class token, say) stays
+digital and frozen. Layers are named by their path, ``"layer1_0/conv1"``; arrays by ``"layer1_0/conv1/kernel"``.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,9 +59,10 @@ class Network:
         name: registry name, or the module's class name.
         graphdef: NNX structure.
         shapes: shape of every array, by path.
-        kinds: module class of every layer, by path: "Conv", "Linear", "BatchNorm".
+        kinds: module class of every layer, by path: one of the above.
         convs: geometry of every convolution, by path.
-        epsilons: epsilon of every batch norm, by path.
+        input_axes: number of input axes of every dense kernel ``[*inputs, *outputs]`` that may have several, by path.
+        epsilons: epsilon of every norm, by path.
         head: path of the classifier layer, which each task replaces.
         preprocess: from images to inputs.
         image_size: pixels of the images that the backbone was trained on.
@@ -69,6 +73,7 @@ class Network:
     shapes: Mapping[str, tuple[int, ...]]
     kinds: Mapping[str, str]
     convs: Mapping[str, Conv]
+    input_axes: Mapping[str, int]
     epsilons: Mapping[str, float]
     head: str
     preprocess: Preprocess
@@ -93,12 +98,22 @@ class Network:
     @property
     def kernels(self) -> list[str]:
         """Paths of the layers that can sit on a crossbar, sorted; the head last."""
-        return [path for path, kind in self.kinds.items() if kind in ("Conv", "Linear")]
+        return [path for path, kind in self.kinds.items() if kind not in ("BatchNorm", "LayerNorm")]
 
     @property
     def norms(self) -> list[str]:
-        """Paths of the batch norms."""
+        """Paths of the norms whose scale and bias a task may own."""
+        return [path for path, kind in self.kinds.items() if kind in ("BatchNorm", "LayerNorm")]
+
+    @property
+    def batch_norms(self) -> list[str]:
+        """Paths of the norms that have running statistics."""
         return [path for path, kind in self.kinds.items() if kind == "BatchNorm"]
+
+    def kernel_shape(self, path: str) -> tuple[int, ...]:
+        """Shape in which a layer's kernel goes onto arrays: HWIO, or [in, out] whatever the axes of a dense one."""
+        shape, count = self.shapes[f"{path}/kernel"], self.input_axes.get(path)
+        return shape if count is None else (math.prod(shape[:count]), math.prod(shape[count:]))
 
     def module(self, arrays: Mapping[str, jax.Array]) -> nnx.Module:
         """The NNX module with ``arrays`` in it; paths that ``arrays`` lacks hold a scalar placeholder."""
@@ -164,14 +179,17 @@ def network_from_module(
         shapes={"/".join(map(str, p)): tuple(v.get_value().shape) for p, v in nnx.to_flat_state(state)},
         kinds={p: _kind(m) for p, m in sorted(paths.items(), key=lambda item: (item[0] == head, item[0]))},
         convs={p: conv_geometry(p, m) for p, m in paths.items() if isinstance(m, nnx.Conv)},
-        epsilons={p: float(m.epsilon) for p, m in paths.items() if isinstance(m, nnx.BatchNorm)},
+        input_axes={p: _input_axes(p, m) for p, m in paths.items() if isinstance(m, _GENERAL)},
+        epsilons={p: float(m.epsilon) for p, m in paths.items() if isinstance(m, _NORMS)},
         head=head,
         preprocess=preprocess,
         image_size=image_size,
     )
 
 
-_LAYERS = (nnx.Conv, nnx.Linear, nnx.BatchNorm)
+_NORMS = (nnx.BatchNorm, nnx.LayerNorm)
+_GENERAL = (nnx.LinearGeneral, nnx.Einsum)
+_LAYERS = (nnx.Conv, nnx.Linear, *_GENERAL, *_NORMS)
 
 
 def _kind(module: nnx.Module) -> str:
@@ -180,12 +198,13 @@ def _kind(module: nnx.Module) -> str:
 
 
 def _check_layers(paths: Mapping[str, Any], head: str) -> None:
-    """Raise for a layer that a task could not own: a batch norm without scale or bias, a head without bias."""
+    """Raise for a layer that a task could not own: a norm without scale or bias, a head without bias."""
     for path, module in paths.items():
-        if isinstance(module, nnx.BatchNorm) and (module.scale is None or module.bias is None):
-            raise ModelError(
-                path, "BatchNorm without scale or bias", "use_scale=True and use_bias=True: tasks learn both"
-            )
+        if isinstance(module, _NORMS) and (module.scale is None or module.bias is None):
+            value = f"{_kind(module)} without scale or bias"
+            raise ModelError(path, value, "use_scale=True and use_bias=True: tasks learn both")
+        if isinstance(module, nnx.LayerNorm) and module.reduction_axes not in (-1, (-1,)):
+            raise ModelError(path, module.reduction_axes, "a LayerNorm over the last axis")
         if path == head and module.bias is None:
             raise ModelError(path, "head without bias", "use_bias=True: every task brings its own head")
 
@@ -225,6 +244,21 @@ def conv_geometry(path: str, module: nnx.Conv) -> Conv:
     elif not isinstance(padding, str):
         padding = tuple((p, p) if isinstance(p, int) else tuple(p) for p in padding)
     return Conv(_pair(module.strides), padding, _pair(module.kernel_dilation), int(module.feature_group_count))
+
+
+def _input_axes(path: str, module: nnx.LinearGeneral | nnx.Einsum) -> int:
+    """Number of input axes of a general dense layer; they have to be the last ones of its input, in order."""
+    if isinstance(module, nnx.Einsum):
+        inputs, kernel, outputs = re.split(",|->", module.einsum_str)
+        count = len(set(kernel) - set(outputs))
+        outer = inputs.removesuffix(kernel[:count])
+        if count and inputs == outer + kernel[:count] and outputs == outer + kernel[count:]:
+            return count
+        raise ModelError(path, module.einsum_str, "an equation like '...ab,abcd->...cd': a dense layer")
+    axes = module.axis if isinstance(module.axis, tuple) else (module.axis,)
+    if tuple(axes) != tuple(range(-len(axes), 0)) or module.batch_axis:
+        raise ModelError(path, module.axis, "a LinearGeneral over the last axes, without batch axes")
+    return len(axes)
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -1,11 +1,11 @@
-"""Batch normalisation as a function: the only layer whose parameters every task may own."""
+"""Normalisation as functions: the layers whose scale and bias every task may own."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
-__all__ = ["MOMENTUM", "batch_norm"]
+__all__ = ["MOMENTUM", "batch_norm", "layer_norm"]
 
 MOMENTUM = 0.1
 """Weight of a batch in the running statistics (PyTorch's convention; Flax writes 0.9)."""
@@ -32,6 +32,13 @@ def batch_norm(
         }
     )
     return _normalise(x, affine, mean, var, epsilon), followed
+
+
+def layer_norm(x: jax.Array, affine: dict[str, jax.Array], epsilon: float) -> jax.Array:
+    """``(x - mean) / sqrt(var + epsilon) * scale + bias`` over the last axis of each example (Ba 2016)."""
+    mean = jnp.mean(x, -1, keepdims=True)
+    var = jnp.mean((x - mean) ** 2, -1, keepdims=True)
+    return (x - mean) * jax.lax.rsqrt(var + epsilon) * affine["scale"] + affine["bias"]
 
 
 def _normalise(x: jax.Array, affine: dict, mean: jax.Array, var: jax.Array, epsilon: float) -> jax.Array:

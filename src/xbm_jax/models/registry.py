@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -14,30 +14,49 @@ import numpy as np
 from flax import nnx
 
 from xbm_jax.errors import ModelError, WeightsError
+from xbm_jax.models import name_tables
+from xbm_jax.models.densenet import DenseNet
+from xbm_jax.models.mobilenet import MobileNetV2
+from xbm_jax.models.names import Table, rename
 from xbm_jax.models.network import Backbone, Calibration, Network, Preprocess, backbone, network_from_module
 from xbm_jax.models.resnet import CifarResNet
-from xbm_jax.models.weights import from_torch_names, read_weights
+from xbm_jax.models.resnet50 import ResNet50
+from xbm_jax.models.vgg import VggBn
+from xbm_jax.models.vit import VisionTransformer
+from xbm_jax.models.weights import read_weights
 
 __all__ = ["MODELS", "load_backbone", "named_network"]
 
-_CIFAR = Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+_IMAGENET = Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+_CAFFE = Preprocess(mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0), divisor=1.0, reverse=True)
+_HALF = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """How to build a named backbone; ``bundled`` names its weights under ``assets/weights``."""
+    """How to build a named backbone, its names elsewhere, and the file under ``assets/weights`` if it ships any."""
 
     build: Callable[..., nnx.Module]
     head: str
     preprocess: Preprocess
     image_size: int
+    names: Mapping[str, Table] = field(default_factory=dict)
     bundled: str | None = None
 
 
 MODELS: Mapping[str, _Entry] = {
-    "cifar-resnet20": _Entry(partial(CifarResNet, 20), "linear", _CIFAR, 32, "cifar10_resnet20"),
-    "cifar-resnet56": _Entry(partial(CifarResNet, 56), "linear", _CIFAR, 32),
+    "cifar-resnet20": _Entry(
+        partial(CifarResNet, 20), "linear", _IMAGENET, 32, name_tables.CIFAR_RESNET, "cifar10_resnet20"
+    ),
+    "cifar-resnet56": _Entry(partial(CifarResNet, 56), "linear", _IMAGENET, 32, name_tables.CIFAR_RESNET),
+    "mobilenet-v2": _Entry(MobileNetV2, "head", _IMAGENET, 224, name_tables.MOBILENET_V2),
+    "resnet50": _Entry(ResNet50, "fc", _IMAGENET, 224, name_tables.RESNET50),
+    "resnet50-v1": _Entry(partial(ResNet50, stride_at="conv1", epsilon=1e-3), "fc", _CAFFE, 224, name_tables.RESNET50),
+    "vgg16-bn": _Entry(VggBn, "fc3", _IMAGENET, 224, name_tables.VGG16_BN),
+    "densenet121": _Entry(DenseNet, "classifier", _IMAGENET, 224, name_tables.DENSENET),
+    "vit-s16": _Entry(VisionTransformer, "head", _HALF, 224, name_tables.VIT),
 }
+"""Backbones by name. ``resnet50`` is torchvision's form (v1.5), ``resnet50-v1`` the original one as Keras has it."""
 
 
 def load_backbone(name: str = "cifar-resnet20", weights: str | Path | Mapping[str, Any] | None = None) -> Backbone:
@@ -45,7 +64,8 @@ def load_backbone(name: str = "cifar-resnet20", weights: str | Path | Mapping[st
 
     Args:
         name: one of :data:`MODELS`.
-        weights: a ``.npz`` or ``.safetensors`` file, or arrays by path; ``None`` for those in the package.
+        weights: a file (see :func:`xbm_jax.models.weights.read_weights`) or arrays by name, in our names or those of a
+            library that the backbone's name tables know; ``None`` for those in the package.
 
     Raises:
         ModelError: unknown name. WeightsError: no weights, or weights that do not fit; all mismatches are listed.
@@ -60,7 +80,7 @@ def load_backbone(name: str = "cifar-resnet20", weights: str | Path | Mapping[st
             raise WeightsError("weights", None, f"a weight file: {name} ships none (these models do: {having})")
         arrays, calibration = _bundled(entry.bundled)
     else:
-        arrays = from_torch_names(weights if isinstance(weights, Mapping) else read_weights(weights))
+        arrays = rename(weights if isinstance(weights, Mapping) else read_weights(weights), entry.names)
     classes = np.shape(arrays.get(f"{entry.head}/bias", np.zeros(1)))
     return backbone(named_network(name, classes[0] if classes else 1), arrays, calibration)
 

@@ -1,65 +1,67 @@
-"""Weight files: ``.npz`` or ``.safetensors`` to arrays by path, in this project's names or PyTorch's."""
+"""Weight files to arrays by name: ``.npz``, ``.safetensors`` or PyTorch's, on disk or on the Hugging Face hub."""
 
 from __future__ import annotations
 
-import re
+import pickle
+import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from xbm_jax.errors import WeightsError
+from xbm_jax.models.torch_file import read_torch
 
-__all__ = ["from_torch_names", "read_weights"]
+__all__ = ["read_weights"]
 
-# What zipfile, zlib, NumPy and safetensors raise on damaged bytes; TypeError: NumPy found a single array, no archive.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, KeyError, ValueError, TypeError)
-_TORCH_LEAVES = {"running_mean": "mean", "running_var": "var", "bias": "bias"}
+_HUB = "hf://"
+# What zipfile, zlib, pickle, NumPy and safetensors raise on damaged bytes. NumPy: TypeError for a single array.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError),
+    *(NotImplementedError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError),
+)
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of a weight file, by name.
+    """All arrays of a weight file, by the names that it gives them.
+
+    Args:
+        path: a ``.npz``, a ``.safetensors`` or what ``torch.save`` wrote (``.pt``, ``.pth``, ``.th``, ``.bin``), read
+            without PyTorch; or ``hf://owner/repository/file``, which is downloaded once (needs ``huggingface-hub``).
 
     Raises:
-        WeightsError: the file is missing, of another kind, truncated or damaged.
+        WeightsError: the file is missing, of another kind, truncated or damaged, or cannot be downloaded.
     """
-    path = Path(path)
-    if path.suffix not in (".npz", ".safetensors"):
-        raise WeightsError("weights", str(path), "a .npz or .safetensors file")
+    path = _downloaded(path) if isinstance(path, str) and path.startswith(_HUB) else Path(path)
+    read = _READERS.get(path.suffix)
+    if read is None:
+        raise WeightsError("weights", str(path), "a .npz, .safetensors, .pt, .pth, .th or .bin file")
     if not path.is_file():
         raise WeightsError("weights", str(path), "an existing file")
     try:
-        return _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path)
+        return read(path)
     except _DAMAGE as error:
         raise WeightsError("weights", str(path), f"a whole {path.suffix} file ({error})") from error
 
 
-def from_torch_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """PyTorch's names and layouts to Flax's: ``layer1.0.conv1.weight`` OIHW to ``layer1_0/conv1/kernel`` HWIO.
-
-    Arrays that already have our names pass unchanged. ``module.`` prefixes and ``num_batches_tracked`` are dropped.
-    """
-    if not any("." in name for name in arrays):
-        return dict(arrays)
-    renamed: dict[str, np.ndarray] = {}
-    for name, value in arrays.items():
-        parts = re.sub(r"^module\.", "", name).split(".")
-        if parts[-1] == "num_batches_tracked":
-            continue
-        path = re.sub(r"(layer\d+)/(\d+)", r"\1_\2", "/".join(parts[:-1]))
-        leaf, array = _leaf(parts[-1], np.asarray(value))
-        renamed[f"{path}/{leaf}"] = array
-    return renamed
-
-
-def _leaf(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
-    if name != "weight":
-        return _TORCH_LEAVES.get(name, name), value
-    if value.ndim == 4:
-        return "kernel", value.transpose(2, 3, 1, 0)
-    return ("kernel", value.T) if value.ndim == 2 else ("scale", value)
+def _downloaded(address: str) -> Path:
+    """The local copy of ``hf://owner/repository/file``."""
+    owner, _, rest = address.removeprefix(_HUB).partition("/")
+    repository, _, file = rest.partition("/")
+    if not (owner and repository and file):
+        raise WeightsError("weights", address, "hf://owner/repository/file")
+    try:
+        from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        allowed = "a file on disk, or `pip install 'xbm_jax[hub]'` for files on the Hugging Face hub"
+        raise WeightsError("weights", address, allowed) from error
+    try:
+        return Path(hf_hub_download(f"{owner}/{repository}", file))
+    except Exception as error:  # the client's errors and those of the network library below it
+        allowed = f"a file that can be downloaded, or one on disk ({type(error).__name__}: {error})"
+        raise WeightsError("weights", address, allowed) from error
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -76,3 +78,10 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(str(error)) from error
+
+
+_READERS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
+    ".npz": _read_npz,
+    ".safetensors": _read_safetensors,
+    **dict.fromkeys((".pt", ".pth", ".th", ".bin"), read_torch),
+}

@@ -54,8 +54,11 @@ def load_chip(folder: str | Path, network: Network | None = None) -> Chip:
     try:
         tiles = {path: _tiles(path, layer, network, arrays) for path, layer in described["layers"].items()}
         norms, stats = (
-            {p: {k: jnp.asarray(arrays[_name(g, p, k)]) for k in keys} for p in network.norms}
-            for g, keys in (("norms", ("scale", "bias")), ("stats", ("mean", "var")))
+            {p: {k: jnp.asarray(arrays[_name(g, p, k)]) for k in keys} for p in paths}
+            for g, paths, keys in (
+                ("norms", network.norms, ("scale", "bias")),
+                ("stats", network.batch_norms, ("mean", "var")),
+            )
         )
         return Chip(
             tiles=tiles,

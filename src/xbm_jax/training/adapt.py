@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xbm_jax.data import Dataset, epoch_batches, eval_batches, resize, split_validation, to_rgb
+from xbm_jax.data import Dataset, epoch_batches, eval_batches, made_ahead, resize, split_validation, to_rgb
 from xbm_jax.errors import DataError
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip, check_calibrated, check_images, forward, initial_trained
@@ -72,7 +72,7 @@ def adapt(
     _check(chip, data, config)
     start = time.perf_counter()
     run = _Run(chip, data, method, config, key, report or (lambda _: None))
-    cached = method.rule is None and method.norms == "frozen"
+    cached = method.rule is None and method.norms == "frozen" and config.augment is None
     state, history = run.train_head() if cached else run.train()
     best = max(history, key=lambda row: row["val_accuracy"])
     seconds = time.perf_counter() - start
@@ -90,9 +90,10 @@ def adapt(
         "images": {"train": len(run.train_index), "validation": len(run.val_index), "test": len(data.y_test)},
         "epochs": config.epochs,
         "batch_size": config.batch_size,
+        "augment": None if config.augment is None else dataclasses.asdict(config.augment),
         "norm_policy": method.norms,
         "active_columns": active_columns(chip, task),
-        "adc_clip_rate": adc_clip_rates(chip, task, data.x_train[run.val_index[: config.batch_size]]),
+        "adc_clip_rate": adc_clip_rates(chip, task, run.evaluated(data.x_train[run.val_index[: config.batch_size]])),
         "seconds": seconds,
         "images_per_second": run.seen / max(run.step_seconds, 1e-9),
     }
@@ -146,9 +147,10 @@ class _Run:
     def train_epoch(self, state: TrainState, epoch: int) -> tuple[TrainState, float]:
         """One pass over the training images, and its mean loss."""
         losses = []
-        for i, index in enumerate(self.order(epoch)):
-            step = epoch * self.steps + i
-            images, labels = self.data.x_train[index], self.data.y_train[index]
+        order = self.order(epoch)
+        batches = made_ahead(lambda i: self.augmented(order[i], epoch, i), self.steps)
+        for i, (index, images) in enumerate(zip(order, batches, strict=True)):
+            step, labels = epoch * self.steps + i, self.data.y_train[index]
             began = time.perf_counter()
             rate = np.float32(self.rate(step))
             step_key = jax.random.fold_in(self.noise_key, step)
@@ -191,6 +193,15 @@ class _Run:
         self.step_seconds, self.seen = time.perf_counter() - began, count * self.config.epochs
         return best, history
 
+    def augmented(self, index: np.ndarray, epoch: int, step: int) -> np.ndarray:
+        """The training images of a batch, changed as the config asks."""
+        images, augment = self.data.x_train[index], self.config.augment
+        return images if augment is None else augment.train(images, self.seed, epoch, step)
+
+    def evaluated(self, images: np.ndarray) -> np.ndarray:
+        """Images as they are evaluated: their centres where the training images are patches."""
+        return images if self.config.augment is None else self.config.augment.evaluate(images)
+
     def features(self, images: np.ndarray) -> np.ndarray:
         """The head's inputs [n, features] for all images."""
         parts = []
@@ -205,7 +216,9 @@ class _Run:
         hits = 0
         for index, valid in eval_batches(len(images), self.config.eval_batch_size):
             batch_key = jax.random.fold_in(self.noise_key, index[0])
-            logits = batch_logits(self.method, self.chip, state.trained, state.stats, images[index], batch_key)
+            logits = batch_logits(
+                self.method, self.chip, state.trained, state.stats, self.evaluated(images[index]), batch_key
+            )
             hits += int(np.sum(np.argmax(logits, -1)[:valid] == labels[index][:valid]))
         return hits / len(images)
 

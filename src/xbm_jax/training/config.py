@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from xbm_jax.crossbar.validate import check_choice, check_int, check_number
+from xbm_jax.data import Augment
 from xbm_jax.tasks.task import EVAL_BATCH
 
 __all__ = ["TrainConfig"]
@@ -21,6 +22,7 @@ class TrainConfig:
         validation_fraction: share of the training split held out, stratified, to choose the best epoch.
         schedule: ``"cosine"`` from the method's learning rate to zero over all steps, or ``"constant"``.
         eval_batch_size: images per evaluation step.
+        augment: what is done to training images, anew in every epoch; ``None`` takes them as they are.
     """
 
     epochs: int = 10
@@ -28,6 +30,7 @@ class TrainConfig:
     validation_fraction: float = 0.15
     schedule: Literal["cosine", "constant"] = "cosine"
     eval_batch_size: int = EVAL_BATCH
+    augment: Augment | None = None
 
     def __post_init__(self) -> None:
         check_int("TrainConfig.epochs", self.epochs, 1, 100_000)

@@ -1,0 +1,106 @@
+"""In whatever order the tiles are taken: the same numbers.
+
+Ideal cells hold integers, so analog sums are exact and codes equal; what is left is the rounding of their weighted sum.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Gaussian, Tiles, loops, plan, program, read
+from xbm_jax.crossbar.sums import Converters
+
+SERIAL = CrossbarSpec(rows=8, dac_bits=2, cell=Cell(bits=3), adc=Adc(bits=5, range=(-40.0, 40.0)))
+
+
+def layer(spec: CrossbarSpec, shape: tuple[int, ...], conv: Conv | None, *, signed: bool = False) -> Tiles:
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+    planned = plan(kernel, spec, conv, signed_inputs=signed)
+    return program(kernel, planned, jax.random.key(0), input_scale=1 / 64)
+
+
+def inputs(*shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(1).uniform(0, 3, shape), jnp.float32)
+
+
+def assert_close(got: Any, wanted: Any) -> None:
+    """To 1e-5 of the largest value: float rounding; one code more or less moves a value a thousand times as far."""
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5 * float(jnp.max(jnp.abs(wanted))))
+
+
+def gains(tiles: Tiles) -> jax.Array:
+    shape = (tiles.plan.tiles, tiles.plan.columns)
+    return jnp.asarray(np.random.default_rng(2).integers(0, 3, shape), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SERIAL,
+        SERIAL.replace(adc=Adc(bits=5, range="max", per="tile")),
+        SERIAL.replace(adc=Adc(bits=5, range="max", per="column")),
+        SERIAL.replace(adc=Adc(bits=5, range=(-40.0, 40.0), gain_mismatch=0.05, offset_mismatch_lsb=0.5)),
+        SERIAL.replace(encoding="offset", adc=Adc(bits=6, range=(0.0, 120.0))),
+        SERIAL.replace(subtract="digital", adc=Adc(bits=5, range=(0.0, 60.0))),
+    ],
+    ids=["explicit", "tile", "column", "mismatch", "offset", "digital"],
+)
+def test_a_dense_kernel_is_a_convolution_of_one_pixel(spec: CrossbarSpec) -> None:
+    """The loop over dense tiles against the convolution's, which has none; 27 rows leave the last tile partly empty."""
+    dense, conv = layer(spec, (27, 5), None), layer(spec, (1, 1, 27, 5), Conv())
+    x, gain = inputs(6, 27), gains(dense)
+
+    def loss(tiles: Tiles, x: jax.Array, gain: jax.Array) -> jax.Array:
+        return jnp.sum(read(tiles, x, gain) ** 2)
+
+    assert_close(read(dense, x, gain), read(conv, x[:, None, None], gain)[:, 0, 0])
+    assert_close(read(dense, x), read(conv, x[:, None, None])[:, 0, 0])
+    dx, dgain = jax.grad(loss, (1, 2))(dense, x, gain)
+    wanted_dx, wanted_dgain = jax.grad(loss, (1, 2))(conv, x[:, None, None], gain)
+    assert_close(dx, wanted_dx[:, 0, 0])
+    assert_close(dgain, wanted_dgain)
+
+
+def test_a_dense_read_draws_the_noise_of_the_convolution() -> None:
+    """The same key, tile by tile: a loop must not give every tile the same draw."""
+    noisy = SERIAL.replace(adc=Adc(bits=None), device=Gaussian(read_noise=0.05))
+    dense, conv = layer(noisy, (27, 5), None), layer(noisy, (1, 1, 27, 5), Conv())
+    x, gain, key = inputs(6, 27), gains(dense), jax.random.key(3)
+    got = read(dense, x, gain, key, gain_at="columns")
+    wanted = read(conv, x[:, None, None], gain, key, gain_at="columns")[:, 0, 0]
+    assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("batch", [1, 6, 8])
+def test_a_batch_in_pieces_is_the_whole_batch(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops.jax, "device_count", lambda: 1)
+    tiles = layer(SERIAL, (3, 3, 4, 5), Conv(padding="SAME"))
+    x, gain = inputs(batch, 4, 4, 4), gains(tiles)
+
+    def value_and_grads() -> Any:
+        return jax.value_and_grad(lambda x, gain: jnp.sum(read(tiles, x, gain) ** 2), (0, 1))(x, gain)
+
+    got = value_and_grads()
+    monkeypatch.setattr(loops, "on_cpu", lambda: False)
+    wanted = value_and_grads()
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        assert_close(a, b)
+
+
+def test_pieces_cover_the_batch_once_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops.jax, "device_count", lambda: 1)
+    tiles = layer(SERIAL, (3, 3, 4, 5), Conv(padding="SAME"))  # 5 tiles: 4 pieces make 20 products
+    codes = jnp.zeros((24, 4, 4, 4))
+    parts = loops.pieces(tiles.plan, codes, Converters())
+    assert len(parts) == 4
+    assert np.concatenate([np.arange(24)[part] for part in parts]).tolist() == list(range(24))
+    noisy = Converters(variance=jnp.ones_like(tiles.effective))
+    assert loops.pieces(tiles.plan, codes, noisy) == [slice(None)]  # one draw for the whole batch, on any machine
+    assert loops.pieces(tiles.plan, codes[:1], Converters()) == [slice(0, 1)]
+    monkeypatch.setattr(loops, "on_cpu", lambda: False)
+    assert loops.pieces(tiles.plan, codes, Converters()) == [slice(None)]

@@ -1,0 +1,102 @@
+"""The forms of a product on a CPU, against XLA's own convolution. On integers every order of the sum is exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax import lax
+
+from xbm_jax.crossbar import products
+from xbm_jax.crossbar.products import Conv, product, tile_product
+
+
+def integers(seed: int, *shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).integers(-9, 10, shape), jnp.float32)
+
+
+def xla(x: jax.Array, kernel: jax.Array, conv: Conv) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        conv.strides,
+        conv.padding,
+        rhs_dilation=conv.dilation,
+        feature_group_count=conv.groups,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+steps = st.tuples(st.integers(1, 2), st.integers(1, 2))
+sides = st.tuples(st.integers(0, 2), st.integers(0, 2))
+paddings = st.one_of(st.sampled_from(["SAME", "VALID"]), st.tuples(sides, sides))
+
+
+@given(
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    conv=st.builds(Conv, strides=steps, dilation=steps, padding=paddings, groups=st.integers(2, 3)),
+    per_channel=st.integers(1, 2),
+)
+def test_depthwise_is_the_convolution(kernel: tuple[int, int], conv: Conv, per_channel: int) -> None:
+    x, weights = integers(0, 2, 6, 7, conv.groups), integers(1, *kernel, 1, conv.groups * per_channel)
+    np.testing.assert_array_equal(product(x, weights, conv), xla(x, weights, conv))
+
+
+def test_depthwise_gradients_are_the_convolutions() -> None:
+    conv = Conv(strides=(2, 1), padding="SAME", groups=3)
+    x, weights = integers(0, 2, 6, 6, 3), integers(1, 3, 3, 1, 6)
+    dy = integers(2, *xla(x, weights, conv).shape)
+    grads, wanted = (jax.vjp(lambda x, w, f=f: f(x, w, conv), x, weights)[1](dy) for f in (product, xla))
+    for got, want in zip(grads, wanted, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@given(
+    taps=st.tuples(st.integers(1, 3), st.integers(2, 3)),
+    padding=paddings,
+    pixels=st.tuples(st.integers(4, 6), st.integers(4, 7)),
+    columns=st.integers(1, 16),
+)
+def test_pixel_pairs_are_the_convolution(
+    taps: tuple[int, int], padding: Any, pixels: tuple[int, int], columns: int
+) -> None:
+    """Also where a row has an odd number of pixels: the plain form then."""
+    conv, everything = Conv(padding=padding), np.ones((*taps, 2), bool)
+    x, weights = integers(0, 2, *pixels, 2), integers(1, *taps, 2, columns)
+    np.testing.assert_array_equal(tile_product(x, weights, conv, everything), xla(x, weights, conv))
+
+
+def strides_of(x: jax.Array, weights: jax.Array, conv: Conv) -> list[tuple[int, int]]:
+    """Window strides of the convolutions that a tile of all rows is computed by."""
+    everything = np.ones(weights.shape[:3], bool)
+    jaxpr = jax.make_jaxpr(lambda x, w: tile_product(x, w, conv, everything))(x, weights)
+    return [e.params["window_strides"] for e in jaxpr.eqns if e.primitive.name == "conv_general_dilated"]
+
+
+@pytest.mark.parametrize(
+    ("conv", "columns", "channels", "width", "paired"),
+    [
+        (Conv(), 16, 2, 6, True),
+        (Conv(), 17, 2, 6, False),  # XLA's own is fast
+        (Conv(), 16, 3, 6, False),  # odd channels
+        (Conv(), 16, 2, 7, False),  # an odd row of pixels
+        (Conv(strides=(2, 2)), 16, 2, 7, False),
+        (Conv(dilation=(1, 2)), 16, 2, 8, False),
+    ],
+)
+def test_pixel_pairs_are_chosen_by_shape(conv: Conv, columns: int, channels: int, width: int, paired: bool) -> None:
+    found = strides_of(jnp.zeros((1, 6, width, channels)), jnp.zeros((3, 3, channels, columns)), conv)
+    assert found == [(1, 2) if paired else conv.strides]
+
+
+def test_other_platforms_take_the_plain_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = jnp.zeros((1, 6, 6, 2))
+    pairs, depthwise = (jnp.zeros((3, 3, 2, 4)), Conv()), (jnp.zeros((3, 3, 1, 2)), Conv(groups=2))
+    assert (strides_of(x, *pairs), strides_of(x, *depthwise)) == ([(1, 2)], [])
+    monkeypatch.setattr(products, "on_cpu", lambda: False)
+    assert strides_of(x, *pairs) == strides_of(x, *depthwise) == [(1, 1)]
