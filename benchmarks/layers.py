@@ -19,6 +19,7 @@ __all__ = [
     "Layer",
     "conv_layer",
     "dense_layer",
+    "depthwise_layer",
     "eight_masks",
     "noisy_read",
     "reads",
@@ -53,6 +54,12 @@ def dense_layer(spec: xbm.CrossbarSpec, batch: int = 64, rows: int = 1152, colum
 def conv_layer(spec: xbm.CrossbarSpec, channels: int, pixels: int, batch: int = 32) -> Layer:
     """A 3x3 convolution onto as many channels as it reads."""
     return _layer(spec, (3, 3, channels, channels), (batch, pixels, pixels, channels), _SAME)
+
+
+def depthwise_layer(spec: xbm.CrossbarSpec, channels: int, pixels: int, batch: int = 32) -> Layer:
+    """A 3x3 convolution of every channel by itself."""
+    conv = Conv(padding=((1, 1), (1, 1)), groups=channels)
+    return _layer(spec, (3, 3, 1, channels), (batch, pixels, pixels, channels), conv)
 
 
 def spec(rows: int, adc_bits: int | None = 8, **options: Any) -> xbm.CrossbarSpec:

@@ -112,6 +112,7 @@ def _chip(adc_bits: int | None, images: jax.Array) -> xbm.Chip:
 def _compiled(function: Any, *args: Any, static: int = 0) -> Step:
     """Compile for ``args``, of which the first ``static`` are not arrays."""
     jax.clear_caches()  # the same program may have been compiled for another row
+    jax.clear_caches()  # the same program may have been compiled for another row
     start = time.perf_counter()
     compiled = function.lower(*args).compile()
     seconds = time.perf_counter() - start

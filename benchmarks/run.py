@@ -88,8 +88,8 @@ def _memory(adc_bits: int | None) -> Callable[[], dict[str, float]]:
     return lambda: {"ratio": networks.mask_step(adc_bits).peak_bytes / networks.plain_step().peak_bytes}
 
 
-def _forward() -> tuple[Any, Any]:
-    return networks.read_compiled().run, networks.plain_read().run
+def _forward(adc_bits: int | None) -> tuple[Any, Any]:
+    return networks.read_compiled(adc_bits).run, networks.plain_read().run
 
 
 ROWS = (
@@ -100,11 +100,18 @@ ROWS = (
     Row("conv 128 channels 8x8, 64 rows, 8-bit ADC", 1.5, 4.1, _conv(128, 8, 64)),
     Row("conv 16 channels 32x32, 64 rows, 8-bit ADC", 2.0, 4.0, _conv(16, 32, 64)),
     Row("conv 32 channels 16x16, 64 rows, 8-bit ADC", 2.0, 4.0, _conv(32, 16, 64)),
-    Row("ideal converter, conv 64 channels", 1.05, 63.0, _folded(masked=False)),
+    Row("ideal converter, conv 64 channels, without a mask", 1.05, 63.0, _folded(masked=False)),
     Row("ideal converter, conv 64 channels, masked", 1.05, 63.0, _folded(masked=True)),
     Row("ideal cells, lossless ADC, 8 cycles x 4 slices, conv 64 channels", 1.05, 63.0, _ratio(_lossless)),
+    Row(
+        "depthwise 3x3, 144 channels 28x28, 8-bit ADC",
+        1.3,
+        None,
+        _ratio(lambda: layers.reads(layers.depthwise_layer(layers.spec(64), 144, 28))),
+    ),
     Row("bit-serial 8 cycles x 4 slices, 128 rows, 6-bit ADC, dense", 36.0, 252.0, _dense(layers.BITSERIAL)),
-    Row("ResNet-20 forward, 64 rows, 8-bit ADC", 1.5, None, _ratio(_forward)),
+    Row("ResNet-20 forward, ideal converter", 1.05, 63.0, _ratio(lambda: _forward(None))),
+    Row("ResNet-20 forward, 64 rows, 8-bit ADC", 1.5, None, _ratio(lambda: _forward(8))),
     Row("ResNet-20 mask training step, ideal converter", 1.05, 2.4, _train(None)),
     Row("ResNet-20 mask training step, 8-bit ADC", 1.3, 2.4, _train(8)),
     Row("ResNet-20 mask training step, 8-bit ADC: peak memory", 2.0, None, _memory(8)),

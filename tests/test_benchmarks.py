@@ -20,8 +20,9 @@ def test_the_committed_rows_are_those_of_the_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "met"), [({"ratio": 1.2}, True), ({"ratio": 1.21}, False), ({"seconds": 1.1}, True), ({"seconds": 3.0}, False)]
-)  # fmt: skip
+    ("found", "met"),
+    [({"ratio": 1.2}, True), ({"ratio": 1.21}, False), ({"seconds": 1.1}, True), ({"seconds": 3.0}, False)],
+)
 def test_a_row_is_met_by_its_goal(found: dict[str, float], met: bool) -> None:
     row: dict[str, Any] = _measured(Row("work", 1.2, None, lambda: found))
     assert row["met"] is met and row["ratio"] == found.get("ratio")
