@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Faults, Gaussian, Ideal, Wires
+from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Faults, Gaussian, Ideal, MiloCurve, Wires
 from xbm_jax.errors import SpecError, XbmError
 
 NAN, INF = math.nan, math.inf
@@ -183,7 +183,7 @@ def test_every_field_tells_specs_apart() -> None:
     changes: dict[str, Any] = {
         "rows": 128, "cols": 128, "weight_bits": 7, "input_bits": 7, "dac_bits": 2, "cell": Cell(bits=5),
         "adc": Adc(7), "device": Gaussian(0.01), "faults": Faults(0.1), "row_order": "tap",
-        "subtract": "digital", "negative_inputs": "two_pass", "wires": Wires(1.0),
+        "subtract": "digital", "negative_inputs": "two_pass", "wires": Wires(1.0), "curve": MiloCurve(),
     }  # fmt: skip
     base = CrossbarSpec(cell=Cell(bits=6))
     variants = {base, *(base.replace(**{name: value}) for name, value in changes.items())}
