@@ -39,6 +39,8 @@ def outline(method: Method, classes: int = 10) -> Task:
 
 CHANNELS = 16 * 7 + 32 * 6 + 64 * 6  # of its 19 norms
 WEIGHTS = 27 * 16 + 6 * 144 * 16 + (144 + 5 * 288) * 32 + (288 + 5 * 576) * 64
+KERNELS = 3 * 16 + 6 * 16 * 16 + (16 + 5 * 32) * 32 + (32 + 5 * 64) * 64
+RANK_4 = 4 * (27 + 16 + 6 * (144 + 16) + 144 + 32 + 5 * (288 + 32) + 288 + 64 + 5 * (576 + 64))
 
 
 def test_mask_bits_of_resnet20() -> None:
@@ -46,21 +48,41 @@ def test_mask_bits_of_resnet20() -> None:
     assert 16 * 1 + 6 * 16 * 3 + 32 * 3 + 5 * 32 * 5 + 64 * 5 + 5 * 64 * 9 == 4_400
     assert WEIGHTS == 267_696
     chip = resnet20_chip()
-    counts = {name: task_bits(chip, outline(methods.by_name(name))) for name in methods.METHODS}
+    by_shape = [name for name in methods.METHODS if name != "xma2"]  # whose bits follow from what it chose
+    counts = {name: task_bits(chip, outline(methods.by_name(name))) for name in by_shape}
     assert {name: bits.mask_bits for name, bits in counts.items()} == {
         "head_only": 0,
         "norm_only": 0,
         "xbm": 4_400,
+        "xma": 3 * 4_400,
         "piggyback": 267_696,
+        "piggyback_ternary": 2 * 267_696,
+        "ksm_binary": KERNELS,
+        "ksm_soft": 8 * KERNELS,
+        "lora": 0,
         "finetune": 0,
     }
-    assert counts["finetune"].weight_bits_stored == 8 * WEIGHTS
-    assert all(bits.weight_bits_stored == 0 for name, bits in counts.items() if name != "finetune")
+    assert {name: bits.weight_bits_stored for name, bits in counts.items() if bits.weight_bits_stored} == {
+        "lora": 16 * RANK_4,
+        "finetune": 8 * WEIGHTS,
+    }
     assert {bits.backbone_weights for bits in counts.values()} == {WEIGHTS}
     assert {bits.backbone_parameters for bits in counts.values()} == {269_722}
     assert counts["piggyback"].mask_share_of_weights == 1
     assert counts["xbm"].mask_share_of_weights == 4_400 / 267_696
     assert counts["xbm"].mask_share_of_parameters == 4_400 / 269_722
+
+
+def test_xma2_stores_the_weights_of_chosen_arrays_and_scales_for_the_others() -> None:
+    """8 arrays of 8 columns; one of 24 rows and one of 72 - 48 = 24 are chosen."""
+    chip, method = tiny_chip(), methods.xma2(gain_bits=5)
+    task = new_task(chip, method, CLASSES)
+    assert (task_bits(chip, task).mask_bits, task_bits(chip, task).weight_bits_stored) == (8 + 5 * 64, 0)
+    task.trained["masks"]["stem"]["arrays"] = jnp.array([[1.0], [-1.0]])
+    task.trained["masks"]["blocks/0/conv"]["arrays"] = jnp.array([[-1.0], [-1.0], [1.0]])
+    for each in (task, stored(chip, task)):
+        bits = task_bits(chip, each)
+        assert (bits.mask_bits, bits.weight_bits_stored) == (8 + 5 * (64 - 16), 8 * (24 + 24) * 8)
 
 
 @pytest.mark.parametrize(("norms", "arrays"), [("frozen", 0), ("affine", 2), ("full", 4)])

@@ -14,20 +14,42 @@ import pytest
 from models.tiny import CLASSES, CONVS, NORMS, tiny_chip, tiny_images
 from xbm_jax.crossbar import Plan
 from xbm_jax.errors import MethodError, SpecError
-from xbm_jax.masks import Binary, Column, Granularity, Identity, Masked, Method, Rewritten, Sigmoid, Weight, methods
+from xbm_jax.masks import (
+    ArrayChoice,
+    Binary,
+    Column,
+    Granularity,
+    Identity,
+    Kernel,
+    LowRank,
+    Masked,
+    Method,
+    Rewritten,
+    Shift,
+    Sigmoid,
+    Soft,
+    Ternary,
+    Weight,
+    methods,
+)
 from xbm_jax.models import forward, initial_trained
 
+TABLE = [
+    ("head_only", None, "frozen", False),
+    ("norm_only", None, "full", False),
+    ("xbm", Masked(Column(), Binary(), Identity()), "full", False),
+    ("xma", Masked(Column(), Shift(), Identity(), start=1.0), "full", False),
+    ("xma2", ArrayChoice(0.1, 4), "full", True),
+    ("piggyback", Masked(Weight(), Binary(), Identity()), "full", True),
+    ("piggyback_ternary", Masked(Weight(), Ternary(), Identity()), "full", True),
+    ("ksm_binary", Masked(Kernel(), Binary(), Sigmoid()), "full", True),
+    ("ksm_soft", Masked(Kernel(), Soft(), Sigmoid()), "full", True),
+    ("lora", LowRank(4, 4.0), "full", False),
+    ("finetune", Rewritten(), "full", True),
+]
 
-@pytest.mark.parametrize(
-    ("name", "rule", "norms", "rewrites"),
-    [
-        ("head_only", None, "frozen", False),
-        ("norm_only", None, "full", False),
-        ("xbm", Masked(Column(), Binary(), Identity()), "full", False),
-        ("piggyback", Masked(Weight(), Binary(), Identity()), "full", True),
-        ("finetune", Rewritten(), "full", True),
-    ],
-)
+
+@pytest.mark.parametrize(("name", "rule", "norms", "rewrites"), TABLE)
 def test_methods_by_name(name: str, rule: Any, norms: str, rewrites: bool) -> None:
     method = methods.by_name(name)
     assert (method.name, method.rule, method.norms, method.rewrites_cells) == (name, rule, norms, rewrites)
@@ -36,7 +58,7 @@ def test_methods_by_name(name: str, rule: Any, norms: str, rewrites: bool) -> No
 
 
 def test_every_method_is_in_the_table_above() -> None:
-    assert list(methods.METHODS) == ["head_only", "norm_only", "xbm", "piggyback", "finetune"]
+    assert list(methods.METHODS) == [name for name, *_ in TABLE]
 
 
 def test_options_reach_the_method() -> None:
@@ -48,7 +70,7 @@ def test_options_reach_the_method() -> None:
 
 @pytest.mark.parametrize("name", ["XBM", "ksm", "", "xbm "])
 def test_unknown_methods_are_named(name: str) -> None:
-    with pytest.raises(MethodError, match="one of head_only, norm_only, xbm, piggyback, finetune") as caught:
+    with pytest.raises(MethodError, match=r"one of head_only, norm_only, xbm, xma, xma2, .*, finetune") as caught:
         methods.by_name(name)
     assert (caught.value.field, caught.value.value) == ("method", name)
 

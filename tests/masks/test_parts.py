@@ -16,6 +16,7 @@ from xbm_jax.crossbar import Conv, CrossbarSpec, plan, program
 from xbm_jax.errors import SpecError
 from xbm_jax.masks import (
     Alphabet,
+    ArrayChoice,
     Binary,
     Column,
     Estimator,
@@ -23,8 +24,12 @@ from xbm_jax.masks import (
     Granularity,
     Identity,
     Kernel,
+    LowRank,
     Masked,
+    Shift,
     Sigmoid,
+    Soft,
+    Ternary,
     Weight,
 )
 
@@ -75,9 +80,59 @@ def test_binary_at_its_threshold_is_off() -> None:
     np.testing.assert_array_equal(Binary().encode(logits), [0, 0, 1])
 
 
+@given(hnp.arrays(np.float32, (9,), elements=st.floats(-0.125, 0.125, width=32, allow_subnormal=False)))
+def test_ternary_keeps_drops_and_negates(logits: np.ndarray) -> None:
+    """Above the threshold 1, below zero -1, between them 0."""
+    alphabet = Ternary()
+    codes = alphabet.encode(jnp.asarray(logits))
+    assert codes.dtype == jnp.uint8 and alphabet.bits == 2
+    wanted = [1.0 if m > np.float32(5e-3) else -1.0 if m < 0 else 0.0 for m in logits]
+    np.testing.assert_array_equal(alphabet.decode(codes), wanted)
+
+
+@given(
+    hnp.arrays(np.float32, (12,), elements=st.floats(-0.125, 0.015625, width=32, allow_subnormal=False)),
+    st.sampled_from([2, 8, 16]),
+)
+def test_soft_masks_are_on_or_grey(logits: np.ndarray, width: int) -> None:
+    """``0.5 (a - min a) / (max a - min a)`` on off entries, to half a step of the code; exactly 1 on the others."""
+    alphabet = Soft(width=width)
+    codes = alphabet.encode(jnp.asarray(logits))
+    values = np.asarray(alphabet.decode(codes))
+    assert int(codes.max()) < 2**alphabet.bits
+    on = logits > np.float32(5e-3)
+    np.testing.assert_array_equal(values[on], 1)
+    a = np.where(on, 0, logits).astype(np.float64)
+    span = a.max() - a.min()
+    wanted = np.where(a == 0, 0, (a - a.min()) / (span or 1)) * 0.5
+    np.testing.assert_allclose(values[~on], wanted[~on], rtol=0, atol=0.25 / (2**width - 2) + 1e-6)
+
+
+@pytest.mark.parametrize(("width", "top"), [(2, 0), (3, 0), (3, 1), (4, 1), (5, 3), (8, 4)])
+def test_shifts_are_the_nearest_signed_powers_of_two(width: int, top: int) -> None:
+    alphabet = Shift(width=width, top=top)
+    powers = 2.0 ** (top - np.arange(2 ** (width - 1) - 1))
+    assert 1.0 in powers and alphabet.bits == width
+    gains = np.random.default_rng(0).normal(size=200).astype(np.float32) * 2
+    codes = alphabet.encode(jnp.asarray(gains))
+    assert int(codes.max()) < 2**width
+    nearest = powers[np.abs(np.abs(gains)[:, None] - powers).argmin(1)] * np.sign(gains)
+    np.testing.assert_array_equal(alphabet.decode(codes), np.where(np.abs(gains) > 0.25, nearest, 0))
+
+
+@given(st.sampled_from([Binary(), Ternary(), Soft(), Soft(width=12), Shift(), Shift(width=5, top=2)]), st.data())
+def test_every_code_is_a_value_and_none_is_wider_than_said(alphabet: Alphabet, data: st.DataObject) -> None:
+    logits = data.draw(hnp.arrays(np.float32, (6,), elements=st.floats(-8, 8, width=32)))
+    codes = alphabet.encode(jnp.asarray(logits))
+    assert codes.dtype == (jnp.uint8 if alphabet.bits <= 8 else jnp.uint16)
+    assert int(codes.max()) < 2**alphabet.bits
+    assert bool(jnp.isfinite(alphabet.decode(codes)).all())
+
+
+@pytest.mark.parametrize("alphabet", [Binary(), Ternary(), Soft(), Shift()], ids=lambda a: type(a).__name__)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_decoding_gives_the_asked_type(dtype: Any) -> None:
-    assert Binary().decode(jnp.array([0, 1], jnp.uint8), dtype).dtype == dtype
+def test_decoding_gives_the_asked_type(alphabet: Alphabet, dtype: Any) -> None:
+    assert alphabet.decode(jnp.array([0, 1], jnp.uint8), dtype).dtype == dtype
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -125,6 +180,18 @@ def test_values_are_the_decision_whatever_the_estimator(estimator: Estimator) ->
         (lambda: Sigmoid(temperature=float("nan")), "Sigmoid.temperature"),
         (lambda: Binary(threshold=float("inf")), "Binary.threshold"),
         (lambda: Binary(threshold="0"), "Binary.threshold"),  # type: ignore[arg-type]
+        (lambda: Soft(width=1), "Soft.width"),
+        (lambda: Soft(width=33), "Soft.width"),
+        (lambda: Shift(width=1), "Shift.width"),
+        (lambda: Shift(width=9), "Shift.width"),
+        (lambda: Shift(threshold=-0.1), "Shift.threshold"),
+        (lambda: Shift(width=2, top=1), "Shift.top"),  # one power of two alone: it has to be 1
+        (lambda: Shift(top=-1), "Shift.top"),
+        (lambda: ArrayChoice(share=1.1), "ArrayChoice.share"),
+        (lambda: ArrayChoice(gain_bits=9), "ArrayChoice.gain_bits"),
+        (lambda: ArrayChoice(after_epochs=-1), "ArrayChoice.after_epochs"),
+        (lambda: LowRank(rank=0), "LowRank.rank"),
+        (lambda: LowRank(alpha=0.0), "LowRank.alpha"),
     ],
 )
 def test_impossible_settings_are_named(make: Any, name: str) -> None:

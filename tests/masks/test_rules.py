@@ -25,6 +25,7 @@ from xbm_jax.crossbar import (
     reprogram,
 )
 from xbm_jax.masks import (
+    Alphabet,
     Binary,
     Column,
     Filter,
@@ -34,7 +35,10 @@ from xbm_jax.masks import (
     Masked,
     Rewritten,
     Rule,
+    Shift,
     Sigmoid,
+    Soft,
+    Ternary,
     Weight,
 )
 
@@ -77,21 +81,24 @@ GRANULARITIES = [Column(), Filter(), Kernel(), Weight()]
 
 
 @pytest.mark.parametrize(
-    ("granularity", "estimator"),
+    ("granularity", "alphabet", "estimator"),
     [
-        (Column(), Identity()),
-        (Column(), Sigmoid()),
-        (Filter(), Identity()),
-        (Kernel(), Sigmoid()),
-        (Weight(), Identity()),
+        (Column(), Binary(), Identity()),
+        (Column(), Binary(), Sigmoid()),
+        (Column(), Shift(threshold=3e-3, width=4, top=1), Identity()),
+        (Filter(), Binary(), Identity()),
+        (Kernel(), Binary(), Sigmoid()),
+        (Kernel(), Soft(), Sigmoid()),
+        (Weight(), Binary(), Identity()),
+        (Weight(), Ternary(), Identity()),
     ],
     ids=lambda v: type(v).__name__,
 )
-def test_codes_give_the_bits_of_their_logits(granularity: Granularity, estimator: Any) -> None:
+def test_codes_give_the_bits_of_their_logits(granularity: Granularity, alphabet: Alphabet, estimator: Any) -> None:
     """One compiled forward pass serves training and stored tasks: same cells, same gains, same answers."""
-    rule, tiles, logits = Masked(granularity, Binary(), estimator), tiles_of(NOISY), logits_of(granularity)
+    rule, tiles, logits = Masked(granularity, alphabet, estimator), tiles_of(NOISY), logits_of(granularity)
     codes = rule.encode(tiles, logits)
-    assert codes.dtype == jnp.uint8 and codes.shape == rule.code_shape(tiles.plan)
+    assert codes.dtype == jnp.uint8 and codes.shape == rule.stored(tiles.plan).shape
     np.testing.assert_array_equal(rule.encode(tiles, codes), codes)
 
     @jax.jit
@@ -107,13 +114,13 @@ def test_codes_give_the_bits_of_their_logits(granularity: Granularity, estimator
 @pytest.mark.parametrize("granularity", GRANULARITIES, ids=lambda g: type(g).__name__)
 def test_a_mask_of_ones_changes_nothing(granularity: Granularity) -> None:
     rule, tiles = Masked(granularity, Binary(), Identity()), tiles_of(NOISY)
-    start = rule.init(tiles)
+    start = rule.init(tiles, jax.random.key(0))
     np.testing.assert_array_equal(start, np.full(granularity.shape(tiles.plan), 1e-2, np.float32))
     after, gain = apply(rule, tiles, start)
     assert_same_tiles(after, tiles)
     np.testing.assert_array_equal(after.conductance, tiles.conductance)
     assert int(cells_written(tiles, after)) == 0
-    assert rule.rewrites_cells is not granularity.on_columns and not rule.keeps_weights
+    assert rule.rewrites_cells is not granularity.on_columns and rule.stored(tiles.plan).kind == "mask"
     assert (gain is None) is rule.rewrites_cells
     assert gain is None or bool((gain == 1).all())
 
@@ -155,13 +162,13 @@ def test_masked_columns_equal_rewritten_weights_on_exact_cells(spec: CrossbarSpe
 
 def test_finetune_starts_from_what_is_programmed() -> None:
     rule, tiles = Rewritten(), tiles_of(NOISY)
-    start = rule.init(tiles)
+    start = rule.init(tiles, jax.random.key(0))
     np.testing.assert_array_equal(start, nominal_weights(tiles))
     after, gain = apply(rule, tiles, start)
     assert gain is None
     assert_same_tiles(after, tiles)
     np.testing.assert_array_equal(after.conductance, tiles.conductance)
-    assert rule.rewrites_cells and rule.keeps_weights
+    assert rule.rewrites_cells and rule.stored(tiles.plan).kind == "weights"
 
 
 @pytest.mark.parametrize("bits", [2, 8])
@@ -174,8 +181,8 @@ def test_finetune_codes_round_trip(bits: int) -> None:
     top = 2 ** (bits - 1) - 1
     w_int = np.clip(np.round(np.asarray(weights) / np.asarray(tiles.weight_scale)), -top, top)
     np.testing.assert_array_equal(codes.astype(int) - 2 ** (bits - 1), w_int)
-    assert codes.dtype == jnp.uint8 and codes.shape == rule.code_shape(tiles.plan)
-    assert rule.code_bits(tiles.plan) == bits
+    assert codes.dtype == jnp.uint8 and codes.shape == rule.stored(tiles.plan).shape
+    assert rule.stored(tiles.plan).bits == bits
     assert int(codes.min()) == 1 and int(codes.max()) == 2**bits - 1  # both ends are met
     np.testing.assert_array_equal(rule.encode(tiles, codes), codes)
     live, stored = apply(rule, tiles, weights)[0], apply(rule, tiles, codes)[0]
@@ -213,14 +220,13 @@ def test_piggyback_gradient_is_that_of_the_product() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda t: Rule().init(t),
+        lambda t: Rule().init(t, jax.random.key(0)),
         lambda t: Rule().apply(t, KERNEL),
         lambda t: Rule().encode(t, KERNEL),
-        lambda t: Rule().code_shape(t.plan),
-        lambda t: Rule().code_bits(t.plan),
+        lambda t: Rule().stored(t.plan),
     ],
 )
 def test_the_base_rule_changes_nothing_and_says_so(call: Any) -> None:
-    assert not Rule().rewrites_cells and not Rule().keeps_weights
+    assert not Rule().rewrites_cells and not Rule().computes_beside
     with pytest.raises(TypeError, match=r"^Rule "):
         call(tiles_of())

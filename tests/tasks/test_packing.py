@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from xbm_jax.errors import BankError
 from xbm_jax.tasks.packing import pack, packed_bytes, unpack
 
-widths_and_codes = st.integers(1, 8).flatmap(
+widths_and_codes = st.integers(1, 32).flatmap(
     lambda bits: st.tuples(st.just(bits), st.lists(st.integers(0, 2**bits - 1), max_size=70))
 )
 
@@ -16,11 +16,11 @@ widths_and_codes = st.integers(1, 8).flatmap(
 @given(widths_and_codes)
 def test_unpack_undoes_pack_in_the_fewest_bytes(case):
     bits, codes = case
-    packed = pack(np.array(codes, np.uint8), bits)
+    packed = pack(np.array(codes, np.uint32), bits)
     assert packed.dtype == np.uint8
     assert packed.size == packed_bytes(bits, len(codes)) == (bits * len(codes) + 7) // 8
     unpacked = unpack(packed, bits, len(codes))
-    assert unpacked.dtype == np.uint8
+    assert unpacked.dtype == (np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)
     assert unpacked.tolist() == codes
 
 

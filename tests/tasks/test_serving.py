@@ -131,6 +131,14 @@ def test_a_task_that_rewrites_cells_cannot_be_mixed(tmp_path, method):
     assert serve(chip, bank, ["fine"]).names == ("fine",)
 
 
+def test_a_task_with_a_digital_part_cannot_be_mixed(tmp_path):
+    chip = tiny.chip("ideal")
+    bank = MaskBank.create(tmp_path, chip)
+    bank.put("beside", tiny.made_up_task(chip, methods.lora()))
+    with pytest.raises(MethodError, match=r"tasks\['beside'\]\.method = 'lora': tasks of column masks"):
+        serve(chip, bank)
+
+
 def test_an_empty_bank_cannot_be_served(tmp_path):
     chip = tiny.chip("ideal")
     bank = MaskBank.create(tmp_path, chip)

@@ -54,6 +54,8 @@ METHODS: dict[str, Method] = {
         "xbm": methods.xbm(),
         "piggyback": methods.piggyback(),
         "finetune": methods.finetune(),
+        "lora": methods.lora(rank=2),
+        "xma2": methods.xma2(share=0.25),
     }.items()
 }
 

@@ -12,6 +12,7 @@ import pytest
 from tasks import tiny
 from xbm_jax.data import Augment, Dataset, center_crop
 from xbm_jax.errors import DataError, SpecError
+from xbm_jax.masks import ArrayChoice
 from xbm_jax.models import program
 from xbm_jax.tasks import predict
 from xbm_jax.training import TrainConfig, adapt, for_chip
@@ -50,9 +51,24 @@ def test_masks_learn_what_a_head_cannot():
     assert learned("xbm", "adc")[0].meta["accuracy"] > 0.6
 
 
-@pytest.mark.parametrize("name", ["norm_only-full", "piggyback", "finetune"])
+@pytest.mark.parametrize("name", ["norm_only-full", "piggyback", "finetune", "lora"])
 def test_other_methods_learn_too(name):
     assert learned(name)[0].meta["accuracy"] > 0.5
+
+
+def test_xma2_rewrites_the_share_of_arrays_that_it_may_and_no_other_cell():
+    task, before, after = learned("xma2")
+    tiny.assert_same_bits(after, before)
+    rule = task.method.rule
+    assert isinstance(rule, ArrayChoice)
+    assert task.meta["accuracy"] > 0.5 and task.meta["best_epoch"] >= rule.after_epochs
+    chosen = {path: np.asarray(values["arrays"]) > 0 for path, values in task.trained["masks"].items()}
+    assert sum(c.sum() for c in chosen.values()) == 2  # a quarter of 2 + 3 + 3
+    for path, tiles in tiny.chip("ideal").tiles.items():
+        rewritten = rule.apply(tiles, task.trained["masks"][path])[0]
+        changed = np.any(np.asarray(rewritten.levels) != np.asarray(tiles.levels), axis=(0, 1, 5))  # by kernel row
+        assert not changed[~chosen[path][:, 0][tiles.plan.tile_index]].any()
+        assert changed.any() == chosen[path].any()
 
 
 def test_the_accuracy_reported_is_that_of_the_task_returned():

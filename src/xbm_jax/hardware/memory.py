@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
 
 from xbm_jax.crossbar import Plan, Tiles, cells_written
-from xbm_jax.masks import Rule
+from xbm_jax.masks import Rule, array_of_column
 from xbm_jax.models import Chip
 from xbm_jax.tasks import Task
 
@@ -25,7 +26,7 @@ class TaskBits:
 
     Attributes:
         mask_bits: masks, in the width of their code.
-        weight_bits_stored: whole weights (fine-tuning), in the chip's weight width.
+        weight_bits_stored: weights, or what stands in for them (fine-tuning, XMA2, LoRA), in the width of their code.
         norm_bits: norm scales and biases, and running statistics where the task has its own; float32.
         head_bits: the classifier; float32.
         backbone_weights: weights on crossbars, the first denominator.
@@ -57,20 +58,30 @@ class TaskBits:
 
 def task_bits(chip: Chip, task: Task) -> TaskBits:
     """Count a task's bits: ``sum over layers of codes * code width`` for masks, 32 a value for norms and head."""
-    rule = task.method.rule
-    plans = [tiles.plan for tiles in chip.tiles.values()]
-    codes = 0 if rule is None else sum(math.prod(rule.code_shape(p)) * rule.code_bits(p) for p in plans)
-    keeps_weights = rule is not None and rule.keeps_weights
+    plans = {path: tiles.plan for path, tiles in chip.tiles.items()}
+    bits = _code_bits(task.method.rule, plans, task.trained["masks"])
     network = chip.network
     parameters = sum(math.prod(s) for p, s in network.shapes.items() if p.rsplit("/", 1)[-1] not in ("mean", "var"))
     return TaskBits(
-        mask_bits=0 if keeps_weights else codes,
-        weight_bits_stored=codes if keeps_weights else 0,
+        mask_bits=bits["mask"],
+        weight_bits_stored=bits["weights"],
         norm_bits=_FLOAT_BITS * (_count(task.trained["norms"]) + _count(task.state)),
         head_bits=_FLOAT_BITS * _count(task.trained["head"]),
-        backbone_weights=sum(math.prod(p.kernel_shape) for p in plans),
+        backbone_weights=sum(math.prod(p.kernel_shape) for p in plans.values()),
         backbone_parameters=parameters,
     )
+
+
+def _code_bits(rule: Rule | None, plans: dict[str, Plan], values: dict[str, Any]) -> dict[str, int]:
+    """Bits of a task's codes, of each kind."""
+    bits = {"mask": 0, "weights": 0}
+    if rule is None:
+        return bits
+    for path, plan in plans.items():
+        kept, needed = rule.stored(plan), rule.needed(plan, values[path])
+        for codes, count in zip(jax.tree.leaves(kept), jax.tree.leaves(needed), strict=True):
+            bits[codes.kind] += codes.bits * count
+    return bits
 
 
 def task_cells_written(chip: Chip, task: Task) -> int:
@@ -84,7 +95,7 @@ def task_cells_written(chip: Chip, task: Task) -> int:
 
 
 @partial(jax.jit, static_argnames="rule")
-def _layer_cells_written(rule: Rule, tiles: Tiles, values: jax.Array) -> jax.Array:
+def _layer_cells_written(rule: Rule, tiles: Tiles, values: Any) -> jax.Array:
     return cells_written(tiles, rule.apply(tiles, values)[0])
 
 
@@ -94,9 +105,7 @@ def layer_arrays(plan: Plan) -> int:
     A logical column stands on its slices' and polarities' neighbouring bit lines, so that a pair is subtracted where
     it stands: an array holds ``floor(cols / (S * P))`` logical columns.
     """
-    groups = 1 if plan.conv is None else plan.conv.groups
-    columns_per_array = plan.spec.cols // plan.spec.bitlines_per_column
-    return groups * plan.tiles * math.ceil(plan.columns / groups / columns_per_array)
+    return plan.tiles * (int(array_of_column(plan).max()) + 1)
 
 
 def arrays_used(chip: Chip) -> int:

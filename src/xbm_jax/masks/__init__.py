@@ -1,26 +1,36 @@
 """What is learned: a method composes granularity, alphabet, estimator and a norm policy."""
 
 from xbm_jax.masks import methods
-from xbm_jax.masks.alphabet import Alphabet, Binary
+from xbm_jax.masks.alphabet import Alphabet, Binary, Shift, Soft, Ternary
+from xbm_jax.masks.arrays import ArrayChoice, array_of_column, most_wanted
 from xbm_jax.masks.estimator import Estimator, Identity, Sigmoid
 from xbm_jax.masks.granularity import Column, Filter, Granularity, Kernel, Weight
+from xbm_jax.masks.lowrank import LowRank
 from xbm_jax.masks.methods import Method
-from xbm_jax.masks.rules import Masked, Rewritten, Rule
+from xbm_jax.masks.rules import Codes, Masked, Rewritten, Rule
 
 __all__ = [
     "Alphabet",
+    "ArrayChoice",
     "Binary",
+    "Codes",
     "Column",
     "Estimator",
     "Filter",
     "Granularity",
     "Identity",
     "Kernel",
+    "LowRank",
     "Masked",
     "Method",
     "Rewritten",
     "Rule",
+    "Shift",
     "Sigmoid",
+    "Soft",
+    "Ternary",
     "Weight",
+    "array_of_column",
     "methods",
+    "most_wanted",
 ]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from xbm_jax.crossbar.validate import check_number
+from xbm_jax.crossbar.validate import check_int, check_number
 
-__all__ = ["Alphabet", "Binary"]
+__all__ = ["Alphabet", "Binary", "Shift", "Soft", "Ternary"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Alphabet:
         raise TypeError(f"{type(self).__name__} does not give its code width")
 
     def encode(self, logits: jax.Array) -> jax.Array:
-        """Mask logits to codes, uint8 of the same shape."""
+        """One layer's mask logits to codes, unsigned integers of the same shape."""
         raise TypeError(f"{type(self).__name__} cannot encode {logits.shape}")
 
     def decode(self, codes: jax.Array, dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
@@ -51,3 +51,106 @@ class Binary(Alphabet):
 
     def decode(self, codes: jax.Array, dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
         return codes.astype(dtype)
+
+
+@dataclass(frozen=True)
+class Ternary(Alphabet):
+    """``1[m > threshold] - 1[m < 0]``: keep, drop or negate a weight (Mallya 2018, official code). Two bits."""
+
+    @property
+    def bits(self) -> int:
+        return 2
+
+    def encode(self, logits: jax.Array) -> jax.Array:
+        return jnp.where(logits < 0, 2, logits > self.threshold).astype(jnp.uint8)
+
+    def decode(self, codes: jax.Array, dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
+        return jnp.array([0, 1, -1, 0], dtype)[codes]
+
+
+@dataclass(frozen=True)
+class Soft(Alphabet):
+    """KSM's soft mask: on, or a grey value of at most a half (Yang 2021, official code).
+
+    b = 1[m > threshold];   a = m (1 - b);   M = b + 0.5 (a - min a) / (max a - min a) where b = 0 and a != 0
+
+    Minimum and maximum run over the whole layer, the zeros of the «on» entries included.
+
+    Args:
+        width: bits of a code, 2 to 32. The highest code is «on», the others are the grey values, evenly spaced; the
+            published code keeps them in floating point.
+    """
+
+    width: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_int("Soft.width", self.width, 2, 32)
+
+    @property
+    def bits(self) -> int:
+        return self.width
+
+    @property
+    def _greys(self) -> int:
+        return 2**self.width - 2
+
+    def encode(self, logits: jax.Array) -> jax.Array:
+        on = logits > self.threshold
+        a = jnp.where(on, 0, logits)
+        low, span = jnp.min(a), jnp.max(a) - jnp.min(a)
+        grey = jnp.where(a == 0, 0, (a - low) / jnp.where(span == 0, 1, span))
+        code = jnp.where(on, 1, 0).astype(_unsigned(self.width)) * (self._greys + 1)
+        return code + jnp.where(on, 0, jnp.round(grey * self._greys)).astype(code.dtype)
+
+    def decode(self, codes: jax.Array, dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
+        return jnp.where(codes > self._greys, 1, 0.5 * codes.astype(dtype) / self._greys).astype(dtype)
+
+
+@dataclass(frozen=True)
+class Shift(Alphabet):
+    """Zero and signed powers of two: a digital shift instead of a multiplication (XMA, Zhang 2022).
+
+    ``0`` where ``|m| <= threshold``, else ``sign(m) 2**k`` with ``2**k`` nearest to ``|m|`` among the
+    ``2**(width - 1) - 1`` powers from ``2**top`` downwards.
+
+    Args:
+        threshold: magnitude up to which a gain is dropped.
+        width: bits of a code, 2 to 8.
+        top: the largest exponent; 1 must be among the values, so that a task can start from the backbone.
+    """
+
+    threshold: float = 0.25
+    width: int = 3
+    top: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("Shift.threshold", self.threshold, low=0.0)
+        check_int("Shift.width", self.width, 2, 8)
+        check_int("Shift.top", self.top, 0, self.powers - 1)
+
+    @property
+    def bits(self) -> int:
+        return self.width
+
+    @property
+    def powers(self) -> int:
+        """How many magnitudes there are beside zero."""
+        return 2 ** (self.width - 1) - 1
+
+    def encode(self, logits: jax.Array) -> jax.Array:
+        size = jnp.abs(logits)
+        # One step down for each power whose middle to the next smaller one, 0.75 times itself, is not reached.
+        smaller = [size < 0.75 * 2.0 ** (self.top - k) for k in range(self.powers - 1)]
+        step = sum((s.astype(jnp.uint8) for s in smaller), start=jnp.ones(size.shape, jnp.uint8))
+        signed = jnp.where(logits < 0, step + self.powers, step)
+        return jnp.where(size > self.threshold, signed, 0).astype(jnp.uint8)
+
+    def decode(self, codes: jax.Array, dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
+        sizes = [2.0 ** (self.top - k) for k in range(self.powers)]
+        return jnp.array([0.0, *sizes, *(-s for s in sizes), 0.0], dtype)[codes]
+
+
+def _unsigned(bits: int) -> jax.typing.DTypeLike:
+    return jnp.uint8 if bits <= 8 else jnp.uint16 if bits <= 16 else jnp.uint32

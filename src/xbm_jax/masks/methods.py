@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 from xbm_jax.crossbar.validate import check_number
 from xbm_jax.errors import MethodError
-from xbm_jax.masks.alphabet import Alphabet, Binary
+from xbm_jax.masks.alphabet import Alphabet, Binary, Shift, Soft, Ternary
+from xbm_jax.masks.arrays import ArrayChoice
 from xbm_jax.masks.estimator import Estimator, Identity, Sigmoid
-from xbm_jax.masks.granularity import Column, Granularity, Weight
+from xbm_jax.masks.granularity import Column, Granularity, Kernel, Weight
+from xbm_jax.masks.lowrank import LowRank
 from xbm_jax.masks.rules import Masked, Rewritten, Rule
 
 __all__ = [
@@ -20,10 +22,16 @@ __all__ = [
     "by_name",
     "finetune",
     "head_only",
+    "ksm_binary",
+    "ksm_soft",
+    "lora",
     "masked",
     "norm_only",
     "piggyback",
+    "piggyback_ternary",
     "xbm",
+    "xma",
+    "xma2",
 ]
 
 NormPolicy = Literal["frozen", "affine", "full"]
@@ -61,6 +69,11 @@ class Method:
         """Whether switching to a task of this method writes cells."""
         return self.rule is not None and self.rule.rewrites_cells
 
+    @property
+    def computes_beside(self) -> bool:
+        """Whether a task of this method adds a digital product to what the arrays answer."""
+        return self.rule is not None and self.rule.computes_beside
+
 
 def masked(
     name: str, granularity: Granularity, alphabet: Alphabet, estimator: Estimator, start: float = 1e-2, **options: Any
@@ -92,6 +105,36 @@ def piggyback(norms: NormPolicy = "full", lr: float = 1e-3) -> Method:
     return masked("piggyback", Weight(), Binary(), Identity(), norms=norms, mask_lr=lr)
 
 
+def piggyback_ternary(norms: NormPolicy = "full", lr: float = 1e-3) -> Method:
+    """Piggyback with three values (Mallya 2018): a weight is kept, dropped or negated; two bits per weight."""
+    return masked("piggyback_ternary", Weight(), Ternary(), Identity(), norms=norms, mask_lr=lr)
+
+
+def ksm_binary(norms: NormPolicy = "full", lr: float = 1e-3) -> Method:
+    """KSM (Yang 2021), hard: one bit per kernel, an input and an output channel's taps."""
+    return masked("ksm_binary", Kernel(), Binary(), Sigmoid(), norms=norms, mask_lr=lr)
+
+
+def ksm_soft(norms: NormPolicy = "full", lr: float = 1e-3, bits: int = 8) -> Method:
+    """KSM (Yang 2021), soft: kernels that are off keep a grey value of at most a half, in ``bits`` bits."""
+    return masked("ksm_soft", Kernel(), Soft(width=bits), Sigmoid(), norms=norms, mask_lr=lr)
+
+
+def xma(norms: NormPolicy = "full", lr: float = 1e-2, bits: int = 3, top: int = 0) -> Method:
+    """XMA (DAC 2022): each column counts times 0 or a signed power of two, ``bits`` a column; no cell is written."""
+    return masked("xma", Column(), Shift(width=bits, top=top), Identity(), start=1.0, norms=norms, mask_lr=lr)
+
+
+def xma2(norms: NormPolicy = "full", lr: float = 1e-3, share: float = 0.1, gain_bits: int = 4) -> Method:
+    """XMA2 (2022): at most ``share`` of the arrays rewritten, ``gain_bits`` bits of scale on all other columns."""
+    return Method("xma2", ArrayChoice(share, gain_bits), norms=norms, mask_lr=lr)
+
+
+def lora(norms: NormPolicy = "full", lr: float = 1e-3, rank: int = 4) -> Method:
+    """LoRA (Hu 2022): a digital product of rank ``rank`` beside every layer; no cell is written."""
+    return Method("lora", LowRank(rank, float(rank)), norms=norms, mask_lr=lr)
+
+
 def finetune(norms: NormPolicy = "full", lr: float = 1e-3) -> Method:
     """Fine-tuning: all weights are trained, through the chip's levels, and their cells rewritten."""
     return Method("finetune", Rewritten(), norms=norms, mask_lr=lr)
@@ -101,7 +144,13 @@ METHODS: dict[str, Callable[..., Method]] = {
     "head_only": head_only,
     "norm_only": norm_only,
     "xbm": xbm,
+    "xma": xma,
+    "xma2": xma2,
     "piggyback": piggyback,
+    "piggyback_ternary": piggyback_ternary,
+    "ksm_binary": ksm_binary,
+    "ksm_soft": ksm_soft,
+    "lora": lora,
     "finetune": finetune,
 }
 

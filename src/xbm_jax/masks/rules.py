@@ -1,12 +1,15 @@
 """How a task changes one programmed layer: a rule turns the layer and the task's values into what is read.
 
-Values are real mask logits while a task is learned (floating dtype) and integer codes once it is stored; a rule takes
-either, so that one forward pass serves training and stored tasks and both give the same bits.
+Values are real numbers while a task is learned (mask logits, weights) and integer codes once it is stored; a rule takes
+either, so that one forward pass serves training and stored tasks and both give the same bits. A layer's values are an
+array, or a dictionary of arrays where a rule learns several things.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +20,25 @@ from xbm_jax.masks.alphabet import Alphabet
 from xbm_jax.masks.estimator import Estimator
 from xbm_jax.masks.granularity import Granularity
 
-__all__ = ["Masked", "Rewritten", "Rule"]
+__all__ = ["Codes", "Masked", "Rewritten", "Rule", "Values"]
+
+Values = Any
+"""One layer's values: an array, or a dictionary of arrays."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """How one array of codes is stored.
+
+    Attributes:
+        shape: its shape.
+        bits: width of one code, 1 to 32.
+        kind: whether it counts as ``"mask"`` or as ``"weights"`` (whole weights, or what stands in for them).
+    """
+
+    shape: tuple[int, ...]
+    bits: int
+    kind: Literal["mask", "weights"] = "mask"
 
 
 @dataclass(frozen=True)
@@ -30,29 +51,40 @@ class Rule:
         return False
 
     @property
-    def keeps_weights(self) -> bool:
-        """Whether what is stored are weights rather than masks."""
+    def computes_beside(self) -> bool:
+        """Whether digital logic adds to what the arrays answer, see :meth:`beside`."""
         return False
 
-    def init(self, tiles: Tiles) -> jax.Array:
-        """The values that training starts from."""
+    def init(self, tiles: Tiles, key: jax.Array) -> Values:
+        """The values that training starts from; ``key`` draws those that are random."""
         raise TypeError(f"{type(self).__name__} trains nothing on kernel {tiles.plan.kernel_shape}")
 
-    def apply(self, tiles: Tiles, values: jax.Array) -> tuple[Tiles, jax.Array | None]:
+    def apply(self, tiles: Tiles, values: Values) -> tuple[Tiles, jax.Array | None]:
         """The layer as the task has it, and its column gains [T, N]."""
-        raise TypeError(f"{type(self).__name__} applies nothing to {tiles.plan.kernel_shape} from {values.shape}")
+        raise TypeError(f"{type(self).__name__} applies nothing to {tiles.plan.kernel_shape}")
 
-    def encode(self, tiles: Tiles, values: jax.Array) -> jax.Array:
+    def beside(self, tiles: Tiles, values: Values, x: jax.Array) -> jax.Array | None:
+        """What digital logic adds to the layer's answer to ``x``; ``None``: nothing."""
+        del tiles, values, x
+        return None
+
+    def encode(self, tiles: Tiles, values: Values) -> Values:
         """Real values to the integer codes that are stored; codes pass unchanged."""
-        raise TypeError(f"{type(self).__name__} stores nothing of {tiles.plan.kernel_shape} from {values.shape}")
+        raise TypeError(f"{type(self).__name__} stores nothing of {tiles.plan.kernel_shape}")
 
-    def code_shape(self, plan: Plan) -> tuple[int, ...]:
-        """Shape of one layer's stored codes."""
+    def stored(self, plan: Plan) -> Codes | dict[str, Codes]:
+        """How one layer's codes are stored, in the values' structure."""
         raise TypeError(f"{type(self).__name__} stores nothing of {plan.kernel_shape}")
 
-    def code_bits(self, plan: Plan) -> int:
-        """Bits of one stored code."""
-        raise TypeError(f"{type(self).__name__} stores nothing of {plan.kernel_shape}")
+    def needed(self, plan: Plan, values: Values) -> Any:
+        """How many codes of each array one layer needs, in the values' structure: all, unless a rule says less."""
+        del values
+        return jax.tree.map(lambda kept: math.prod(kept.shape), self.stored(plan))
+
+
+def is_real(values: jax.Array) -> bool:
+    """Whether values are real numbers that are learned, and not stored codes."""
+    return jnp.issubdtype(values.dtype, jnp.floating)
 
 
 @dataclass(frozen=True)
@@ -71,13 +103,14 @@ class Masked(Rule):
     def rewrites_cells(self) -> bool:
         return not self.granularity.on_columns
 
-    def init(self, tiles: Tiles) -> jax.Array:
+    def init(self, tiles: Tiles, key: jax.Array) -> jax.Array:
+        del key
         return jnp.full(self.granularity.shape(tiles.plan), self.start, tiles.weight_scale.dtype)
 
     def values(self, tiles: Tiles, values: jax.Array) -> jax.Array:
         """Mask values of logits (with the estimator's gradient) or of codes."""
         hard = self.alphabet.decode(self.encode(tiles, values), tiles.weight_scale.dtype)
-        if not jnp.issubdtype(values.dtype, jnp.floating):
+        if not is_real(values):
             return hard
         return straight_through(hard, self.estimator.carrier(values, self.alphabet.threshold))
 
@@ -88,14 +121,10 @@ class Masked(Rule):
         return reprogram(tiles, nominal_weights(tiles) * spread), None
 
     def encode(self, tiles: Tiles, values: jax.Array) -> jax.Array:
-        return self.alphabet.encode(values) if jnp.issubdtype(values.dtype, jnp.floating) else values
+        return self.alphabet.encode(values) if is_real(values) else values
 
-    def code_shape(self, plan: Plan) -> tuple[int, ...]:
-        return self.granularity.shape(plan)
-
-    def code_bits(self, plan: Plan) -> int:
-        del plan
-        return self.alphabet.bits
+    def stored(self, plan: Plan) -> Codes:
+        return Codes(self.granularity.shape(plan), self.alphabet.bits)
 
 
 @dataclass(frozen=True)
@@ -106,28 +135,32 @@ class Rewritten(Rule):
     def rewrites_cells(self) -> bool:
         return True
 
-    @property
-    def keeps_weights(self) -> bool:
-        return True
-
-    def init(self, tiles: Tiles) -> jax.Array:
+    def init(self, tiles: Tiles, key: jax.Array) -> jax.Array:
+        del key
         return nominal_weights(tiles)
 
     def apply(self, tiles: Tiles, values: jax.Array) -> tuple[Tiles, jax.Array | None]:
-        if not jnp.issubdtype(values.dtype, jnp.floating):
-            offset = 2 ** (tiles.plan.spec.weight_bits - 1)
-            values = (values.astype(jnp.int32) - offset).astype(tiles.weight_scale.dtype) * tiles.weight_scale
-        return reprogram(tiles, values), None
+        return reprogram(tiles, weights_of(tiles, values)), None
 
     def encode(self, tiles: Tiles, values: jax.Array) -> jax.Array:
-        if not jnp.issubdtype(values.dtype, jnp.floating):
-            return values
-        spec = tiles.plan.spec
-        w_int = quantise(values, tiles.weight_scale, -spec.max_weight, spec.max_weight)
-        return (w_int + 2 ** (spec.weight_bits - 1)).astype(jnp.uint8)
+        return weight_codes(tiles, values)
 
-    def code_shape(self, plan: Plan) -> tuple[int, ...]:
-        return plan.kernel_shape
+    def stored(self, plan: Plan) -> Codes:
+        return Codes(plan.kernel_shape, plan.spec.weight_bits, "weights")
 
-    def code_bits(self, plan: Plan) -> int:
-        return plan.spec.weight_bits
+
+def weight_codes(tiles: Tiles, weights: jax.Array) -> jax.Array:
+    """Real weights to unsigned codes ``w_int + 2**(weight_bits - 1)``; codes pass unchanged."""
+    if not is_real(weights):
+        return weights
+    spec = tiles.plan.spec
+    w_int = quantise(weights, tiles.weight_scale, -spec.max_weight, spec.max_weight)
+    return (w_int + 2 ** (spec.weight_bits - 1)).astype(jnp.uint8)
+
+
+def weights_of(tiles: Tiles, values: jax.Array) -> jax.Array:
+    """Undo :func:`weight_codes`; real weights pass unchanged."""
+    if is_real(values):
+        return values
+    offset = 2 ** (tiles.plan.spec.weight_bits - 1)
+    return (values.astype(jnp.int32) - offset).astype(tiles.weight_scale.dtype) * tiles.weight_scale

@@ -32,7 +32,8 @@ def initial_trained(chip: Chip, method: Method, num_classes: int, key: jax.Array
         "bias": jnp.zeros((num_classes,)),
     }
     rule = method.rule
-    masks = {} if rule is None else {path: rule.init(tiles) for path, tiles in chip.tiles.items()}
+    keys = {path: jax.random.fold_in(key, i + 1) for i, path in enumerate(chip.tiles)}
+    masks = {} if rule is None else {path: rule.init(tiles, keys[path]) for path, tiles in chip.tiles.items()}
     norms = {} if method.norms == "frozen" else chip.norms
     # Copies: what is trained must never share a buffer with the chip (a training step may donate its arguments).
     return jax.tree.map(jnp.array, {"masks": masks, "norms": norms, "head": head})
@@ -89,19 +90,27 @@ class _Pass:
     reads: int = field(default=0)
 
     def crossbar(self, path: str, x: jax.Array) -> jax.Array:
-        tiles, gain = self.chip.tiles[path], None
-        if self.method.rule is not None:
-            tiles, gain = self.method.rule.apply(tiles, self.trained["masks"][path])
-        key = None if self.key is None else jax.random.fold_in(self.key, self.reads)
-        self.reads += 1
         axes = self.chip.network.input_axes.get(path)
         if axes is None:
-            y = self.layer_read(path, tiles, x, gain, key)
+            y = self.answer(path, x)
         else:
             outer, outputs = x.shape[:-axes], self.chip.network.shapes[f"{path}/kernel"][axes:]
-            y = self.layer_read(path, tiles, x.reshape(*outer, -1), gain, key).reshape(*outer, *outputs)
+            y = self.answer(path, x.reshape(*outer, -1)).reshape(*outer, *outputs)
         bias = self.chip.digital.get(f"{path}/bias")
         return y if bias is None else y + bias
+
+    def answer(self, path: str, x: jax.Array) -> jax.Array:
+        """What a layer's arrays, as the task has them, and the task's digital part beside them make of ``x``."""
+        key = None if self.key is None else jax.random.fold_in(self.key, self.reads)
+        self.reads += 1
+        tiles, rule = self.chip.tiles[path], self.method.rule
+        if rule is None:
+            return self.layer_read(path, tiles, x, None, key)
+        values = self.trained["masks"][path]
+        changed, gain = rule.apply(tiles, values)
+        y = self.layer_read(path, changed, x, gain, key)
+        beside = rule.beside(tiles, values, x)
+        return y if beside is None else y + beside
 
     def norm(self, path: str, x: jax.Array) -> jax.Array:
         affine = self.trained["norms"].get(path, self.chip.norms[path])

@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -157,24 +158,30 @@ def _task_from_arrays(chip: Chip, method: Method, arrays: dict[str, np.ndarray],
     return Task({"masks": masks, "norms": norms, "head": head}, state, method, meta)
 
 
+def _stored(chip: Chip, rule: Rule) -> dict[str, Any]:
+    """How each layer's codes are stored, in the structure of ``trained["masks"]``."""
+    return {path: rule.stored(tiles.plan) for path, tiles in chip.tiles.items()}
+
+
 def _pack_masks(chip: Chip, task: Task) -> np.ndarray:
     rule, masks = task.method.rule, task.trained["masks"]
     if rule is None:
         return np.zeros(0, np.uint8)
-    return np.concatenate([pack(np.asarray(masks[p]), rule.code_bits(chip.tiles[p].plan)) for p in sorted(chip.tiles)])
+    packed = jax.tree.map(lambda kept, codes: pack(np.asarray(codes), kept.bits), _stored(chip, rule), masks)
+    return np.concatenate(jax.tree.leaves(packed))
 
 
 def _unpack_masks(chip: Chip, rule: Rule | None, data: np.ndarray) -> dict[str, Any]:
     if rule is None:
         return {}
-    plans = {p: chip.tiles[p].plan for p in sorted(chip.tiles)}
-    counts = {p: int(np.prod(rule.code_shape(plan))) for p, plan in plans.items()}
-    sizes = {p: (packed_bytes(rule.code_bits(plan), counts[p]),) for p, plan in plans.items()}
-    packed = _cut(data, sizes)
-    return {
-        p: jnp.asarray(unpack(packed[p], rule.code_bits(plan), counts[p]).reshape(rule.code_shape(plan)))
-        for p, plan in plans.items()
-    }
+    kept, structure = jax.tree.flatten(_stored(chip, rule))
+    counts = [int(np.prod(k.shape)) for k in kept]
+    packed = _cut(data, {str(i): (packed_bytes(k.bits, n),) for i, (k, n) in enumerate(zip(kept, counts, strict=True))})
+    codes = [
+        jnp.asarray(unpack(part, k.bits, n).reshape(k.shape))
+        for part, k, n in zip(packed.values(), kept, counts, strict=True)
+    ]
+    return jax.tree.unflatten(structure, codes)
 
 
 def _flat(parts: list[Any]) -> np.ndarray:

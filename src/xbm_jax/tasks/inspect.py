@@ -22,7 +22,7 @@ from xbm_jax.crossbar.observe import conversions, image_total
 from xbm_jax.crossbar.products import product
 from xbm_jax.crossbar.read import gain_on_kernel
 from xbm_jax.errors import DataError
-from xbm_jax.masks import Method
+from xbm_jax.masks import Method, Rule
 from xbm_jax.models import Chip, check_calibrated, check_images, forward
 from xbm_jax.tasks.inspection import Inspection, LayerInspection, WorstClip, WorstColumn
 from xbm_jax.tasks.task import EVAL_BATCH, Task, source_task
@@ -94,8 +94,14 @@ def adc_clip_rates(chip: Chip, task: Task, images: np.ndarray) -> dict[str, floa
 def _active(chip: Chip, task: Task, path: str) -> np.ndarray:
     """Which columns of a layer count, bool [T, N]."""
     tiles, rule = chip.tiles[path], task.method.rule
-    gain = None if rule is None or rule.rewrites_cells else rule.apply(tiles, task.trained["masks"][path])[1]
+    gain = None if rule is None else _gain(rule, tiles, task.trained["masks"][path])
     return np.ones((tiles.plan.tiles, tiles.plan.columns), bool) if gain is None else np.asarray(gain) != 0
+
+
+@partial(jax.jit, static_argnames="rule")
+def _gain(rule: Rule, tiles: Tiles, values: Any) -> jax.Array | None:
+    """A layer's column gains; compiled, so that the cells which a rule rewrites are not computed for them."""
+    return rule.apply(tiles, values)[1]
 
 
 def _plans(chip: Chip, task: Task, image: np.ndarray) -> dict[str, tuple[Plan, int]]:

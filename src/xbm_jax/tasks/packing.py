@@ -14,12 +14,12 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
     flat = np.asarray(codes).reshape(-1)
     if flat.size and (flat.min() < 0 or flat.max() >= 2**bits):
         raise BankError("codes", (int(flat.min()), int(flat.max())), f"codes from 0 to {2**bits - 1}")
-    planes = (flat[:, None] >> np.arange(bits - 1, -1, -1)) & 1
+    planes = (flat.astype(np.int64)[:, None] >> np.arange(bits - 1, -1, -1)) & 1
     return np.packbits(planes.astype(np.uint8).reshape(-1))
 
 
 def unpack(data: np.ndarray, bits: int, count: int) -> np.ndarray:
-    """Undo :func:`pack`: the first ``count`` codes, uint8.
+    """Undo :func:`pack`: the first ``count`` codes, in the narrowest of uint8, uint16 and uint32.
 
     Raises:
         BankError: too few or too many bytes.
@@ -27,7 +27,10 @@ def unpack(data: np.ndarray, bits: int, count: int) -> np.ndarray:
     if data.shape != (packed_bytes(bits, count),):
         raise BankError("packed.shape", data.shape, f"({packed_bytes(bits, count)},): {count} codes of {bits} bits")
     planes = np.unpackbits(data, count=bits * count).reshape(count, bits)
-    return (planes << np.arange(bits - 1, -1, -1, dtype=np.uint8)).sum(axis=1).astype(np.uint8)
+    codes = np.zeros(count, np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)
+    for plane in planes.T:
+        codes = (codes << 1) | plane
+    return codes
 
 
 def packed_bytes(bits: int, count: int) -> int:

@@ -24,7 +24,7 @@ __all__ = ["Server", "serve"]
 class _Gains(Rule):
     """A task whose values are the column gains themselves."""
 
-    def apply(self, tiles: Tiles, values: jax.Array) -> tuple[Tiles, jax.Array | None]:
+    def apply(self, tiles: Tiles, values: Any) -> tuple[Tiles, jax.Array | None]:
         return tiles, values
 
 
@@ -102,6 +102,9 @@ def serve(chip: Chip, bank: MaskBank, names: Sequence[str] | None = None, *, bat
     for name, task in zip(chosen, tasks, strict=True):
         if task.method.rewrites_cells:
             allowed = "tasks that rewrite no cell; a chip holds one such task at a time"
+            raise MethodError(f"tasks[{name!r}].method", task.method.name, allowed)
+        if task.method.computes_beside:
+            allowed = "tasks of column masks, norms and heads alone; predict(chip, task, images) answers this one"
             raise MethodError(f"tasks[{name!r}].method", task.method.name, allowed)
     widest = max(task.num_classes for task in tasks)
     stacked = jax.tree.map(lambda *a: jnp.stack(a), *(_common(chip, task, widest) for task in tasks))

@@ -22,14 +22,18 @@ import numpy as np
 
 from xbm_jax.data import Dataset, epoch_batches, eval_batches, made_ahead, resize, split_validation, to_rgb
 from xbm_jax.errors import DataError
-from xbm_jax.masks import Method
+from xbm_jax.masks import ArrayChoice, Method
 from xbm_jax.models import Chip, check_calibrated, check_images, forward, initial_trained
 from xbm_jax.tasks import Task, active_columns, adc_clip_rates
 from xbm_jax.tasks.task import batch_logits
+from xbm_jax.training.choose import choose_arrays
 from xbm_jax.training.config import TrainConfig
 from xbm_jax.training.step import TrainState, head_epoch, init_state, train_step
 
 __all__ = ["Report", "adapt", "for_chip"]
+
+_CHOICE_BATCHES = 16
+"""Batches whose gradient decides which arrays are rewritten."""
 
 Report = Callable[[dict[str, Any]], None]
 """Called after every step with ``epoch, step, steps, loss, accuracy, images_per_second``."""
@@ -137,6 +141,8 @@ class _Run:
         history: list[dict[str, Any]] = []
         state, best = self.state, self.state
         for epoch in range(self.config.epochs):
+            if isinstance(self.method.rule, ArrayChoice) and epoch == self.method.rule.after_epochs:
+                state = self.arrays_chosen(state, epoch)
             state, loss = self.train_epoch(state, epoch)
             val = self.accuracy(state, self.data.x_train[self.val_index], self.data.y_train[self.val_index])
             if not history or val > max(row["val_accuracy"] for row in history):
@@ -170,6 +176,12 @@ class _Run:
                 }
             )
         return state, float(np.mean(losses))
+
+    def arrays_chosen(self, state: TrainState, epoch: int) -> TrainState:
+        """The state with the arrays chosen that the task rewrites, by the first batches of an epoch."""
+        order = self.order(epoch)[:_CHOICE_BATCHES]
+        batches = ((self.augmented(index, epoch, i), self.data.y_train[index]) for i, index in enumerate(order))
+        return choose_arrays(self.method, self.chip, state, batches, jax.random.fold_in(self.noise_key, 2**31))
 
     def train_head(self) -> tuple[TrainState, list[dict[str, Any]]]:
         """The head alone: the frozen network is run once over the images, the head learns from its features."""

@@ -1,0 +1,155 @@
+"""XMA2: rewrite the few arrays that are worth it, and scale the columns of all others (Front. Electron. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from xbm_jax.crossbar import Plan, Tiles, nominal_weights, reprogram
+from xbm_jax.crossbar.quantise import straight_through
+from xbm_jax.crossbar.read import gain_on_kernel
+from xbm_jax.crossbar.validate import check_int, check_number
+from xbm_jax.masks.rules import Codes, Rule, Values, is_real, weight_codes, weights_of
+
+__all__ = ["ArrayChoice", "array_of_column", "most_wanted"]
+
+
+def array_of_column(plan: Plan) -> np.ndarray:
+    """Which array of its row tile each column stands on, int [N]; every group of a convolution has arrays of its own.
+
+    An array holds ``floor(cols / (S * P))`` neighbouring columns.
+    """
+    per_group, per_array = plan.columns // plan.groups, plan.spec.cols // plan.spec.bitlines_per_column
+    column = np.arange(plan.columns)
+    return column // per_group * -(-per_group // per_array) + column % per_group // per_array
+
+
+@dataclass(frozen=True)
+class ArrayChoice(Rule):
+    """Chosen arrays are rewritten with weights of the task's own; columns of all others are scaled.
+
+    ``W' = W_task`` and ``a = 1`` on chosen arrays, ``W' = W`` and ``a = q / 2**(gain_bits - 1)`` elsewhere, with
+    integer codes ``q`` in ``0 .. 2**gain_bits - 1``. Values are ``{"arrays": [T, A], "weights": kernel, "gains":
+    [T, N]}``; an array is chosen where its entry is positive. No gradient reaches that choice: training starts with no
+    array chosen, and the training loop makes it once, for the whole network (:func:`most_wanted`).
+
+    Args:
+        share: at most this share of the network's arrays is rewritten, in [0, 1].
+        gain_bits: width of a column's scale, 2 to 8.
+        after_epochs: epochs of columns, norms and head alone that stand before the choice.
+    """
+
+    share: float = 0.1
+    gain_bits: int = 4
+    after_epochs: int = 1
+
+    def __post_init__(self) -> None:
+        check_number("ArrayChoice.share", self.share, low=0.0, high=1.0)
+        check_int("ArrayChoice.gain_bits", self.gain_bits, 2, 8)
+        check_int("ArrayChoice.after_epochs", self.after_epochs, 0, 100_000)
+
+    @property
+    def rewrites_cells(self) -> bool:
+        return True
+
+    @property
+    def undecided(self) -> Rule:
+        """The same rule with every array open to both: the gradient of its weights says what an array is worth."""
+        return _Undecided(self.share, self.gain_bits, self.after_epochs)
+
+    def init(self, tiles: Tiles, key: jax.Array) -> dict[str, jax.Array]:
+        del key
+        plan, weights = tiles.plan, nominal_weights(tiles)
+        arrays = plan.tiles, int(array_of_column(plan).max()) + 1
+        return {
+            "arrays": jnp.full(arrays, -1, weights.dtype),
+            "weights": weights,
+            "gains": jnp.ones((plan.tiles, plan.columns), weights.dtype),
+        }
+
+    def apply(self, tiles: Tiles, values: Values) -> tuple[Tiles, jax.Array | None]:
+        rewritten = self.rewritten(tiles.plan, values)
+        on_kernel = gain_on_kernel(tiles.plan, rewritten)
+        weights = jnp.where(on_kernel, weights_of(tiles, values["weights"]), nominal_weights(tiles))
+        return reprogram(tiles, weights), jnp.where(rewritten, 1, self.gains(tiles, values["gains"]))
+
+    def rewritten(self, plan: Plan, values: Values) -> jax.Array:
+        """Columns of chosen arrays, bool [T, N]."""
+        return (values["arrays"] > 0)[:, array_of_column(plan)]
+
+    def gains(self, tiles: Tiles, gains: jax.Array) -> jax.Array:
+        """Real gains or their codes to gains, with straight-through gradients."""
+        hard = self._gain_codes(gains).astype(tiles.weight_scale.dtype) / 2 ** (self.gain_bits - 1)
+        return straight_through(hard, gains) if is_real(gains) else hard
+
+    def _gain_codes(self, gains: jax.Array) -> jax.Array:
+        if not is_real(gains):
+            return gains
+        codes = jnp.round(jax.lax.stop_gradient(gains) * 2 ** (self.gain_bits - 1))
+        return jnp.clip(codes, 0, 2**self.gain_bits - 1).astype(jnp.uint8)
+
+    def encode(self, tiles: Tiles, values: Values) -> dict[str, jax.Array]:
+        """As stored; a weight on an array that was not chosen has the code 0."""
+        on_kernel = gain_on_kernel(tiles.plan, self.rewritten(tiles.plan, values))
+        return {
+            "arrays": (values["arrays"] > 0).astype(jnp.uint8),
+            "weights": jnp.where(on_kernel, weight_codes(tiles, values["weights"]), 0).astype(jnp.uint8),
+            "gains": self._gain_codes(values["gains"]),
+        }
+
+    def stored(self, plan: Plan) -> dict[str, Codes]:
+        return {
+            "arrays": Codes((plan.tiles, int(array_of_column(plan).max()) + 1), 1),
+            "weights": Codes(plan.kernel_shape, plan.spec.weight_bits, "weights"),
+            "gains": Codes((plan.tiles, plan.columns), self.gain_bits),
+        }
+
+    def needed(self, plan: Plan, values: Values) -> dict[str, int]:
+        """Codes that matter: weights of chosen arrays, and gains of the others."""
+        rewritten = np.asarray(self.rewritten(plan, values))
+        return {
+            "arrays": int(np.size(values["arrays"])),
+            "weights": int(rewritten[plan.tile_index].sum()),
+            "gains": int((~rewritten).sum()),
+        }
+
+
+@dataclass(frozen=True)
+class _Undecided(ArrayChoice):
+    def apply(self, tiles: Tiles, values: Values) -> tuple[Tiles, jax.Array | None]:
+        return reprogram(tiles, weights_of(tiles, values["weights"])), self.gains(tiles, values["gains"])
+
+
+def most_wanted(plans: Mapping[str, Plan], gradients: Mapping[str, ArrayLike], share: float) -> dict[str, np.ndarray]:
+    """The arrays whose rewriting promises most: ``floor(share * arrays)`` of the network, as +1, all others -1.
+
+    An array promises ``sum |dL/dw|`` over its weights, what one step of equal size for every weight gains.
+
+    Args:
+        plans: by layer path.
+        gradients: dL/dw in each kernel's shape, averaged over training images.
+
+    Returns:
+        ``{path: float32 [T, A]}``.
+    """
+    worth = {path: _worth(plan, np.asarray(gradients[path], np.float64)) for path, plan in plans.items()}
+    flat = np.concatenate([w.reshape(-1) for w in worth.values()])
+    count = int(share * flat.size)
+    chosen = np.full(flat.size, -1, np.float32)
+    chosen[np.argsort(-flat, kind="stable")[:count]] = 1
+    parts = np.split(chosen, np.cumsum([w.size for w in worth.values()])[:-1])
+    return {path: part.reshape(w.shape) for (path, w), part in zip(worth.items(), parts, strict=True)}
+
+
+def _worth(plan: Plan, gradient: np.ndarray) -> np.ndarray:
+    """``sum |dL/dw|`` of each array, [T, A]."""
+    columns = np.zeros((plan.tiles, plan.columns))
+    np.add.at(columns, plan.tile_index, np.abs(gradient))
+    arrays = np.zeros((plan.tiles, int(array_of_column(plan).max()) + 1))
+    np.add.at(arrays.T, array_of_column(plan), columns.T)
+    return arrays
