@@ -207,7 +207,7 @@ def test_impossible_settings_are_named(make: Any, name: str) -> None:
         lambda: Alphabet().bits,
         lambda: Alphabet().encode(LOGITS),
         lambda: Alphabet().decode(LOGITS),
-        lambda: Estimator().carrier(LOGITS, 0.0),
+        lambda: Estimator().carrier(LOGITS, 0.0, 1.0),
     ],
 )
 def test_what_a_part_of_ones_own_lacks_is_named(call: Any) -> None:

@@ -3,7 +3,7 @@
 from xbm_jax.masks import methods
 from xbm_jax.masks.alphabet import Alphabet, Binary, Shift, Soft, Ternary
 from xbm_jax.masks.arrays import ArrayChoice, array_of_column, most_wanted
-from xbm_jax.masks.estimator import Estimator, Identity, Sigmoid
+from xbm_jax.masks.estimator import Annealed, Estimator, Identity, Sigmoid
 from xbm_jax.masks.granularity import Column, Filter, Granularity, Kernel, Weight
 from xbm_jax.masks.lowrank import LowRank
 from xbm_jax.masks.methods import Method
@@ -11,6 +11,7 @@ from xbm_jax.masks.rules import Codes, Masked, Rewritten, Rule
 
 __all__ = [
     "Alphabet",
+    "Annealed",
     "ArrayChoice",
     "Binary",
     "Codes",

@@ -72,7 +72,8 @@ class ArrayChoice(Rule):
             "gains": jnp.ones((plan.tiles, plan.columns), weights.dtype),
         }
 
-    def apply(self, tiles: Tiles, values: Values) -> tuple[Tiles, jax.Array | None]:
+    def apply(self, tiles: Tiles, values: Values, progress: jax.Array | None = None) -> tuple[Tiles, jax.Array | None]:
+        del progress
         rewritten = self.rewritten(tiles.plan, values)
         on_kernel = gain_on_kernel(tiles.plan, rewritten)
         weights = jnp.where(on_kernel, weights_of(tiles, values["weights"]), nominal_weights(tiles))
@@ -121,7 +122,8 @@ class ArrayChoice(Rule):
 
 @dataclass(frozen=True)
 class _Undecided(ArrayChoice):
-    def apply(self, tiles: Tiles, values: Values) -> tuple[Tiles, jax.Array | None]:
+    def apply(self, tiles: Tiles, values: Values, progress: jax.Array | None = None) -> tuple[Tiles, jax.Array | None]:
+        del progress
         return reprogram(tiles, weights_of(tiles, values["weights"])), self.gains(tiles, values["gains"])
 
 

@@ -1,31 +1,43 @@
-"""What stands in for the gradient of a hard decision."""
+"""What stands in for the gradient of a hard decision, and for the decision itself while a task is young."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 
 from xbm_jax.crossbar.validate import check_number
 
-__all__ = ["Estimator", "Identity", "Sigmoid"]
+__all__ = ["Annealed", "Estimator", "Identity", "Sigmoid"]
 
 
 @dataclass(frozen=True)
 class Estimator:
-    """Supplies a smooth ``carrier(m)``; the mask's value is the decision's, its gradient is the carrier's."""
+    """Supplies a smooth ``carrier(m)``; the mask's value is the decision's, its gradient is the carrier's.
 
-    def carrier(self, logits: jax.Array, threshold: float) -> jax.Array:
-        """A real array of the logits' shape, differentiable in them."""
-        raise TypeError(f"{type(self).__name__} has no carrier for {logits.shape} at {threshold}")
+    ``soft_until``: share of the training during which the carrier's value counts too, and not the decision's. A task is
+    always validated, tested and stored with its decisions.
+    """
+
+    soft_until: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_number(f"{type(self).__name__}.soft_until", self.soft_until, low=0.0, high=1.0)
+
+    def carrier(self, logits: jax.Array, threshold: float, progress: jax.Array | float) -> jax.Array:
+        """A real array of the logits' shape, differentiable in them; ``progress`` is the share of training done."""
+        raise TypeError(f"{type(self).__name__} has no carrier for {logits.shape} at {threshold} and {progress}")
 
 
 @dataclass(frozen=True)
 class Identity(Estimator):
-    """``db/dm = 1``: Piggyback's straight-through estimator (Mallya 2018)."""
+    """``db/dm = 1``: Piggyback's straight-through estimator (Mallya 2018).
 
-    def carrier(self, logits: jax.Array, threshold: float) -> jax.Array:
-        del threshold
+    With ``soft_until`` training starts with real gains, which are then snapped.
+    """
+
+    def carrier(self, logits: jax.Array, threshold: float, progress: jax.Array | float) -> jax.Array:
+        del threshold, progress
         return logits
 
 
@@ -37,8 +49,36 @@ class Sigmoid(Estimator):
     temperature: float = 100.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("Sigmoid.beta", self.beta, low=0.0, open_low=True)
         check_number("Sigmoid.temperature", self.temperature, low=0.0, open_low=True)
 
-    def carrier(self, logits: jax.Array, threshold: float) -> jax.Array:
+    def carrier(self, logits: jax.Array, threshold: float, progress: jax.Array | float) -> jax.Array:
+        del progress
         return jax.nn.sigmoid(self.beta * (logits - threshold) / self.temperature)
+
+
+@dataclass(frozen=True)
+class Annealed(Estimator):
+    """``p = sigmoid(beta (m - threshold))`` counts in place of the decision, with a beta that grows until it is one.
+
+    beta = beta_start ** (1 - q) * beta_end ** q,   q = progress / soft_until
+
+    (continuous sparsification, Savarese 2020). From ``soft_until`` on the decision counts, with p's gradient at
+    ``beta_end``.
+    """
+
+    soft_until: float = field(default=0.8, kw_only=True)
+    beta_start: float = 200.0
+    beta_end: float = 2e4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("Annealed.soft_until", self.soft_until, low=0.0, high=1.0, open_low=True)
+        check_number("Annealed.beta_start", self.beta_start, low=0.0, open_low=True)
+        check_number("Annealed.beta_end", self.beta_end, low=self.beta_start)
+
+    def carrier(self, logits: jax.Array, threshold: float, progress: jax.Array | float) -> jax.Array:
+        q = jax.numpy.minimum(progress / self.soft_until, 1.0)
+        beta = self.beta_start ** (1 - q) * self.beta_end**q
+        return jax.nn.sigmoid(beta * (logits - threshold))

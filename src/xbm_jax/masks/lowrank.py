@@ -45,8 +45,8 @@ class LowRank(Rule):
         down = jax.random.normal(key, shapes["down"].shape, dtype) / tiles.plan.rows**0.5
         return {"down": down, "up": jnp.zeros(shapes["up"].shape, dtype)}
 
-    def apply(self, tiles: Tiles, values: Values) -> tuple[Tiles, jax.Array | None]:
-        del values
+    def apply(self, tiles: Tiles, values: Values, progress: jax.Array | None = None) -> tuple[Tiles, jax.Array | None]:
+        del values, progress
         return tiles, None
 
     def beside(self, tiles: Tiles, values: Values, x: jax.Array) -> jax.Array:

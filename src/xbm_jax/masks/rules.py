@@ -59,8 +59,11 @@ class Rule:
         """The values that training starts from; ``key`` draws those that are random."""
         raise TypeError(f"{type(self).__name__} trains nothing on kernel {tiles.plan.kernel_shape}")
 
-    def apply(self, tiles: Tiles, values: Values) -> tuple[Tiles, jax.Array | None]:
-        """The layer as the task has it, and its column gains [T, N]."""
+    def apply(self, tiles: Tiles, values: Values, progress: jax.Array | None = None) -> tuple[Tiles, jax.Array | None]:
+        """The layer as the task has it, and its column gains [T, N].
+
+        ``progress``: share of the training done; ``None`` outside of training.
+        """
         raise TypeError(f"{type(self).__name__} applies nothing to {tiles.plan.kernel_shape}")
 
     def beside(self, tiles: Tiles, values: Values, x: jax.Array) -> jax.Array | None:
@@ -91,7 +94,8 @@ def is_real(values: jax.Array) -> bool:
 class Masked(Rule):
     """A mask: granularity x alphabet x estimator.
 
-    ``values = straight_through(decode(encode(m)), carrier(m))``; as column gain, or times the nominal weights.
+    ``values = straight_through(decode(encode(m)), carrier(m))``; as column gain, or times the nominal weights. Early in
+    training, while ``progress < estimator.soft_until``, they are ``carrier(m)``.
     """
 
     granularity: Granularity
@@ -107,15 +111,20 @@ class Masked(Rule):
         del key
         return jnp.full(self.granularity.shape(tiles.plan), self.start, tiles.weight_scale.dtype)
 
-    def values(self, tiles: Tiles, values: jax.Array) -> jax.Array:
+    def values(self, tiles: Tiles, values: jax.Array, progress: jax.Array | None = None) -> jax.Array:
         """Mask values of logits (with the estimator's gradient) or of codes."""
         hard = self.alphabet.decode(self.encode(tiles, values), tiles.weight_scale.dtype)
         if not is_real(values):
             return hard
-        return straight_through(hard, self.estimator.carrier(values, self.alphabet.threshold))
+        soft_until = self.estimator.soft_until
+        carrier = self.estimator.carrier(values, self.alphabet.threshold, 1.0 if progress is None else progress)
+        decided = straight_through(hard, carrier)
+        return decided if progress is None or soft_until == 0 else jnp.where(progress < soft_until, carrier, decided)
 
-    def apply(self, tiles: Tiles, values: jax.Array) -> tuple[Tiles, jax.Array | None]:
-        spread = self.granularity.spread(self.values(tiles, values), tiles.plan)
+    def apply(
+        self, tiles: Tiles, values: jax.Array, progress: jax.Array | None = None
+    ) -> tuple[Tiles, jax.Array | None]:
+        spread = self.granularity.spread(self.values(tiles, values, progress), tiles.plan)
         if self.granularity.on_columns:
             return tiles, spread
         return reprogram(tiles, nominal_weights(tiles) * spread), None
@@ -139,7 +148,10 @@ class Rewritten(Rule):
         del key
         return nominal_weights(tiles)
 
-    def apply(self, tiles: Tiles, values: jax.Array) -> tuple[Tiles, jax.Array | None]:
+    def apply(
+        self, tiles: Tiles, values: jax.Array, progress: jax.Array | None = None
+    ) -> tuple[Tiles, jax.Array | None]:
+        del progress
         return reprogram(tiles, weights_of(tiles, values)), None
 
     def encode(self, tiles: Tiles, values: jax.Array) -> jax.Array:

@@ -47,6 +47,7 @@ def forward(
     images: jax.Array,
     *,
     train: bool = False,
+    progress: jax.Array | None = None,
     key: jax.Array | None = None,
     gain_at: Literal["weights", "columns"] = "weights",
     features: bool = False,
@@ -59,13 +60,14 @@ def forward(
             are real logits or stored integer codes.
         stats: ``{path: {mean, var}}``.
         train: batch statistics in norms where the method's norm policy is ``"full"``.
+        progress: share of the training done, for what changes in the course of it; ``None`` outside of training.
         key: draws read noise.
         gain_at: see :func:`xbm_jax.crossbar.read`.
         features: return the head's inputs instead of logits.
         layer_read: replaces the crossbar read.
     """
     network = chip.network
-    pass_ = _Pass(chip, method, trained, dict(stats), train, key, layer_read or _reader(gain_at))
+    pass_ = _Pass(chip, method, trained, dict(stats), train, progress, key, layer_read or _reader(gain_at))
     module = network.module(chip.digital)
     module.eval()  # what stays in the module, dropout say, belongs to the frozen backbone
     for path in chip.tiles:
@@ -85,6 +87,7 @@ class _Pass:
     trained: dict[str, Any]
     stats: dict[str, dict[str, jax.Array]]
     train: bool
+    progress: jax.Array | None
     key: jax.Array | None
     layer_read: LayerRead
     reads: int = field(default=0)
@@ -107,7 +110,7 @@ class _Pass:
         if rule is None:
             return self.layer_read(path, tiles, x, None, key)
         values = self.trained["masks"][path]
-        changed, gain = rule.apply(tiles, values)
+        changed, gain = rule.apply(tiles, values, self.progress)
         y = self.layer_read(path, changed, x, gain, key)
         beside = rule.beside(tiles, values, x)
         return y if beside is None else y + beside

@@ -24,7 +24,8 @@ __all__ = ["Server", "serve"]
 class _Gains(Rule):
     """A task whose values are the column gains themselves."""
 
-    def apply(self, tiles: Tiles, values: Any) -> tuple[Tiles, jax.Array | None]:
+    def apply(self, tiles: Tiles, values: Any, progress: jax.Array | None = None) -> tuple[Tiles, jax.Array | None]:
+        del progress
         return tiles, values
 
 

@@ -160,7 +160,8 @@ class _Run:
             began = time.perf_counter()
             rate = np.float32(self.rate(step))
             step_key = jax.random.fold_in(self.noise_key, step)
-            state, seen = train_step(self.method, self.chip, state, images, labels, rate, step_key)
+            progress = np.float32(step / (self.steps * self.config.epochs))
+            state, seen = train_step(self.method, self.chip, state, images, labels, rate, step_key, progress)
             losses.append(float(seen["loss"]))
             if step:  # the first step compiles
                 self.step_seconds += time.perf_counter() - began

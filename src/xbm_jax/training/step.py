@@ -42,9 +42,10 @@ def loss_and_stats(
     images: jax.Array,
     labels: jax.Array,
     key: jax.Array,
+    progress: jax.Array | None = None,
 ) -> tuple[jax.Array, tuple[dict[str, Any], jax.Array]]:
     """Mean cross-entropy of a batch; beside it the new running statistics and the share of correct images."""
-    logits, followed = forward(chip, method, trained, stats, images, train=True, key=key)
+    logits, followed = forward(chip, method, trained, stats, images, train=True, progress=progress, key=key)
     loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
     return loss, (followed, jnp.mean(jnp.argmax(logits, -1) == labels))
 
@@ -58,6 +59,7 @@ def train_step(
     labels: jax.Array,
     rate: jax.Array,
     key: jax.Array,
+    progress: jax.Array | float = 1.0,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step; compiled once per method and shape, whatever the task.
 
@@ -65,9 +67,12 @@ def train_step(
         images: uint8 [batch, H, W, C]. labels: int [batch].
         rate: factor on all learning rates, the schedule's value at this step.
         key: draws read noise.
+        progress: share of the training done.
     """
     grad = jax.value_and_grad(loss_and_stats, has_aux=True)
-    (loss, (stats, accuracy)), grads = grad(state.trained, method, chip, state.stats, images, labels, key)
+    (loss, (stats, accuracy)), grads = grad(
+        state.trained, method, chip, state.stats, images, labels, key, jnp.asarray(progress, jnp.float32)
+    )
     updates, opt = optimizer(method).update(grads, state.opt, state.trained)
     trained = optax.apply_updates(state.trained, jax.tree.map(lambda u: rate * u, updates))
     return TrainState(trained, stats, opt), {"loss": loss, "accuracy": accuracy}  # type: ignore[arg-type]

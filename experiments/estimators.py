@@ -1,0 +1,165 @@
+"""How should a column mask be learned? Estimators, rates and alphabets, compared on validation images alone.
+
+XBM and XMA have no published code. Every arm below learns the same tasks from the same images for the same epochs on a
+chip of ideal cells and converters, 64 rows, ResNet-20, norms trained; the figure of merit is the accuracy on the
+held-out 15 % of the training images in the best epoch. Arms differ in the mask alone: the decision's gradient
+(identity; KSM's sigmoid; annealed), a first phase of real gains that are then snapped (`soft_until`), the learning
+rate, the shifts.
+
+Command:   python -m experiments.estimators --data FOLDER          (FOLDER holds gtsrb43_32px.npz, fashion_mnist.npz)
+           --arms "xbm identity 1e-3" norm_only runs these alone; --tasks, --images, --epochs.
+Hardware:  two CPU cores; a GPU or TPU is used where JAX has one.
+Time:      about 2 minutes a task and arm on one core (2,500 images, 8 epochs).
+Writes:    <out>/estimators.json after every arm, <out>/estimators.md. Run again it carries on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+from experiments.tasks import local_task
+from rich.console import Console
+
+import xbm_jax as xbm
+from xbm_jax import report
+from xbm_jax.masks import Annealed, Binary, Column, Estimator, Identity, Method, Shift, Sigmoid, Weight, methods
+from xbm_jax.tasks.files import replace_file
+
+SPEC = xbm.CrossbarSpec(rows=64, adc=xbm.Adc(bits=None))
+
+
+def _binary(estimator: Estimator, lr: float, start: float = 1e-2, threshold: float = 5e-3) -> Method:
+    return methods.masked("xbm", Column(), Binary(threshold), estimator, start, mask_lr=lr)
+
+
+def _shift(lr: float, width: int = 3, top: int = 0, soft_until: float = 0.0) -> Method:
+    shift = Shift(width=width, top=top)
+    return methods.masked("xma", Column(), shift, Identity(soft_until=soft_until), 1.0, mask_lr=lr)
+
+
+ARMS: Mapping[str, Method] = {
+    "norm_only": methods.norm_only(),
+    "piggyback": methods.piggyback(),
+    "finetune": methods.finetune(),
+    # Identity, the mask 5e-3 away from its threshold: rates in steps to turn it are 5, 1.7, 0.5
+    "xbm identity 1e-3": _binary(Identity(), 1e-3),
+    "xbm identity 3e-3": _binary(Identity(), 3e-3),
+    "xbm identity 1e-2": _binary(Identity(), 1e-2),
+    "xbm sigmoid 1e-3": _binary(Sigmoid(), 1e-3),
+    "xbm sigmoid 3e-3": _binary(Sigmoid(), 3e-3),
+    # A sigmoid that hardens
+    "xbm annealed 1e-3": _binary(Annealed(), 1e-3),
+    "xbm annealed 3e-3": _binary(Annealed(), 3e-3),
+    "xbm annealed 1e-2": _binary(Annealed(), 1e-2),
+    # Real gains from 1, snapped at a half
+    "xbm real first 1e-2": _binary(Identity(soft_until=0.5), 1e-2, 1.0, 0.5),
+    "xbm real first 3e-2": _binary(Identity(soft_until=0.5), 3e-2, 1.0, 0.5),
+    "xma 3e-3": _shift(3e-3),
+    "xma 1e-2": _shift(1e-2),
+    "xma 3e-2": _shift(3e-2),
+    "xma real first 1e-2": _shift(1e-2, soft_until=0.5),
+    "xma real first 3e-2": _shift(3e-2, soft_until=0.5),
+    "xma top 1 3e-2": _shift(3e-2, top=1),
+    "xma 4 bits 3e-2": _shift(3e-2, width=4, top=1),
+    "piggyback 3e-3": methods.piggyback(lr=3e-3),
+    "piggyback annealed 1e-3": methods.masked("piggyback", Weight(), Binary(), Annealed(), mask_lr=1e-3),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options.
+
+    Args:
+        data: folder with the tasks' .npz files.
+        out: folder for estimators.json and estimators.md.
+        tasks: names of .npz files.
+        arms: which to run.
+        images: training images of a task, validation images among them.
+        epochs: passes over them.
+        seed: of the head, the split and the order.
+    """
+
+    data: Path
+    out: Path = Path("experiments/results")
+    tasks: tuple[str, ...] = ("gtsrb43_32px", "fashion_mnist")
+    arms: tuple[str, ...] = tuple(ARMS)
+    images: int = 2500
+    epochs: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for arm in self.arms:
+            if arm not in ARMS:
+                raise xbm.DataError("--arms", arm, "one of " + ", ".join(map(repr, ARMS)))
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What has to be the same for finished arms to count."""
+        return {"images": self.images, "epochs": self.epochs, "seed": self.seed, "spec": SPEC}
+
+
+def main(config: Config) -> None:
+    """Resume, learn what is missing, write."""
+    console, path = Console(), config.out / "estimators.json"
+    finished = read_finished(config, path)
+    for task in config.tasks:
+        for arm in config.arms:
+            if (task, arm) not in finished:
+                finished[task, arm] = learn(config, task, ARMS[arm])
+                keep(config, path, finished)
+            console.print(f"{task:14} {arm:26} {100 * finished[task, arm]['val_accuracy']:5.1f}", highlight=False)
+    replace_file(config.out / "estimators.md", table(finished))
+
+
+def learn(config: Config, task: str, method: Method) -> dict[str, Any]:
+    """Validation accuracy of one arm on one task."""
+    chip = xbm.program(xbm.load_backbone("cifar-resnet20"), SPEC, jax.random.key(config.seed))
+    data = xbm.for_chip(chip, local_task(task, config.data))
+    chosen = xbm.data.stratified_sample(data.y_train, min(config.images, len(data.y_train)), config.seed)
+    data = dataclasses.replace(data, x_train=data.x_train[chosen], y_train=data.y_train[chosen])
+    training = xbm.TrainConfig(epochs=config.epochs)
+    meta = xbm.adapt(chip, data, method=method, key=jax.random.key(config.seed), config=training).meta
+    history = [row["val_accuracy"] for row in meta["history"]]
+    return {"val_accuracy": meta["val_accuracy"], "history": history, "seconds": round(meta["seconds"])}
+
+
+def read_finished(config: Config, path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The arms of an earlier run of the same settings."""
+    if not path.exists():
+        return {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    now = report.run_context(config.kept, config.seed)["config"]
+    differing = [name for name, value in now.items() if content["context"]["config"].get(name) != value]
+    if differing:
+        raise xbm.OutputError("--out", str(config.out), f"a new folder: its arms have other {', '.join(differing)}")
+    return {(r.pop("task"), r.pop("arm")): r for r in content["arms"]}
+
+
+def keep(config: Config, path: Path, finished: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """Replace estimators.json in one step, an arm a line."""
+    context = json.dumps(report.run_context(config.kept, config.seed), indent=1)
+    lines = [json.dumps({"task": task, "arm": arm, **record}) for (task, arm), record in finished.items()]
+    arms = ",\n  ".join(lines)
+    replace_file(path, f'{{\n "context": {context},\n "arms": [\n  {arms}\n ]\n}}\n')
+
+
+def table(finished: dict[tuple[str, str], dict[str, Any]]) -> str:
+    """Validation accuracy in per cent, an arm a row, a task a column."""
+    tasks, arms = (list(dict.fromkeys(key[i] for key in finished)) for i in (0, 1))
+    lines = [f"| arm | {' | '.join(tasks)} |", f"| --- |{' ---: |' * len(tasks)}"]
+    for arm in arms:
+        values = [finished.get((task, arm)) for task in tasks]
+        cells = ["-" if v is None else f"{100 * v['val_accuracy']:.1f}" for v in values]
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
