@@ -19,7 +19,7 @@ from xbm_jax.training.step import optimizer
 LR, EPSILON = 7e-4, 1e-5
 LAYERS = ("0", "1", "2")
 GEOMETRY = {"0": (1, 1), "1": (2, 1), "2": (1, 0)}  # stride, padding
-RATES = {"mask_lr": LR, "norm_lr": LR, "head_lr": LR}
+RATES: dict[str, Any] = {"mask_lr": LR, "norm_lr": LR, "head_lr": LR}
 METHODS = {
     "piggyback": Method("p", methods.piggyback().rule, "frozen", **RATES),
     "ternary": Method("t", methods.piggyback_ternary().rule, "frozen", **RATES),

@@ -82,6 +82,7 @@ def test_unknown_methods_are_named(name: str) -> None:
         (lambda: Method("m", norms=True), MethodError, "Method.norms"),  # type: ignore[arg-type]
         (lambda: methods.xbm(norms="all"), MethodError, "Method.norms"),  # type: ignore[arg-type]
         (lambda: methods.xbm(estimator="ste"), MethodError, "xbm.estimator"),  # type: ignore[arg-type]
+        (lambda: Method("m", optimizer="rmsprop"), MethodError, "Method.optimizer"),  # type: ignore[arg-type]
         (lambda: methods.xbm(lr=-1.0), SpecError, "Method.mask_lr"),
         (lambda: Method("m", norm_lr=float("nan")), SpecError, "Method.norm_lr"),
         (lambda: Method("m", head_lr=float("inf")), SpecError, "Method.head_lr"),

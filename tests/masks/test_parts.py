@@ -16,6 +16,7 @@ from xbm_jax.crossbar import Conv, CrossbarSpec, plan, program
 from xbm_jax.errors import SpecError
 from xbm_jax.masks import (
     Alphabet,
+    Annealed,
     ArrayChoice,
     Binary,
     Column,
@@ -161,6 +162,26 @@ def test_sigmoid_gradient_in_closed_form(beta: float, temperature: float, thresh
     np.testing.assert_allclose(gradient(Sigmoid(beta, temperature), Binary(threshold)), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_annealing_hardens_towards_the_decision() -> None:
+    """``sigmoid(beta (m - threshold))``, beta from 200 to 20,000 in equal ratios; then the decision."""
+    rule = Masked(Column(), Binary(), Annealed(soft_until=0.5))
+    logits = np.asarray(LOGITS, np.float64)
+    for progress, beta in ((0.0, 200.0), (0.25, 2000.0), (0.4, 200 * 100**0.8)):
+        wanted = 1 / (1 + np.exp(-np.clip(beta * (logits - 5e-3), -500, 500)))
+        np.testing.assert_allclose(rule.values(TILES, LOGITS, jnp.float32(progress)), wanted, rtol=1e-4, atol=1e-6)
+    for progress in (jnp.float32(0.5), jnp.float32(1.0), None):
+        np.testing.assert_array_equal(rule.values(TILES, LOGITS, progress), logits > 5e-3)
+
+
+def test_real_gains_first_then_snapped() -> None:
+    rule, gains = Masked(Column(), Shift(), Identity(soft_until=0.5), 1.0), 0.5 + LOGITS
+    np.testing.assert_array_equal(rule.values(TILES, gains, jnp.float32(0.49)), gains)
+    snapped = Shift().decode(Shift().encode(gains))
+    assert float(jnp.abs(snapped - gains).max()) > 0.01
+    for progress in (jnp.float32(0.5), None):
+        np.testing.assert_array_equal(rule.values(TILES, gains, progress), snapped)
+
+
 @pytest.mark.parametrize("estimator", [Identity(), Sigmoid()])
 def test_values_are_the_decision_whatever_the_estimator(estimator: Estimator) -> None:
     values = Masked(Column(), Binary(), estimator).values(TILES, LOGITS)
@@ -176,6 +197,9 @@ def test_values_are_the_decision_whatever_the_estimator(estimator: Estimator) ->
     ("make", "name"),
     [
         (lambda: Sigmoid(beta=0.0), "Sigmoid.beta"),
+        (lambda: Identity(soft_until=1.5), "Identity.soft_until"),
+        (lambda: Annealed(soft_until=0.0), "Annealed.soft_until"),
+        (lambda: Annealed(beta_start=10.0, beta_end=1.0), "Annealed.beta_end"),
         (lambda: Sigmoid(temperature=-1.0), "Sigmoid.temperature"),
         (lambda: Sigmoid(temperature=float("nan")), "Sigmoid.temperature"),
         (lambda: Binary(threshold=float("inf")), "Binary.threshold"),

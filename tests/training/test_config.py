@@ -32,8 +32,8 @@ def test_defaults_are_possible():
         ("validation_fraction", -0.1, "above 0"),
         ("validation_fraction", math.nan, "a finite number"),
         ("validation_fraction", "0.1", "a finite number"),
-        ("schedule", "linear", "'cosine', 'constant'"),
-        ("schedule", None, "'cosine', 'constant'"),
+        ("schedule", "linear", "'cosine', 'step', 'constant'"),
+        ("schedule", None, "'cosine', 'step', 'constant'"),
         ("eval_batch_size", 0, "an integer from 1"),
     ],
 )
@@ -57,6 +57,11 @@ def test_cosine_falls_from_one_to_zero():
     assert rates == [pytest.approx((1 + math.cos(math.pi * s / total)) / 2) for s in range(total)]
     assert all(a > b for a, b in itertools.pairwise(rates))
     assert run.rate(total) == pytest.approx(0.0)
+
+
+def test_step_falls_to_a_tenth_in_the_second_half_of_the_epochs():
+    run = run_with("step")
+    assert [run.rate(step) for step in range(24)] == [1.0] * 8 + [0.1] * 16  # 1 of 3 epochs, 8 steps each
 
 
 def test_constant_stays():

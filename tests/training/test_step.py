@@ -66,6 +66,21 @@ def test_a_step_changes_no_bit_of_the_chip_and_every_part_of_the_task():
     assert set(seen) == {"loss", "accuracy"} and np.isfinite(float(seen["loss"]))
 
 
+def test_sgd_with_momentum_in_closed_form():
+    """``v <- 0.9 v + g``, ``p <- p - lr v``: two steps of the head, whose gradients are taken apart."""
+    chip, method = tiny.chip("ideal"), dataclasses.replace(tiny.METHODS["norm_only-affine"], optimizer="sgd")
+    state, velocity, kept = state_of(chip, method), 0.0, []
+    for _ in range(2):
+        args = (method, chip, state.stats, IMAGES, LABELS, KEY)
+        grads, _ = jax.grad(loss_and_stats, has_aux=True)(state.trained, *args)
+        velocity = 0.9 * velocity + np.asarray(grads["head"]["kernel"])
+        before = np.asarray(state.trained["head"]["kernel"])
+        state, _ = one_step(chip, method, state)
+        kept.append((before - method.head_lr * velocity, np.asarray(state.trained["head"]["kernel"])))
+    for wanted, got in kept:
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["head_only", "norm_only-affine", "norm_only-full"])
 def test_norm_policies(name):
     chip, method = tiny.chip("ideal"), tiny.METHODS[name]

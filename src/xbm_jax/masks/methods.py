@@ -49,6 +49,7 @@ class Method:
         mask_lr: Adam's learning rate for the rule's values.
         norm_lr: likewise for norm scales and biases.
         head_lr: likewise for the head.
+        optimizer: ``"adam"``, or ``"sgd"`` with a momentum of 0.9, for all three.
     """
 
     name: str
@@ -57,12 +58,15 @@ class Method:
     mask_lr: float = 1e-3
     norm_lr: float = 1e-3
     head_lr: float = 1e-2
+    optimizer: Literal["adam", "sgd"] = "adam"
 
     def __post_init__(self) -> None:
         if self.norms not in ("frozen", "affine", "full"):
             raise MethodError("Method.norms", self.norms, "one of 'frozen', 'affine', 'full'")
         for name in ("mask_lr", "norm_lr", "head_lr"):
             check_number(f"Method.{name}", getattr(self, name), low=0.0)
+        if self.optimizer not in ("adam", "sgd"):
+            raise MethodError("Method.optimizer", self.optimizer, "one of 'adam', 'sgd'")
 
     @property
     def rewrites_cells(self) -> bool:

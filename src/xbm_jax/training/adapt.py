@@ -134,6 +134,8 @@ class _Run:
         """The schedule's factor on all learning rates at a step of the whole run."""
         if self.config.schedule == "constant":
             return 1.0
+        if self.config.schedule == "step":
+            return 1.0 if step < self.steps * (self.config.epochs // 2) else 0.1
         return 0.5 * (1 + math.cos(math.pi * step / (self.steps * self.config.epochs)))
 
     def train(self) -> tuple[TrainState, list[dict[str, Any]]]:

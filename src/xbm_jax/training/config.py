@@ -20,7 +20,8 @@ class TrainConfig:
         epochs: passes over the training images.
         batch_size: images per step; the rest of an epoch that does not fill a batch is left out.
         validation_fraction: share of the training split held out, stratified, to choose the best epoch.
-        schedule: ``"cosine"`` from the method's learning rate to zero over all steps, or ``"constant"``.
+        schedule: ``"cosine"`` from the method's learning rate to zero over all steps, ``"step"``: a tenth of it in the
+            second half of the epochs, or ``"constant"``.
         eval_batch_size: images per evaluation step.
         augment: what is done to training images, anew in every epoch; ``None`` takes them as they are.
     """
@@ -28,7 +29,7 @@ class TrainConfig:
     epochs: int = 10
     batch_size: int = 32
     validation_fraction: float = 0.15
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
     eval_batch_size: int = EVAL_BATCH
     augment: Augment | None = None
 
@@ -36,5 +37,5 @@ class TrainConfig:
         check_int("TrainConfig.epochs", self.epochs, 1, 100_000)
         check_int("TrainConfig.batch_size", self.batch_size, 2, 65_536)
         check_number("TrainConfig.validation_fraction", self.validation_fraction, low=0.0, high=0.9, open_low=True)
-        check_choice("TrainConfig.schedule", self.schedule, ("cosine", "constant"))
+        check_choice("TrainConfig.schedule", self.schedule, ("cosine", "step", "constant"))
         check_int("TrainConfig.eval_batch_size", self.eval_batch_size, 1, 65_536)

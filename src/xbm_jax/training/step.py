@@ -24,9 +24,10 @@ class TrainState(NamedTuple):
 
 
 def optimizer(method: Method) -> optax.GradientTransformation:
-    """Adam (b1 0.9, b2 0.999, eps 1e-8) with the method's learning rate for masks, norms and head."""
+    """Adam (b1 0.9, b2 0.999, eps 1e-8) or SGD (momentum 0.9) with the method's rates for masks, norms and head."""
     rates = {"masks": method.mask_lr, "norms": method.norm_lr, "head": method.head_lr}
-    return optax.partition({group: optax.adam(rate) for group, rate in rates.items()}, _groups)
+    make = optax.adam if method.optimizer == "adam" else partial(optax.sgd, momentum=0.9)
+    return optax.partition({group: make(rate) for group, rate in rates.items()}, _groups)
 
 
 def init_state(method: Method, trained: dict[str, Any], stats: dict[str, Any]) -> TrainState:
