@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.tiny import CONVERTED, CONVS, IDEAL, NOISY, NORMS, tiny_backbone, tiny_images
+from models.tiny import CONVERTED, CONVS, IDEAL, NOISY, NORMS, tiny_backbone, tiny_chip, tiny_images
 from xbm_jax.crossbar import Adc, CrossbarSpec, Gaussian, nominal_weights
 from xbm_jax.errors import ModelError, SpecError
 from xbm_jax.masks import methods
-from xbm_jax.models import Backbone, Calibration, Chip, calibrate, forward, program, source_trained
+from xbm_jax.models import Backbone, Calibration, Chip, calibrate, forward, program, redrawn, source_trained
 from xbm_jax.models.chip import calibration_key
 
 STEM_ONLY = {"blocks/*": None}
@@ -208,3 +208,17 @@ def test_without_measurements_a_chip_waits_for_images() -> None:
         assert not chip.calibrated
         with pytest.raises(SpecError, match="calibrate"):
             answer(chip, tiny_images(2))
+
+
+def test_another_draw_of_the_same_chip_is_what_its_key_programs() -> None:
+    """Same levels, scales and ranges; cells as ``program`` draws them from the key."""
+    chip = tiny_chip(CONVERTED.replace(device=Gaussian(0.05)))
+    other, wanted = redrawn(chip, jax.random.key(5)), tiny_chip(CONVERTED.replace(device=Gaussian(0.05)), 5)
+    for path, tiles in other.tiles.items():
+        np.testing.assert_array_equal(tiles.levels, chip.tiles[path].levels)
+        np.testing.assert_array_equal(tiles.input_scale, chip.tiles[path].input_scale)
+        np.testing.assert_allclose(tiles.conductance, wanted.tiles[path].conductance, rtol=2.0**-22)
+        assert tiles.adc is not None and tiles.plan == chip.tiles[path].plan
+        jax.tree.map(np.testing.assert_array_equal, tiles.adc, chip.tiles[path].adc)
+        assert float(jnp.abs(tiles.conductance - chip.tiles[path].conductance).max()) > 0
+    jax.tree.map(np.testing.assert_array_equal, other.norms, chip.norms)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from tasks import tiny
+from xbm_jax.crossbar import Gaussian
 from xbm_jax.data import Augment, Dataset, center_crop
 from xbm_jax.errors import DataError, SpecError
 from xbm_jax.masks import ArrayChoice
-from xbm_jax.models import program
-from xbm_jax.tasks import predict
+from xbm_jax.models import calibrate, program, redrawn
+from xbm_jax.tasks import predict, stored
 from xbm_jax.training import TrainConfig, adapt, for_chip
 
 loop = importlib.import_module("xbm_jax.training.adapt")  # the name in the package is the function
@@ -140,6 +141,42 @@ def test_the_best_epoch_is_chosen_on_validation_and_test_is_read_once(monkeypatc
     for at in (measured[best][2], measured[3][2]):
         tiny.assert_same_bits((task.trained, task.state), at)
     assert any(not np.array_equal(a, measured[2][2][name]) for name, a in measured[best][2].items()) or best == 2
+
+
+def test_training_goes_on_from_a_task_that_is_given():
+    first = learned("xbm")[0]
+    run = loop._Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, first)
+    tiny.assert_same_bits((run.state.trained, run.state.stats), (first.trained, first.state))
+    other = loop._Run(tiny.chip("ideal"), tiny.stripes(), METHODS["lora"], CONFIG, jax.random.key(9), print, first)
+    tiny.assert_same_bits(other.state.trained["head"], first.trained["head"])
+    tiny.assert_same_bits(other.state.trained["norms"], first.trained["norms"])
+    assert set(other.state.trained["masks"]["conv1"]) == {"down", "up"}
+    coded = stored(tiny.chip("ideal"), first)  # codes cannot be trained
+    again = loop._Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, coded)
+    assert again.state.trained["masks"]["conv1"].dtype == np.float32
+    ten = tiny.made_up_task(tiny.chip("ideal"), METHODS["xbm"], num_classes=10)
+    with pytest.raises(DataError, match=r"start = 'a head of 10 classes': 4, those of the task"):
+        loop._Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, ten)
+
+
+def test_a_fresh_chip_for_every_step():
+    """Each step sees cells of its own; validation, test and the chip that is given do not move."""
+    spec = tiny.SPECS["ideal"].replace(device=Gaussian(0.05))
+    chip = calibrate(program(tiny.weights(), spec, jax.random.key(0)), tiny.stripes().x_train[:32])
+    seen = []
+
+    def chips(chip, key):
+        made = redrawn(chip, key)
+        jax.debug.callback(lambda c: seen.append(np.asarray(c)), made.tiles["conv1"].conductance)
+        return made
+
+    before, config = tiny.leaves(chip), TrainConfig(epochs=1, batch_size=64)
+    task = adapt(chip, tiny.stripes(), method=METHODS["xbm"], key=jax.random.key(1), config=config, chips=chips)
+    jax.effects_barrier()
+    tiny.assert_same_bits(chip, before)
+    assert len(seen) == 272 // 64 and len({c.tobytes() for c in seen}) == len(seen)
+    guesses = predict(chip, task, tiny.stripes().x_test).argmax(-1)
+    assert np.mean(guesses == tiny.stripes().y_test) == pytest.approx(task.meta["accuracy"])
 
 
 def test_validation_images_are_held_out():

@@ -1,7 +1,7 @@
 """Backbones, and the chip that one becomes."""
 
 from xbm_jax.models.calibrate import calibrate, measure_inputs, measure_norms, measure_ranges, source_trained
-from xbm_jax.models.chip import Chip, Rules, another, check_calibrated, check_images, program
+from xbm_jax.models.chip import Chip, Rules, another, check_calibrated, check_images, program, redrawn
 from xbm_jax.models.forward import forward, initial_trained
 from xbm_jax.models.network import Backbone, Calibration, Network, Preprocess, backbone, network_from_module
 from xbm_jax.models.registry import MODELS, load_backbone, named_network
@@ -28,5 +28,6 @@ __all__ = [
     "named_network",
     "network_from_module",
     "program",
+    "redrawn",
     "source_trained",
 ]

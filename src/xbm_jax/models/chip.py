@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xbm_jax.crossbar import CrossbarSpec, Tiles, at_time
+from xbm_jax.crossbar import CrossbarSpec, Tiles, at_time, nominal_weights
 from xbm_jax.crossbar import plan as plan_kernel
 from xbm_jax.crossbar import program as program_kernel
 from xbm_jax.crossbar.adc import snapped_range
@@ -22,7 +22,7 @@ from xbm_jax.crossbar.quantise import input_code_limits
 from xbm_jax.errors import DataError, ModelError, SpecError
 from xbm_jax.models.network import Backbone, Calibration, Network
 
-__all__ = ["Chip", "Rules", "another", "calibration_key", "check_calibrated", "check_images", "program"]
+__all__ = ["Chip", "Rules", "another", "calibration_key", "check_calibrated", "check_images", "program", "redrawn"]
 
 Rules = Mapping[str, CrossbarSpec | None]
 """Path patterns (shell style, first match wins) to a spec of their own, or ``None`` for a digital layer."""
@@ -111,6 +111,19 @@ def another(chip: Chip, kernels: Mapping[str, jax.Array], key: jax.Array) -> Chi
     tiles = {}
     for path, layer in chip.tiles.items():
         made = program_kernel(kernels[path], layer.plan, _layer_key(key, path), input_scale=layer.input_scale)
+        tiles[path] = made if made.adc is not None else made.replace(adc=layer.adc)
+    return chip.replace(tiles=tiles)
+
+
+def redrawn(chip: Chip, key: jax.Array) -> Chip:
+    """The same levels, scales and ranges on cells and converters of another chip's draws, right after programming.
+
+    Traceable: a fresh chip for every training step, say (``adapt(..., chips=redrawn)``).
+    """
+    tiles = {}
+    for path, layer in chip.tiles.items():
+        scales = {"weight_scale": layer.weight_scale, "input_scale": layer.input_scale}
+        made = program_kernel(nominal_weights(layer), layer.plan, _layer_key(key, path), **scales)
         tiles[path] = made if made.adc is not None else made.replace(adc=layer.adc)
     return chip.replace(tiles=tiles)
 

@@ -57,6 +57,8 @@ def adapt(
     key: jax.Array,
     config: TrainConfig | None = None,
     report: Report | None = None,
+    start: Task | None = None,
+    chips: Callable[[Chip, jax.Array], Chip] | None = None,
 ) -> Task:
     """Learn ``data`` on ``chip`` without changing the chip.
 
@@ -67,6 +69,10 @@ def adapt(
         key: draws everything random.
         config: epochs, batch size, validation split; the same for every method that is to be compared.
         report: called after every step.
+        start: a task of as many classes whose head, norms and statistics (and mask logits, if its rule is the same)
+            training starts from; ``None``: the chip's norms and a random head.
+        chips: ``(chip, key) -> chip``, traceable: the chip of every training step, for masks that hold on many chips
+            (``xbm.models.redrawn``). Validation and test are on ``chip`` itself.
 
     Returns:
         The task. ``task.meta`` holds test and validation accuracy, the history, the share of active columns and the
@@ -74,12 +80,12 @@ def adapt(
     """
     config = config or TrainConfig()
     _check(chip, data, config)
-    start = time.perf_counter()
-    run = _Run(chip, data, method, config, key, report or (lambda _: None))
-    cached = method.rule is None and method.norms == "frozen" and config.augment is None
+    began = time.perf_counter()
+    run = _Run(chip, data, method, config, key, report or (lambda _: None), start, chips)
+    cached = method.rule is None and method.norms == "frozen" and config.augment is None and chips is None
     state, history = run.train_head() if cached else run.train()
     best = max(history, key=lambda row: row["val_accuracy"])
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - began
     accuracy = run.accuracy(state, data.x_test, data.y_test)
     own_state = jax.device_get(state.stats) if method.norms == "full" else {}
     task = Task(state.trained, own_state, method)
@@ -114,6 +120,8 @@ class _Run:
     config: TrainConfig
     key: jax.Array
     report: Report
+    start: Task | None = None
+    chips: Callable[[Chip, jax.Array], Chip] | None = None
     seen: int = 0
     step_seconds: float = 0.0
 
@@ -123,7 +131,8 @@ class _Run:
         fraction = self.config.validation_fraction
         self.train_index, self.val_index = split_validation(self.data.y_train, fraction, self.seed)
         trained = initial_trained(self.chip, self.method, self.data.num_classes, head_key)
-        self.state = init_state(self.method, trained, jax.tree.map(jnp.array, self.chip.stats))
+        trained, stats = _started(trained, self.chip.stats, self.method, self.start)
+        self.state = init_state(self.method, trained, jax.tree.map(jnp.array, stats))
         self.steps = len(self.order(0))
 
     def order(self, epoch: int) -> np.ndarray:
@@ -163,7 +172,9 @@ class _Run:
             rate = np.float32(self.rate(step))
             step_key = jax.random.fold_in(self.noise_key, step)
             progress = np.float32(step / (self.steps * self.config.epochs))
-            state, seen = train_step(self.method, self.chip, state, images, labels, rate, step_key, progress)
+            state, seen = train_step(
+                self.method, self.chip, state, images, labels, rate, step_key, progress, self.chips
+            )
             losses.append(float(seen["loss"]))
             if step:  # the first step compiles
                 self.step_seconds += time.perf_counter() - began
@@ -236,6 +247,22 @@ class _Run:
             )
             hits += int(np.sum(np.argmax(logits, -1)[:valid] == labels[index][:valid]))
         return hits / len(images)
+
+
+def _started(trained: Any, stats: Any, method: Method, start: Task | None) -> tuple[Any, Any]:
+    """What training starts from: of ``start`` what the method trains too, the rest as it is."""
+    if start is None:
+        return trained, stats
+    shapes = jax.tree.map(jnp.shape, (start.trained["head"], trained["head"]))
+    if shapes[0] != shapes[1]:
+        raise DataError("start", f"a head of {start.num_classes} classes", f"{shapes[1]['bias'][0]}, those of the task")
+    taken = {"head": start.trained["head"]}
+    if trained["norms"] and start.trained["norms"]:
+        taken["norms"] = start.trained["norms"]
+    values = jax.tree.leaves(start.trained["masks"])
+    if start.method.rule == method.rule and all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in values):
+        taken["masks"] = start.trained["masks"]
+    return {**trained, **jax.tree.map(jnp.array, taken)}, start.state or stats
 
 
 def _features_of(method: Method, chip: Chip, trained: Any, images: jax.Array, key: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ def loss_and_stats(
     return loss, (followed, jnp.mean(jnp.argmax(logits, -1) == labels))
 
 
-@partial(jax.jit, static_argnames="method", donate_argnames="state")
+@partial(jax.jit, static_argnames=("method", "chips"), donate_argnames="state")
 def train_step(
     method: Method,
     chip: Chip,
@@ -61,6 +62,7 @@ def train_step(
     rate: jax.Array,
     key: jax.Array,
     progress: jax.Array | float = 1.0,
+    chips: Callable[[Chip, jax.Array], Chip] | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step; compiled once per method and shape, whatever the task.
 
@@ -69,7 +71,10 @@ def train_step(
         rate: factor on all learning rates, the schedule's value at this step.
         key: draws read noise.
         progress: share of the training done.
+        chips: ``(chip, key) -> chip``: the chip of this step; ``None`` is ``chip`` itself.
     """
+    if chips is not None:
+        chip = chips(chip, jax.random.fold_in(key, 2**31))
     grad = jax.value_and_grad(loss_and_stats, has_aux=True)
     (loss, (stats, accuracy)), grads = grad(
         state.trained, method, chip, state.stats, images, labels, key, jnp.asarray(progress, jnp.float32)
