@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -19,15 +20,19 @@ from xbm_jax.crossbar import (
     Conv,
     CrossbarSpec,
     Curve,
+    Device,
     Gaussian,
     MiloCurve,
     Tiles,
     Wires,
+    at_time,
     plan,
     program,
     read,
+    reprogram,
 )
 from xbm_jax.crossbar.cells import effective_levels
+from xbm_jax.crossbar.program import nominal_weights
 from xbm_jax.crossbar.published_reram import milo_current
 from xbm_jax.errors import SpecError
 
@@ -146,11 +151,82 @@ def test_worst_case_ranges_hold_every_curved_sum() -> None:
     assert (np.asarray(curved.adc.lsb) > 1.01 * np.asarray(linear.adc.lsb)).any()
 
 
+@dataclass(frozen=True)
+class Bent(Curve):
+    """``A2 = second g`` and ``A3 = third g^2 / g_max``, so that a pair's curve is not one cell's times a factor."""
+
+    second: float = 0.0
+    third: float = 0.0
+
+    def coefficients(self, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return self.second * g, self.third * g**2 / CELL.g_max_siemens
+
+
+TWICE = Bent(0.4, -6.0, 10.0)  # between 0 and 0.4 V the cells with much conductance turn twice
+BENDS = [
+    *((TWICE, changes, False) for changes in (*ENCODINGS, {"dac_bits": 2})),
+    *((curve, {}, True) for curve in (TWICE, Bent(0.4, -2.0, 0.0), Bent(0.4, 0.0, -4.0), MiloCurve(0.4))),
+]
+
+
+@pytest.mark.parametrize(("curve", "changes", "signed"), BENDS, ids=str)
+def test_worst_case_ranges_are_the_extremes_over_all_codes(curve: Curve, changes: dict[str, Any], signed: bool) -> None:
+    """Every cell's part at every code that a cycle streams: a curve may turn between the end codes."""
+    spec = SPEC.replace(curve=curve, adc=Adc(bits=8, range="max", per="column"), **changes)
+    tiles = built(spec, (21, 3), signed=signed)
+    assert tiles.adc is not None and tiles.curvature is not None
+    first, last = tiles.plan.cycle_code_limits
+    codes = np.arange(first, last + 1, dtype=float)[:, None, None, None]
+    e, e2, e3 = (np.asarray(a, np.float64) for a in (tiles.effective, *tiles.curvature))
+    parts = codes * e + codes**2 * e2 + codes**3 * e3  # [codes, V, K, N]
+    high, low = (np.add.reduceat(end, (0, 8, 16), axis=1) for end in (parts.max(0), parts.min(0)))
+    np.testing.assert_allclose(tiles.adc.lsb[0] * 255, high - low, rtol=1e-5)
+    np.testing.assert_allclose(tiles.adc.min_code[0] * tiles.adc.lsb[0], low, atol=0.51 * np.max(high - low) / 255)
+
+
 def test_gradients_pass_through_the_linear_part() -> None:
     curved, linear = (built(spec, (21, 3)) for spec in (SPEC, SPEC.replace(curve=None)))
     x = jnp.asarray(np.random.default_rng(4).integers(0, 16, (4, 21)), jnp.float32)
     dx, wanted = (jax.grad(lambda x, t=t: jnp.sum(read(t, x)))(x) for t in (curved, linear))
     np.testing.assert_allclose(dx, wanted, rtol=0, atol=1e-4 * float(jnp.max(jnp.abs(wanted))))
+
+
+@dataclass(frozen=True)
+class Fades(Device):
+    """Loses three tenths of every conductance at once."""
+
+    def drift(self, g: jax.Array, *others: Any) -> jax.Array:
+        return 0.7 * g
+
+
+@pytest.mark.parametrize("changes", ENCODINGS, ids=str)
+def test_compensation_reads_through_the_curve(changes: dict[str, Any]) -> None:
+    """All DACs at full scale: each cell conducts ``g v + third g^2 v^3 / g_max``, with g and with 0.7 g."""
+    third, volts = 5.0, 0.4
+    tiles = built(SPEC.replace(curve=Bent(volts, 0.0, third), device=Fades(), **changes), (21, 3))
+
+    def summed(g: np.ndarray) -> float:
+        currents = (g * volts + third * g**2 / CELL.g_max_siemens * volts**3).sum(2)  # [P, S, N]
+        pairs = currents[:1] - currents[1:] if not changes else currents
+        return float(np.abs(pairs).sum())
+
+    g = np.asarray(tiles.programmed, np.float64)
+    aged = at_time(tiles, 1.0, compensate=True)
+    assert aged.drift_factor is not None
+    np.testing.assert_allclose(aged.drift_factor, summed(g) / summed(0.7 * g), rtol=1e-5)
+    assert abs(float(aged.drift_factor) - 1 / 0.7) > 0.05  # what the linear part alone would ask for
+
+
+def test_a_rewrite_moves_no_bit_of_the_other_cells_curves() -> None:
+    before = at_time(built(SPEC.replace(device=Gaussian(0.01)), (21, 3)), 1.0)
+    weights = np.array(nominal_weights(before))
+    weights[3, 1] = -weights[3, 1]
+    after = jax.jit(reprogram)(before, jnp.asarray(weights))
+    assert before.curvature is not None and after.curvature is not None
+    same = np.ones(weights.shape, bool)
+    same[3, 1] = False
+    np.testing.assert_array_equal(np.asarray(after.curvature)[..., same], np.asarray(before.curvature)[..., same])
+    assert (np.asarray(after.curvature)[..., ~same] != np.asarray(before.curvature)[..., ~same]).all()
 
 
 def test_a_curve_keeps_a_read_from_folding_and_needs_no_converter() -> None:

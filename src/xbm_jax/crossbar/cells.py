@@ -19,7 +19,7 @@ from xbm_jax.crossbar.products import row_index
 from xbm_jax.crossbar.spec import CrossbarSpec
 from xbm_jax.crossbar.wires import fold_wires
 
-__all__ = ["curvature", "decode", "effective_levels", "encode", "read_variance"]
+__all__ = ["curvature", "decode", "effective_levels", "encode", "levels_at", "read_variance"]
 __all__ += ["seen_through_wires", "stuck", "target", "untouched", "write"]
 
 
@@ -127,6 +127,11 @@ def curvature(conductance: jax.Array, plan: Plan) -> jax.Array | None:
     if spec.encoding == "differential" and spec.subtract == "analog":
         return orders[:, 0] - orders[:, 1]
     return jnp.concatenate([orders[:, p] for p in range(spec.polarities)], axis=1)
+
+
+def levels_at(effective: jax.Array, curvature: jax.Array | None, code: jax.Array | float) -> jax.Array:
+    """What each conversion multiplies by one input code: ``E + code * E2 + code**2 * E3``, shaped as ``effective``."""
+    return effective if curvature is None else effective + curvature[0] * code + curvature[1] * code**2
 
 
 def untouched(kept: jax.Array, plan: Plan) -> jax.Array:

@@ -145,19 +145,25 @@ def at_time(tiles: Tiles, t_seconds: jax.Array | float, *, compensate: bool = Fa
     drift_key = jax.random.fold_in(tiles.key, 2)
     drifted = spec.device.drift(tiles.programmed, wanted, spec.cell.g_max_siemens, t_seconds, drift_key)
     conductance = cells.stuck(drifted, spec, tiles.key)
-    effective = cells.effective_levels(tiles.levels, conductance, tiles.plan)
-    factor = None
-    if compensate:
-        fresh = cells.effective_levels(tiles.levels, tiles.programmed, tiles.plan)
-        rows = tuple(range(1, fresh.ndim - 1))
-        factor = drift_compensation(jnp.sum(fresh, rows), jnp.sum(effective, rows))
-    return tiles.replace(
+    aged = tiles.replace(
         conductance=conductance,
-        effective=effective,
+        effective=cells.effective_levels(tiles.levels, conductance, tiles.plan),
         curvature=cells.curvature(conductance, tiles.plan),
         read_variance=cells.read_variance(conductance, tiles.plan, t_seconds, tiles.programmed),
-        drift_factor=factor,
+        drift_factor=None,
     )
+    return aged.replace(drift_factor=_drift_factor(aged)) if compensate else aged
+
+
+def _drift_factor(tiles: Tiles) -> jax.Array:
+    """Global drift compensation of aged tiles: their columns under all DACs at full scale, as written and as now."""
+    plan = tiles.plan
+    full_scale, rows = plan.cycle_code_limits[1], tuple(range(1, tiles.effective.ndim - 1))
+    fresh = cells.effective_levels(tiles.levels, tiles.programmed, plan), cells.curvature(tiles.programmed, plan)
+    before, now = (
+        jnp.sum(cells.levels_at(*state, full_scale), rows) for state in (fresh, (tiles.effective, tiles.curvature))
+    )
+    return drift_compensation(before, now)
 
 
 def with_signed_inputs(tiles: Tiles, signed: bool) -> Tiles:
@@ -205,27 +211,34 @@ def reprogram(tiles: Tiles, weights: jax.Array, key: jax.Array | None = None) ->
     written = cells.write(levels, plan.spec, tiles.key, key)
     programmed = jnp.where(kept, tiles.programmed, written)
     conductance = jnp.where(kept, tiles.conductance, written)
-    effective = cells.effective_levels(levels, conductance, plan)
-    variance = cells.read_variance(conductance, plan, 0.0, programmed)
-    if effective.shape == tiles.effective.shape and plan.fold == tiles.plan.fold:
-        untouched = cells.untouched(kept, plan)
-        if plan.spec.wires.ideal:
-            # Where nothing was rewritten not even the last bit may move, however XLA fuses what surrounds it.
-            effective = jnp.where(untouched, tiles.effective, effective)
-        if variance is not None and tiles.read_variance is not None:
-            variance = jnp.where(untouched, tiles.read_variance, variance)
-    # Conversion 0 weighs one level, so the gradient of one product is carried whole by it; the addend is exactly zero.
-    carried = effective.at[0].add(ratio - jax.lax.stop_gradient(ratio))
-    return tiles.replace(
+    after = tiles.replace(
         levels=levels,
         programmed=programmed,
         conductance=conductance,
-        effective=carried,
+        effective=cells.effective_levels(levels, conductance, plan),
         curvature=cells.curvature(conductance, plan),
-        read_variance=variance,
+        read_variance=cells.read_variance(conductance, plan, 0.0, programmed),
         writes=writes,
         plan=plan,
     )
+    after = _untouched_as_before(tiles, after, kept)
+    # Conversion 0 weighs one level, so the gradient of one product is carried whole by it; the addend is exactly zero.
+    return after.replace(effective=after.effective.at[0].add(ratio - jax.lax.stop_gradient(ratio)))
+
+
+def _untouched_as_before(before: Tiles, after: Tiles, kept: jax.Array) -> Tiles:
+    """``after`` where nothing was rewritten: not even the last bit may move, however XLA fuses what surrounds it."""
+    if after.effective.shape != before.effective.shape or after.plan.fold != before.plan.fold:
+        return after
+    untouched = cells.untouched(kept, after.plan)
+
+    def same(name: str) -> jax.Array | None:
+        was, now = getattr(before, name), getattr(after, name)
+        return now if was is None or now is None else jnp.where(untouched, was, now)
+
+    # Through wires a rewritten cell moves its neighbours' currents too.
+    effective = same("effective") if after.plan.spec.wires.ideal else after.effective
+    return after.replace(effective=effective, curvature=same("curvature"), read_variance=same("read_variance"))
 
 
 def _check_shape(field: str, array: jax.Array, plan: Plan) -> None:

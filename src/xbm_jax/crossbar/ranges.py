@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from xbm_jax.crossbar import draws
 from xbm_jax.crossbar.adc import AdcRange, Mismatch, explicit_range, granular_range, snapped_range
+from xbm_jax.crossbar.cells import levels_at
 from xbm_jax.crossbar.plan import Plan
 
 __all__ = ["draw_mismatch", "known_range"]
@@ -38,22 +41,32 @@ def draw_mismatch(plan: Plan, key: jax.Array) -> Mismatch | None:
 
 
 def _worst_case(plan: Plan, effective: jax.Array, curvature: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Lowest and highest column sum that any input can cause, shaped by ``Adc.per``, [1, V, T|1, N|1].
-
-    A cell's part is largest at one end of its input's range; cells with a curve are taken there too.
-    """
-
-    def part(code: float) -> jax.Array:
-        linear = effective * code
-        return linear if curvature is None else linear + curvature[0] * code**2 + curvature[1] * code**3
-
-    at_low, at_high = (part(float(code)) for code in plan.cycle_code_limits)
+    """Lowest and highest column sum that any input can cause, shaped by ``Adc.per``, [1, V, T|1, N|1]."""
+    low, high = plan.cycle_code_limits
+    codes: list[jax.Array | float] = [float(low), float(high)]
+    if curvature is not None:
+        codes += _turning_codes(effective, curvature, low, high)
+    parts = [code * levels_at(effective, curvature, code) for code in codes]
+    least, most = functools.reduce(jnp.minimum, parts), functools.reduce(jnp.maximum, parts)
     axes = tuple(range(1, effective.ndim - 1))
 
     def per_tile(values: jax.Array) -> jax.Array:
         masks = [(plan.tile_index == t)[..., None] for t in range(plan.tiles)]
         return jnp.stack([jnp.sum(values * mask, axes) for mask in masks], axis=1)[None]
 
-    high, low = per_tile(jnp.maximum(at_low, at_high)), per_tile(jnp.minimum(at_low, at_high))
     shared = {"layer": (2, 3), "tile": (3,), "column": ()}[plan.spec.adc.per]
-    return jnp.min(low, shared, keepdims=True), jnp.max(high, shared, keepdims=True)
+    return jnp.min(per_tile(least), shared, keepdims=True), jnp.max(per_tile(most), shared, keepdims=True)
+
+
+def _turning_codes(linear: jax.Array, curvature: jax.Array, low: int, high: int) -> list[jax.Array]:
+    """Four codes beside each cell's two turning points, shaped as ``linear``: a cubic's extremes need not be its ends.
+
+        d/dc (c E + c^2 E2 + c^3 E3) = E + 2 c E2 + 3 c^2 E3 = 0
+
+    A code streamed is a candidate wherever it lies, so that a missing or complex root needs no case of its own.
+    """
+    second, third = curvature
+    root = jnp.sqrt(jnp.maximum(second**2 - 3.0 * linear * third, 0.0))
+    both = -(second + jnp.copysign(root, second))  # of the two signs the one that does not cancel
+    turns = [jnp.nan_to_num(both / (3.0 * third)), jnp.nan_to_num(linear / both)]
+    return [jnp.clip(beside(turn), low, high) for turn in turns for beside in (jnp.floor, jnp.ceil)]
