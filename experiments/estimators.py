@@ -67,6 +67,14 @@ ARMS: Mapping[str, Method] = {
     "xma real first 3e-2": _shift(3e-2, soft_until=0.5),
     "xma top 1 3e-2": _shift(3e-2, top=1),
     "xma 4 bits 3e-2": _shift(3e-2, width=4, top=1),
+    # Norms that learn faster, and the controls that then have to be met
+    "norm_only norms 1e-2": dataclasses.replace(methods.norm_only(), norm_lr=1e-2),
+    "xbm identity 3e-4": _binary(Identity(), 3e-4),
+    "xbm identity 1e-3 norms 3e-3": dataclasses.replace(_binary(Identity(), 1e-3), norm_lr=3e-3),
+    "xbm identity 1e-3 norms 1e-2": dataclasses.replace(_binary(Identity(), 1e-3), norm_lr=1e-2),
+    "xma 1e-2 norms 1e-2": dataclasses.replace(_shift(1e-2), norm_lr=1e-2),
+    "piggyback norms 1e-2": dataclasses.replace(methods.piggyback(), norm_lr=1e-2),
+    "finetune norms 1e-2": dataclasses.replace(methods.finetune(), norm_lr=1e-2),
     "piggyback 3e-3": methods.piggyback(lr=3e-3),
     "piggyback annealed 1e-3": methods.masked("piggyback", Weight(), Binary(), Annealed(), mask_lr=1e-3),
 }
