@@ -28,25 +28,25 @@ from rich.console import Console
 
 import xbm_jax as xbm
 from xbm_jax import report
-from xbm_jax.masks import Annealed, Binary, Column, Estimator, Identity, Method, Shift, Sigmoid, Weight, methods
+from xbm_jax.masks import Annealed, Binary, Column, Estimator, Identity, Method, Shift, Sigmoid, methods
 from xbm_jax.tasks.files import replace_file
 
 SPEC = xbm.CrossbarSpec(rows=64, adc=xbm.Adc(bits=None))
 
 
 def _binary(estimator: Estimator, lr: float, start: float = 1e-2, threshold: float = 5e-3) -> Method:
-    return methods.masked("xbm", Column(), Binary(threshold), estimator, start, mask_lr=lr)
+    return methods.masked("xbm", Column(), Binary(threshold), estimator, start, mask_lr=lr, norm_lr=1e-3)
 
 
 def _shift(lr: float, width: int = 3, top: int = 0, soft_until: float = 0.0) -> Method:
     shift = Shift(width=width, top=top)
-    return methods.masked("xma", Column(), shift, Identity(soft_until=soft_until), 1.0, mask_lr=lr)
+    return methods.masked("xma", Column(), shift, Identity(soft_until=soft_until), 1.0, mask_lr=lr, norm_lr=1e-3)
 
 
 ARMS: Mapping[str, Method] = {
-    "norm_only": methods.norm_only(),
-    "piggyback": methods.piggyback(),
-    "finetune": methods.finetune(),
+    "norm_only": dataclasses.replace(methods.norm_only(), norm_lr=1e-3),
+    "piggyback": dataclasses.replace(methods.piggyback(), norm_lr=1e-3),
+    "finetune": dataclasses.replace(methods.finetune(), norm_lr=1e-3),
     # Identity, the mask 5e-3 away from its threshold: rates in steps to turn it are 5, 1.7, 0.5
     "xbm identity 1e-3": _binary(Identity(), 1e-3),
     "xbm identity 3e-3": _binary(Identity(), 3e-3),
@@ -68,15 +68,14 @@ ARMS: Mapping[str, Method] = {
     "xma top 1 3e-2": _shift(3e-2, top=1),
     "xma 4 bits 3e-2": _shift(3e-2, width=4, top=1),
     # Norms that learn faster, and the controls that then have to be met
-    "norm_only norms 1e-2": dataclasses.replace(methods.norm_only(), norm_lr=1e-2),
+    "norm_only norms 1e-2": methods.norm_only(),
     "xbm identity 3e-4": _binary(Identity(), 3e-4),
     "xbm identity 1e-3 norms 3e-3": dataclasses.replace(_binary(Identity(), 1e-3), norm_lr=3e-3),
     "xbm identity 1e-3 norms 1e-2": dataclasses.replace(_binary(Identity(), 1e-3), norm_lr=1e-2),
     "xma 1e-2 norms 1e-2": dataclasses.replace(_shift(1e-2), norm_lr=1e-2),
-    "piggyback norms 1e-2": dataclasses.replace(methods.piggyback(), norm_lr=1e-2),
-    "finetune norms 1e-2": dataclasses.replace(methods.finetune(), norm_lr=1e-2),
-    "piggyback 3e-3": methods.piggyback(lr=3e-3),
-    "piggyback annealed 1e-3": methods.masked("piggyback", Weight(), Binary(), Annealed(), mask_lr=1e-3),
+    "xma 3e-2 norms 1e-2": dataclasses.replace(_shift(3e-2), norm_lr=1e-2),
+    "piggyback norms 1e-2": methods.piggyback(),
+    "finetune norms 1e-2": methods.finetune(),
 }
 
 

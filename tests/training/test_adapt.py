@@ -154,8 +154,12 @@ def test_training_goes_on_from_a_task_that_is_given():
     coded = stored(tiny.chip("ideal"), first)  # codes cannot be trained
     again = loop._Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, coded)
     assert again.state.trained["masks"]["conv1"].dtype == np.float32
+    headless = first.replace(trained={**first.trained, "head": {}})
+    run = loop._Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, headless)
+    tiny.assert_same_bits(run.state.trained["masks"], first.trained["masks"])
+    assert not np.array_equal(run.state.trained["head"]["kernel"], first.trained["head"]["kernel"])
     ten = tiny.made_up_task(tiny.chip("ideal"), METHODS["xbm"], num_classes=10)
-    with pytest.raises(DataError, match=r"start = 'a head of 10 classes': 4, those of the task"):
+    with pytest.raises(DataError, match=r"start = 'a head of 10 classes': 4, those of the task, or none"):
         loop._Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, ten)
 
 

@@ -56,7 +56,7 @@ class Method:
     rule: Rule | None = None
     norms: NormPolicy = "full"
     mask_lr: float = 1e-3
-    norm_lr: float = 1e-3
+    norm_lr: float = 1e-2
     head_lr: float = 1e-2
     optimizer: Literal["adam", "sgd"] = "adam"
 
@@ -96,7 +96,7 @@ def norm_only(norms: NormPolicy = "full") -> Method:
     return Method("norm_only", norms=norms)
 
 
-def xbm(norms: NormPolicy = "full", estimator: Literal["identity", "sigmoid"] = "identity", lr: float = 3e-3) -> Method:
+def xbm(norms: NormPolicy = "full", estimator: Literal["identity", "sigmoid"] = "identity", lr: float = 1e-3) -> Method:
     """Crossbar column-wise binary masks (Zhang 2022): one bit per row tile and output channel; no cell is written."""
     estimators: dict[str, Estimator] = {"identity": Identity(), "sigmoid": Sigmoid()}
     if estimator not in estimators:
@@ -124,7 +124,7 @@ def ksm_soft(norms: NormPolicy = "full", lr: float = 1e-3, bits: int = 8) -> Met
     return masked("ksm_soft", Kernel(), Soft(width=bits), Sigmoid(), norms=norms, mask_lr=lr)
 
 
-def xma(norms: NormPolicy = "full", lr: float = 1e-2, bits: int = 3, top: int = 0) -> Method:
+def xma(norms: NormPolicy = "full", lr: float = 3e-2, bits: int = 3, top: int = 0) -> Method:
     """XMA (DAC 2022): each column counts times 0 or a signed power of two, ``bits`` a column; no cell is written."""
     return masked("xma", Column(), Shift(width=bits, top=top), Identity(), start=1.0, norms=norms, mask_lr=lr)
 

@@ -1,6 +1,13 @@
 """Backbones, and the chip that one becomes."""
 
-from xbm_jax.models.calibrate import calibrate, measure_inputs, measure_norms, measure_ranges, source_trained
+from xbm_jax.models.calibrate import (
+    calibrate,
+    measure_inputs,
+    measure_norms,
+    measure_ranges,
+    norm_statistics,
+    source_trained,
+)
 from xbm_jax.models.chip import Chip, Rules, another, check_calibrated, check_images, program, redrawn
 from xbm_jax.models.forward import forward, initial_trained
 from xbm_jax.models.network import Backbone, Calibration, Network, Preprocess, backbone, network_from_module
@@ -27,6 +34,7 @@ __all__ = [
     "measure_ranges",
     "named_network",
     "network_from_module",
+    "norm_statistics",
     "program",
     "redrawn",
     "source_trained",

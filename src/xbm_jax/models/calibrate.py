@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -91,16 +92,33 @@ def measure_norms(
         images: uint8 [n, H, W, C], at least one batch.
         key: draws read noise; needed where the chip's reads are noisy.
     """
+    source = Method("source", norms="full")
+    return chip.replace(
+        stats=norm_statistics(chip, source, source_trained(chip), images, batch_size=batch_size, key=key)
+    )
+
+
+def norm_statistics(
+    chip: Chip,
+    method: Method,
+    trained: dict[str, Any],
+    images: jax.Array | np.ndarray,
+    *,
+    batch_size: int = 64,
+    key: jax.Array | None = None,
+) -> dict[str, dict[str, jax.Array]]:
+    """Running statistics ``{path: {mean, var}}`` of what a task trained, as :func:`measure_norms` measures them."""
     images = check_images(chip, images)
     if len(images) < batch_size:
         raise DataError("images", f"{len(images)} images", f"at least batch_size = {batch_size} to measure norms on")
     whole = images[: len(images) // batch_size * batch_size]
-    moments = _mean_over_batches(partial(_norm_moments, key=key), chip, whole, batch_size)
-    stats = {
+    following = dataclasses.replace(method, norms="full")
+    measure = partial(_norm_moments, method=following, trained=trained, key=key)
+    moments = _mean_over_batches(measure, chip, whole, batch_size)
+    return {
         path: {"mean": jnp.asarray(mean), "var": jnp.asarray(np.maximum(square - mean**2, 0.0))}
         for path, (mean, square) in moments.items()
     }
-    return chip.replace(stats=stats)
 
 
 def _mean_over_batches(measure: Any, chip: Chip, images: jax.Array | np.ndarray, batch_size: int) -> dict[str, Any]:
@@ -121,12 +139,13 @@ def _input_peaks(chip: Chip, images: jax.Array) -> dict[str, tuple[jax.Array, ja
     return seen
 
 
-@jax.jit
-def _norm_moments(chip: Chip, images: jax.Array, key: jax.Array | None) -> dict[str, tuple[jax.Array, jax.Array]]:
+@partial(jax.jit, static_argnames="method")
+def _norm_moments(
+    chip: Chip, images: jax.Array, method: Method, trained: dict[str, Any], key: jax.Array | None
+) -> dict[str, tuple[jax.Array, jax.Array]]:
     """Mean and mean square of every batch norm's input."""
     silent = jax.tree.map(jnp.zeros_like, chip.stats)
-    own_norms = {**source_trained(chip), "norms": chip.norms}
-    followed = forward(chip, Method("source", norms="full"), own_norms, silent, images, train=True, key=key)[1]
+    followed = forward(chip, method, trained, silent, images, train=True, key=key)[1]
     # From zero, running statistics move by their momentum towards the batch's.
     batch = jax.tree.map(lambda moved: moved / MOMENTUM, followed)
     return {path: (stats["mean"], stats["var"] + stats["mean"] ** 2) for path, stats in batch.items()}

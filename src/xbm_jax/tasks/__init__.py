@@ -7,7 +7,7 @@ from xbm_jax.tasks.inspect import active_columns, adc_clip_rates, inspect
 from xbm_jax.tasks.inspection import Inspection, LayerInspection, WorstClip, WorstColumn
 from xbm_jax.tasks.population import Population, design, population_accuracy
 from xbm_jax.tasks.serving import Server, serve
-from xbm_jax.tasks.task import Task, predict, source_task, stored
+from xbm_jax.tasks.task import Task, predict, source_task, stored, with_measured_norms
 
 __all__ = [
     "ChipCard",
@@ -33,4 +33,5 @@ __all__ = [
     "source_task",
     "stored",
     "task_names",
+    "with_measured_norms",
 ]

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from xbm_jax.masks import Method
-from xbm_jax.models import Chip, check_images, forward, source_trained
+from xbm_jax.models import Chip, check_images, forward, norm_statistics, source_trained
 
-__all__ = ["Task", "predict", "source_task", "stored"]
+__all__ = ["Task", "predict", "source_task", "stored", "with_measured_norms"]
 
 EVAL_BATCH = 128
 """Images per evaluation step: one compiled shape for validation, test and prediction."""
@@ -70,6 +70,26 @@ def stored(chip: Chip, task: Task) -> Task:
         return task
     masks = {path: rule.encode(chip.tiles[path], values) for path, values in task.trained["masks"].items()}
     return task.replace(trained={**task.trained, "masks": masks})
+
+
+def with_measured_norms(
+    chip: Chip,
+    task: Task,
+    images: jax.Array | np.ndarray,
+    *,
+    batch_size: int = 64,
+    key: jax.Array | None = None,
+) -> Task:
+    """The task with running statistics of its own measured anew through the chip as it is; nothing else changes.
+
+    As :func:`xbm_jax.models.measure_norms` does for the source task: a remedy for drift and faults that writes no cell
+    and needs no labels.
+
+    Args:
+        images: uint8 [n, H, W, C], training images of the task, at least one batch.
+        key: draws read noise; needed where the chip's reads are noisy.
+    """
+    return task.replace(state=norm_statistics(chip, task.method, task.trained, images, batch_size=batch_size, key=key))
 
 
 def predict(

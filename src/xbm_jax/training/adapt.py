@@ -69,8 +69,8 @@ def adapt(
         key: draws everything random.
         config: epochs, batch size, validation split; the same for every method that is to be compared.
         report: called after every step.
-        start: a task of as many classes whose head, norms and statistics (and mask logits, if its rule is the same)
-            training starts from; ``None``: the chip's norms and a random head.
+        start: a task whose norms, statistics, head (of as many classes, or ``{}``) and mask logits (if its rule is the
+            same) training starts from; ``None``: the chip's norms and a random head.
         chips: ``(chip, key) -> chip``, traceable: the chip of every training step, for masks that hold on many chips
             (``xbm.models.redrawn``). Validation and test are on ``chip`` itself.
 
@@ -253,10 +253,12 @@ def _started(trained: Any, stats: Any, method: Method, start: Task | None) -> tu
     """What training starts from: of ``start`` what the method trains too, the rest as it is."""
     if start is None:
         return trained, stats
-    shapes = jax.tree.map(jnp.shape, (start.trained["head"], trained["head"]))
-    if shapes[0] != shapes[1]:
-        raise DataError("start", f"a head of {start.num_classes} classes", f"{shapes[1]['bias'][0]}, those of the task")
-    taken = {"head": start.trained["head"]}
+    taken, head = {}, start.trained["head"]
+    if head:
+        if head["bias"].shape != trained["head"]["bias"].shape:
+            allowed = f"{len(trained['head']['bias'])}, those of the task, or none"
+            raise DataError("start", f"a head of {start.num_classes} classes", allowed)
+        taken["head"] = head
     if trained["norms"] and start.trained["norms"]:
         taken["norms"] = start.trained["norms"]
     values = jax.tree.leaves(start.trained["masks"])

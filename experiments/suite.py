@@ -1,0 +1,149 @@
+"""Every method side by side: the comparisons as one grid of jobs that is carried on where it stopped.
+
+    small_suite        ResNet-20 at 32 pixels, six tasks, every method, two chips
+    large_suite        MobileNetV2 and ResNet-50 at 112 pixels, five tasks
+    bits_front         accuracy against mask bits: XBM at 16 to 512 rows, XMA at 2 to 5 bits, KSM, filters, Piggyback
+    chip_in_the_loop   masks learned through a bad chip, against masks that were moved to it and the usual remedies
+    forgetting         tasks learned one after another on one network
+
+Command:   python -m experiments.suite --data FOLDER --only small_suite
+           FOLDER holds the tasks as .npz files, and cifar10.npz for what touches the source task. --tasks, --methods,
+           --chips, --backbones, --seeds choose a part of a grid; --images and --epochs are the same for every method.
+Hardware:  two CPU cores; a GPU or TPU is used where JAX has one.
+Time:      one to two minutes a job on one core (2,500 images, 8 epochs, ResNet-20).
+Writes:    <out>/<comparison>.json after every job, then its table and figure. Run again it carries on from the jobs
+           that are there; with more --tasks, --methods, --chips or --seeds it adds theirs. Other settings need another
+           --out.
+
+The rules, for every method: the same images, epochs, batches and norm policy; the epoch is chosen on 15 % of the
+training images; test labels are read once, after that choice. Learning rates are the defaults of `xbm.methods`, chosen
+on validation images (`experiments/estimators.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import tyro
+from experiments import suite_chips, suite_jobs, suite_report
+from experiments.suite_parts import Job
+from rich.console import Console
+
+import xbm_jax as xbm
+from xbm_jax import report
+from xbm_jax.tasks.files import replace_file
+
+Comparison = Literal["small_suite", "large_suite", "bits_front", "chip_in_the_loop", "forgetting"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options.
+
+    Args:
+        data: folder with the tasks' .npz files.
+        only: comparisons to run.
+        out: folder for JSON files, tables and figures.
+        tasks: tasks of the grid, by file name; all of a comparison's own if none are named.
+        methods: methods of the grid, likewise.
+        chips: chips of the grid, likewise.
+        backbones: backbones of the grid, likewise.
+        seeds: each is a chip, a choice of images and a training of its own.
+        images: training images of a task, validation images among them.
+        epochs: passes over them.
+        batch_size: images per step.
+    """
+
+    data: Path
+    only: tuple[Comparison, ...] = get_args(Comparison)
+    out: Path = Path("experiments/results")
+    tasks: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    chips: tuple[str, ...] = ()
+    backbones: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    images: int = 2500
+    epochs: int = 8
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if not self.data.is_dir():
+            raise xbm.DataError("--data", str(self.data), "a folder with the tasks' .npz files")
+        if not self.seeds:
+            raise xbm.DataError("--seeds", self.seeds, "at least one")
+        for name in ("tasks", "methods", "chips", "backbones"):
+            allowed = {value for only in self.only for value in getattr(suite_jobs.GRIDS[only], name)}
+            unknown = sorted(set(getattr(self, name)) - allowed)
+            if unknown:
+                raise xbm.DataError(f"--{name}", ", ".join(unknown), "some of " + ", ".join(sorted(allowed)))
+
+    @property
+    def training(self) -> xbm.TrainConfig:
+        """Settings of the training loop."""
+        return xbm.TrainConfig(epochs=self.epochs, batch_size=self.batch_size)
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What has to be the same for finished jobs to count."""
+        return {"images": self.images, "training": self.training, "chips": suite_chips.CHIPS}
+
+    def jobs(self, comparison: Comparison) -> Iterator[Job]:
+        """The chosen part of a comparison's grid."""
+        grid = suite_jobs.GRIDS[comparison]
+        names = ("backbones", "tasks", "chips", "methods")
+        axes = [[v for v in getattr(grid, n) if v in getattr(self, n) or not getattr(self, n)] for n in names]
+        for seed, *place in itertools.product(self.seeds, *axes):
+            job = Job(comparison, *place, seed)
+            if grid.holds(job):
+                yield job
+
+
+def main(config: Config) -> None:
+    """Resume, learn what is missing, write; comparison by comparison."""
+    console = Console()
+    for comparison in config.only:
+        path = config.out / f"{comparison}.json"
+        rows = read_rows(config, path)
+        keep(config, path, rows)  # a folder that cannot be written shows before the work, not after it
+        for job in config.jobs(comparison):
+            if not any(row["job"] == job.name for row in rows):
+                rows += suite_jobs.run(config, job)
+                keep(config, path, rows)
+            for row in rows:
+                if row["job"] == job.name:
+                    console.print(f"{job.name:60} {row['method']:24} {row['accuracy']:6.1%}", highlight=False)
+        suite_report.write(config.out, comparison, rows)
+
+
+def read_rows(config: Config, path: Path) -> list[dict[str, Any]]:
+    """The rows of an earlier run of the same settings; a run of other settings is not written over."""
+    if not path.exists():
+        return []
+    content = json.loads(path.read_text(encoding="utf-8"))
+    now = report.run_context(config.kept, 0)["config"]
+    differing = [name for name, value in now.items() if content["context"]["config"].get(name) != value]
+    if differing:
+        raise xbm.OutputError("--out", str(config.out), f"a new folder: its rows have other {', '.join(differing)}")
+    return content["rows"]
+
+
+def keep(config: Config, path: Path, rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> None:
+    """Replace the comparison's file in one step, a row a line; every command that added to it is kept."""
+    context = report.run_context(config.kept, config.seeds[0])
+    earlier = json.loads(path.read_text(encoding="utf-8"))["context"]["commands"] if path.exists() else []
+    context["commands"] = list(dict.fromkeys([*earlier, context.pop("command")]))
+    lines = ",\n  ".join(json.dumps(row) for row in rows)
+    replace_file(path, f'{{\n "context": {json.dumps(context, indent=1)},\n "rows": [\n  {lines}\n ]\n}}\n')
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Config, description=__doc__))
+    except xbm.XbmError as error:
+        sys.exit(f"suite: {error}")

@@ -1,0 +1,76 @@
+"""The chips of the comparisons, by name, and their backbones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import jax
+
+import xbm_jax as xbm
+from xbm_jax.crossbar import PcmJoshi, ReramWan
+
+DAY = 86_400.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ChipKind:
+    """A spec, and how old the chip is when it is used.
+
+    ``t_seconds``: time since programming, with global drift compensation; ``None`` for right after it.
+    """
+
+    spec: xbm.CrossbarSpec
+    t_seconds: float | None = None
+
+
+_CELL = xbm.Cell(bits=7, on_off=100.0)
+_DEFAULT = xbm.CrossbarSpec(rows=64, cols=64, cell=_CELL, adc=xbm.Adc(bits=8), device=ReramWan())
+_WRITTEN = _DEFAULT.replace(device=xbm.Gaussian(0.01))
+
+CHIPS: Mapping[str, ChipKind] = {
+    # 8-bit converters, ReRAM's programming error (Wan 2022, aihwkit's fit)
+    "default": ChipKind(_DEFAULT),
+    "ideal": ChipKind(xbm.CrossbarSpec(rows=64, cols=64, cell=_CELL, adc=xbm.Adc(bits=None))),
+    # Bad ones, each by one cause, then all but drift together
+    "faults": ChipKind(_WRITTEN.replace(faults=xbm.Faults(stuck_on=0.003, stuck_off=0.02))),
+    "wires": ChipKind(_WRITTEN.replace(wires=xbm.Wires(4.0, 4.0))),
+    "drift": ChipKind(_DEFAULT.replace(device=PcmJoshi()), 30 * DAY),
+    "worn": ChipKind(
+        _DEFAULT.replace(faults=xbm.Faults(stuck_on=0.002, stuck_off=0.02), wires=xbm.Wires(2.0, 2.0)), DAY
+    ),
+}
+BAD = ("faults", "wires", "drift", "worn")
+
+
+@lru_cache
+def backbone_of(name: str, folder: Path) -> xbm.Backbone:
+    """A backbone with its weights: those in the package, or the file of the folder."""
+    files = {"mobilenet-v2": "imagenet_mobilenetv2.npz", "resnet50-v1": "imagenet_resnet50.npz"}
+    return xbm.load_backbone(name, folder / files[name] if name in files else None)
+
+
+def design_of(backbone: xbm.Backbone, spec: xbm.CrossbarSpec, images: object) -> xbm.Chip:
+    """The chip that all chips of a spec share scales and ranges with: measured with ideal cells and ideal wires."""
+    plain = spec.replace(wires=xbm.Wires())
+    return xbm.tasks.design(backbone, plain, images)  # type: ignore[arg-type]
+
+
+def chip_of(kind: ChipKind, backbone: xbm.Backbone, images: object, seed: int) -> xbm.Chip:
+    """A chip as it is: programmed with the seed's draws, its ranges the design's, aged.
+
+    Args:
+        images: training images that scales and ranges are measured on where none came with the backbone.
+    """
+    ranges = design_of(backbone, kind.spec, images)
+    chip = xbm.program(backbone, kind.spec, jax.random.key(seed))
+    tiles = {}
+    for path, layer in chip.tiles.items():
+        wanted = ranges.tiles[path]
+        layer = xbm.crossbar.with_signed_inputs(layer, wanted.plan.signed_inputs)
+        adc = wanted.adc if layer.adc is None or kind.spec.adc.range == "calibrated" else layer.adc
+        tiles[path] = layer.replace(input_scale=wanted.input_scale, adc=adc)
+    chip = chip.replace(tiles=tiles)
+    return chip if kind.t_seconds is None else chip.at(kind.t_seconds, compensate=True)

@@ -1,0 +1,79 @@
+"""The grids of the comparisons, and who does their jobs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from experiments import suite_bad_chips, suite_forgetting
+from experiments.suite_chips import BAD
+from experiments.suite_parts import Job, chip_for, data_of, learn, row_of
+
+from xbm_jax.masks import Binary, Filter, Identity, Method, methods
+
+SMALL = ("fashion_mnist", "gtsrb43_32px", "quickdraw100", "notmnist", "usps", "omniglot8")
+LARGE = ("cub40_112px", "cars40_112px", "flowers102_64px", "pacs_art_painting_112px", "pacs_sketch_112px")
+ROWS = (16, 32, 64, 128, 256, 512)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The axes of a comparison; ``holds`` says which of their combinations are part of it."""
+
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    chips: tuple[str, ...] = ("default",)
+    backbones: tuple[str, ...] = ("cifar-resnet20",)
+    holds: Callable[[Job], bool] = lambda job: True
+
+
+ALL = tuple(methods.METHODS)
+GRIDS: Mapping[str, Grid] = {
+    "small_suite": Grid(
+        SMALL,
+        ALL,
+        ("default", "ideal"),
+        holds=lambda job: job.chip == "default" or job.method in ("xbm", "piggyback", "finetune"),
+    ),
+    "large_suite": Grid(LARGE, ALL, backbones=("mobilenet-v2", "resnet50-v1")),
+    "bits_front": Grid(
+        SMALL,
+        (
+            *(f"xbm rows {rows}" for rows in ROWS),
+            *(f"xma bits {bits}" for bits in (2, 3, 4, 5)),
+            *("filters", "ksm_binary", "ksm_soft", "piggyback", "norm_only"),
+        ),
+    ),
+    "chip_in_the_loop": Grid((*SMALL, "cifar10"), ("xbm",), BAD),
+    "forgetting": Grid(
+        ("+".join(suite_forgetting.ORDER[:3]), "+".join(suite_forgetting.ORDER)),
+        (suite_forgetting.ONE_NETWORK, "finetune", "piggyback", "xbm", "xma"),
+    ),
+}
+
+
+def run(config: Any, job: Job) -> list[dict[str, Any]]:
+    """Learn and measure one job; its rows."""
+    if job.comparison == "chip_in_the_loop":
+        return suite_bad_chips.rows(config, job)
+    if job.comparison == "forgetting":
+        return suite_forgetting.rows(config, job)
+    method, rows = method_of(job.method)
+    chip, data = chip_for(config, job, rows), data_of(config, job)
+    began = time.perf_counter()
+    task = learn(config, chip, data, method, job.seed)
+    return [row_of(config, job, chip, task, data, time.perf_counter() - began)]
+
+
+def method_of(name: str) -> tuple[Method, int | None]:
+    """A method of a grid, and the rows of its arrays where they are not the chip's own."""
+    kind, _, rest = name.partition(" ")
+    if kind == "filters":
+        return methods.masked("filters", Filter(), Binary(), Identity(), mask_lr=methods.xbm().mask_lr), None
+    if kind == "xbm" and rest:
+        return methods.xbm(), int(rest.removeprefix("rows "))
+    if kind == "xma" and rest:
+        return methods.xma(bits=int(rest.removeprefix("bits "))), None
+    return methods.by_name(name), None

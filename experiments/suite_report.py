@@ -1,0 +1,247 @@
+"""Tables and figures of the comparisons, from their rows alone."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from experiments.suite_parts import decoded
+
+from xbm_jax.tasks.files import replace_file
+
+Rows = Sequence[Mapping[str, Any]]
+
+LABELS = {
+    "fashion_mnist": "Fashion-MNIST",
+    "gtsrb43_32px": "GTSRB",
+    "quickdraw100": "Quick, Draw!",
+    "cifar10": "CIFAR-10",
+}
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+
+
+def write(out: Path, comparison: str, rows: Rows) -> None:
+    """The comparison's table, and its figure where it has one."""
+    if not rows:
+        return
+    makers: Mapping[str, Callable[[Rows], str]] = {
+        "small_suite": suite_table,
+        "large_suite": suite_table,
+        "bits_front": front_table,
+        "chip_in_the_loop": chips_table,
+        "forgetting": forgetting_table,
+    }
+    replace_file(out / f"{comparison}.md", makers[comparison](rows))
+    drawers = {"bits_front": draw_front, "chip_in_the_loop": draw_chips, "forgetting": draw_forgetting}
+    if comparison in drawers:
+        replace_file(out / f"{comparison}.png", picture(drawers[comparison], rows))
+
+
+def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are numbers."""
+    text = [f"| {' | '.join(heads)} |", f"| --- |{' ---: |' * (len(heads) - 1)}"]
+    return "\n".join(text + [f"| {' | '.join(line)} |" for line in lines]) + "\n"
+
+
+def suite_table(rows: Rows) -> str:
+    """A method a row; accuracy per task, the paired difference to Piggyback, and what is stored and written."""
+    parts = []
+    for backbone, chip in dict.fromkeys((r["backbone"], r["chip"]) for r in rows):
+        own = [r for r in rows if (r["backbone"], r["chip"]) == (backbone, chip)]
+        tasks, methods = (list(dict.fromkeys(r[key] for r in own)) for key in ("task", "method"))
+        heads = [
+            "method",
+            *(LABELS.get(t, t) for t in tasks),
+            "mean - Piggyback",
+            "mask bits",
+            "weight bits",
+            "cells written",
+        ]
+        lines = [_suite_line(own, method, tasks) for method in methods]
+        facts = sorted({(r["images"], r["epochs"], r["norm_policy"]) for r in own if r["method"] != "head_only"})
+        seeds = sorted({r["seed"] for r in own})
+        told = "; ".join(f"{images} images, {epochs} epochs, norms {norms}" for images, epochs, norms in facts)
+        parts.append(
+            f"**{backbone}, {chip} chip.** {told}; seeds {', '.join(map(str, seeds))}.\n\n{table(heads, lines)}"
+        )
+    note = (
+        "Accuracy in % of the test images. Differences to Piggyback are the mean over the tasks that both have, with a "
+        "95 % interval from the paired test images (one training each: chance of training is not in it). Norm and head "
+        "bits are the same for all methods of one norm policy and are in the JSON file, apart.\n"
+    )
+    return "\n".join([*parts, note])
+
+
+def _suite_line(rows: Rows, method: str, tasks: Sequence[str]) -> list[str]:
+    cells, mine = [], [r for r in rows if r["method"] == method]
+    for task in tasks:
+        found = [r["accuracy"] for r in mine if r["task"] == task]
+        cells.append(f"{100 * np.mean(found):.1f}" if found else "-")
+    difference = "-" if method == "piggyback" else paired(rows, method, "piggyback")
+    first = mine[0]
+    written = f"{np.mean([r['cells_written'] for r in mine]):,.0f}"
+    return [method, *cells, difference, f"{first['mask_bits']:,}", f"{first['weight_bits_stored']:,}", written]
+
+
+def paired(rows: Rows, method: str, other: str) -> str:
+    """Mean difference in points over shared (task, seed), and 1.96 standard errors of it from paired test images."""
+    by = {(r["task"], r["seed"], r["method"]): r for r in rows}
+    means, variances = [], []
+    for task, seed, name in by:
+        if name == method and (task, seed, other) in by:
+            ours, theirs = (decoded(r["hits"], r["test_images"]) for r in (by[task, seed, name], by[task, seed, other]))
+            difference = ours.astype(float) - theirs
+            means.append(difference.mean())
+            variances.append(difference.var() / len(difference))
+    if not means:
+        return "-"
+    return f"{100 * np.mean(means):+.1f} ± {196 * math.sqrt(sum(variances)) / len(means):.1f}"
+
+
+def front_table(rows: Rows) -> str:
+    """Accuracy against stored mask bits, fewest first."""
+    tasks, methods = (list(dict.fromkeys(r[key] for r in rows)) for key in ("task", "method"))
+    bits = {m: next(r["mask_bits"] for r in rows if r["method"] == m) for m in methods}
+    lines = []
+    for method in sorted(methods, key=bits.__getitem__):
+        lines.append([method, f"{bits[method]:,}", *_suite_line(rows, method, tasks)[1 : 1 + len(tasks)]])
+    return table(["method", "mask bits", *(LABELS.get(t, t) for t in tasks)], lines)
+
+
+def chips_table(rows: Rows) -> str:
+    """An arm a row, a task and chip a column: accuracy, and the share of the loss that is recovered."""
+    places = list(dict.fromkeys((r["task"], r["chip"]) for r in rows))
+    heads = ["", *(f"{LABELS.get(task, task)}, {chip}" for task, chip in places)]
+    first = {place: next(r for r in rows if (r["task"], r["chip"]) == place) for place in places}
+    lines = [["ideal chip", *(f"{100 * first[p]['accuracy_ideal']:.1f}" for p in places)]]
+    for arm in dict.fromkeys(r["method"] for r in rows):
+        cells = []
+        for place in places:
+            row = next((r for r in rows if (r["task"], r["chip"], r["method"]) == (*place, arm)), None)
+            share = (
+                ""
+                if row is None or row["recovered"] is None or arm == "moved"
+                else f" ({100 * row['recovered']:.0f} %)"
+            )
+            cells.append("-" if row is None else f"{100 * row['accuracy']:.1f}{share}")
+        lines.append([arm, *cells])
+    unseen = []
+    for arm in dict.fromkeys(r["method"] for r in rows if "unseen_mean" in r):
+        found = {(r["task"], r["chip"]): r for r in rows if r["method"] == arm}
+        texts = [
+            f"{100 * found[p]['unseen_mean']:.1f} ± {100 * found[p]['unseen_std']:.1f}" if p in found else "-"
+            for p in places
+        ]
+        unseen.append([arm, *texts])
+    more = "\nThe same masks on 20 other chips of the kind (mean and standard deviation between chips):\n\n"
+    return (
+        "Accuracy in %, in brackets the share of the loss that an arm wins back.\n\n"
+        + table(heads, lines)
+        + more
+        + table(heads, unseen)
+    )
+
+
+def forgetting_table(rows: Rows) -> str:
+    """After the last task: accuracy on each, bits stored and cells written."""
+    parts = []
+    for place in dict.fromkeys(r["job"].split()[1] for r in rows):
+        own = [r for r in rows if r["job"].split()[1] == place]
+        end = max(r["step"] for r in own)
+        tasks = list(dict.fromkeys(r["task"] for r in own))
+        lines = []
+        for method in dict.fromkeys(r["method"] for r in own):
+            last = [r for r in own if r["method"] == method and r["step"] == end]
+            cells = {r["task"]: f"{100 * r['accuracy']:.1f}" for r in last}
+            stored, written = f"{last[0]['stored_bits']:,}", f"{last[0]['written_so_far']:,}"
+            lines.append([method, *(cells.get(t, "-") for t in tasks), stored, written])
+        heads = ["after the last task", *(LABELS.get(t, t) for t in tasks), "bits stored", "cells written"]
+        parts.append(table(heads, lines))
+    return "\n".join(parts)
+
+
+def picture(draw: Callable[[Any, Rows], None], rows: Rows) -> bytes:
+    """A figure as PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    draw(figure, rows)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def draw_front(figure: Any, rows: Rows) -> None:
+    """Accuracy against mask bits, a panel a task."""
+    tasks = list(dict.fromkeys(r["task"] for r in rows))
+    figure.set_size_inches(4.6 * len(tasks), 3.8)
+    for axes, task in zip(np.atleast_1d(figure.subplots(1, len(tasks))), tasks, strict=True):
+        own = [r for r in rows if r["task"] == task]
+        families = {"xbm": "XBM, rows", "xma": "XMA, bits"}
+        for colour, (family, label) in zip(COLOURS, families.items(), strict=False):
+            line = sorted((r for r in own if r["method"].startswith(f"{family} ")), key=lambda r: r["mask_bits"])
+            axes.plot(
+                [r["mask_bits"] for r in line], [100 * r["accuracy"] for r in line], "o-", color=colour, label=label
+            )
+            for r in line:
+                axes.annotate(
+                    r["method"].split()[-1],
+                    (r["mask_bits"], 100 * r["accuracy"]),
+                    (4, 4),
+                    textcoords="offset points",
+                    fontsize=7,
+                )
+        rest = [r for r in own if r["method"].split()[0] not in families and r["mask_bits"]]
+        for colour, r in zip(COLOURS[2:], rest, strict=False):
+            axes.plot(r["mask_bits"], 100 * r["accuracy"], "s", color=colour, label=r["method"])
+        for r in own:
+            if r["method"] == "norm_only":
+                axes.axhline(100 * r["accuracy"], color="#999999", ls="--", lw=1, label="norms only")
+        axes.set(xscale="log", xlabel="mask bits", ylabel="test accuracy, %", title=LABELS.get(task, task))
+        axes.grid(color="#DDDDDD", lw=0.5)
+        axes.legend(fontsize=7, frameon=False)
+
+
+def draw_chips(figure: Any, rows: Rows) -> None:
+    """For each task and chip the accuracy of every arm, between that of the ideal chip and that of moved masks."""
+    places = list(dict.fromkeys((r["task"], r["chip"]) for r in rows))
+    arms = [a for a in dict.fromkeys(r["method"] for r in rows) if a != "moved"]
+    figure.set_size_inches(1.6 + 1.5 * len(places), 4.2)
+    axes = figure.subplots()
+    for i, place in enumerate(places):
+        own = {r["method"]: r for r in rows if (r["task"], r["chip"]) == place}
+        moved = next(iter(own.values()))
+        for level, style in ((moved["accuracy_ideal"], "-"), (moved["accuracy_moved"], ":")):
+            axes.hlines(100 * level, i - 0.4, i + 0.4, color="#000000", ls=style, lw=1.2)
+        for j, arm in enumerate(a for a in arms if a in own):
+            x = i - 0.35 + 0.7 * j / max(len(arms) - 1, 1)
+            axes.plot(x, 100 * own[arm]["accuracy"], "o", ms=5, color=COLOURS[j % 8], label=arm if i == 0 else None)
+    axes.set_xticks(range(len(places)), [f"{LABELS.get(t, t)}\n{c}" for t, c in places], fontsize=8)
+    axes.set(ylabel="test accuracy, %", title="line: masks on the ideal chip; dotted: moved to this one", ylim=(0, 100))
+    axes.grid(axis="y", color="#DDDDDD", lw=0.5)
+    figure.legend(fontsize=7, frameon=False, loc="outside right upper")
+
+
+def draw_forgetting(figure: Any, rows: Rows) -> None:
+    """A panel a tested task: its accuracy after each task that was learned."""
+    place = rows[0]["job"].split()[1]
+    own = [r for r in rows if r["job"].split()[1] == place]
+    tasks, methods = (list(dict.fromkeys(r[key] for r in own)) for key in ("task", "method"))
+    after = list(dict.fromkeys(r["after"] for r in own))
+    figure.set_size_inches(2.6 * len(tasks), 3.2)
+    for axes, task in zip(figure.subplots(1, len(tasks), sharey=True), tasks, strict=True):
+        for colour, method in zip(COLOURS, methods, strict=False):
+            line = sorted((r["step"], 100 * r["accuracy"]) for r in own if (r["task"], r["method"]) == (task, method))
+            axes.plot(*zip(*line, strict=True), "o-", color=colour, ms=4, label=method if task == tasks[0] else None)
+        axes.set_title(LABELS.get(task, task), fontsize=9)
+        axes.set_xticks(
+            range(1, len(after) + 1), [LABELS.get(a, a) for a in after], rotation=30, ha="right", fontsize=7
+        )
+        axes.grid(color="#DDDDDD", lw=0.5)
+    figure.supxlabel("after learning", fontsize=9)
+    figure.supylabel("test accuracy, %", fontsize=9)
+    figure.legend(fontsize=7, frameon=False, loc="outside right upper")
