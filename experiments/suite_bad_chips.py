@@ -5,9 +5,10 @@
 accuracy_ideal: masks learned on the ideal chip, tested there. accuracy_moved: the same task on the bad chip. Every row
 is an arm tested on the bad chip: the moved task as it is; with norm statistics, converter ranges or both measured again
 through the chip; norms alone or the head alone learned on it; masks learned on it, from scratch or from the moved ones;
-masks learned with another chip of its kind in every step; masks moved from an ideal chip whose weights were trained
-with such chips on the source task before programming. No arm writes a cell of a programmed chip. `unseen_mean` and
-`unseen_std` are over 20 other chips of the kind.
+masks learned with another chip of its kind in every step (not where wires would be folded anew in every step); masks
+moved from an ideal chip whose weights were trained with such chips, but ideal wires, on the source task before
+programming. No arm writes a cell of a programmed chip. `unseen_mean` and `unseen_std` are over 20 other chips of the
+kind.
 
 With the task cifar10 it is the source task that is repaired: nothing is learned on the ideal chip, and every arm starts
 from the source's head and norms.
@@ -66,13 +67,14 @@ def arms(
     yield "ranges measured", ranged, source, 0.0
     yield "both measured", ranged, xbm.tasks.with_measured_norms(ranged, source, images, key=key), 0.0
     start = source if job.task == SOURCE else None
-    learned = (
+    learned = [
         ("head only", methods.head_only(), start, None),
         ("norm only", methods.norm_only(), start, None),
         ("learned on chip", methods.xbm(), start, None),
         ("moved, then learned", methods.xbm(), source, None),
-        ("learned on a population", methods.xbm(), start, partial(_fresh, kind=kind)),
-    )
+    ]
+    if kind.spec.wires.ideal:
+        learned.append(("learned on a population", methods.xbm(), start, partial(_fresh, kind=kind)))
     for name, method, first, chips in learned:
         began = time.perf_counter()
         task = learn(config, bad, data, method, job.seed, start=first, chips=chips)
@@ -118,11 +120,12 @@ def _noise_aware(config: Any, job: Job) -> tuple[xbm.Chip, xbm.Task, float]:
 @lru_cache(maxsize=4)
 def _trained_for(config: Any, job: Job) -> xbm.Backbone:
     """The backbone, its weights and norms trained further on the source task with another chip in every step."""
-    chip = chip_for(config, job)
-    chips = partial(_fresh, kind=CHIPS[job.chip])
-    options = {"start": xbm.source_task(chip), "chips": chips}
+    kind, backbone = CHIPS[job.chip], backbone_of(job.backbone, config.data)
+    kind = dataclasses.replace(kind, spec=kind.spec.replace(wires=xbm.Wires()))
+    chip = chip_of(kind, backbone, calibration_images(config, job), job.seed)
+    options = {"start": xbm.source_task(chip), "chips": partial(_fresh, kind=kind)}
     task = learn(config, chip, data_of(config, job), methods.finetune(), job.seed, **options)
-    backbone, trained = backbone_of(job.backbone, config.data), task.trained
+    trained = task.trained
     arrays = dict(backbone.arrays)
     arrays |= {f"{path}/kernel": w.reshape(arrays[f"{path}/kernel"].shape) for path, w in trained["masks"].items()}
     for group in (trained["norms"], task.state):
