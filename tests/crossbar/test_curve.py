@@ -40,6 +40,8 @@ from xbm_jax.errors import SpecError
 BITS = 3
 CELL = Cell(bits=BITS, on_off=3.0, g_max_siemens=200e-6)
 SPEC = CrossbarSpec(rows=8, weight_bits=6, input_bits=4, cell=CELL, adc=Adc(bits=None), curve=MiloCurve(0.4))
+answer = jax.jit(read)  # once for a spec: outside of it each call of a dense read compiles its loop over the tiles anew
+
 ENCODINGS: list[dict[str, Any]] = [{}, {"subtract": "digital"}, {"encoding": "offset"}]
 
 
@@ -106,10 +108,10 @@ def test_a_read_adds_up_every_cells_current(conv: Conv | None, changes: dict[str
     shape = (4, 21) if conv is None else (2, 4, 4, 2)
     codes = np.random.default_rng(1).integers(0, 16, shape).astype(float)
     wanted, _ = literal(tiles, codes)
-    got = np.asarray(read(tiles, jnp.asarray(codes, jnp.float32)))
+    got = np.asarray(answer(tiles, jnp.asarray(codes, jnp.float32)))
     np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
     linear = built(tiles.plan.spec.replace(curve=None), tiles.plan.kernel_shape, conv)
-    straight = np.asarray(read(linear, jnp.asarray(codes, jnp.float32)))
+    straight = np.asarray(answer(linear, jnp.asarray(codes, jnp.float32)))
     assert np.abs(got - straight).max() > 1e-3 * np.abs(wanted).max()  # the curve is seen at all
 
 
@@ -118,7 +120,7 @@ def test_negative_inputs_see_the_curve_of_their_sign(negative_inputs: Any) -> No
     tiles = built(SPEC.replace(negative_inputs=negative_inputs), (21, 3), signed=True)
     codes = np.random.default_rng(2).integers(-7, 8, (4, 21)).astype(float)
     wanted, _ = literal(tiles, codes)
-    got = read(tiles, jnp.asarray(codes, jnp.float32))
+    got = answer(tiles, jnp.asarray(codes, jnp.float32))
     np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
 
 
@@ -127,11 +129,11 @@ def test_converters_see_the_curved_sums() -> None:
     codes = np.random.default_rng(3).integers(0, 16, (30, 21)).astype(float)
     wanted, sure = literal(tiles, codes)
     assert sure.mean() > 0.9
-    got = np.asarray(read(tiles, jnp.asarray(codes, jnp.float32)))
+    got = np.asarray(answer(tiles, jnp.asarray(codes, jnp.float32)))
     np.testing.assert_allclose(got[sure], wanted[sure], rtol=0, atol=1e-4 * np.abs(wanted).max())
 
 
-@given(volts=st.floats(0.05, 0.5), seed=st.integers(0, 99))
+@given(volts=st.sampled_from([0.05, 0.11, 0.2, 0.37, 0.5]), seed=st.integers(0, 99))  # each voltage is a compilation
 def test_at_one_voltage_a_curve_is_a_conductance(volts: float, seed: int) -> None:
     """One input bit a cycle: cells of conductance I(g, v) / v with a linear current read the same."""
     curved = built(SPEC.replace(dac_bits=1, curve=MiloCurve(volts)), (21, 3))
@@ -140,8 +142,8 @@ def test_at_one_voltage_a_curve_is_a_conductance(volts: float, seed: int) -> Non
     at_volts = milo_current(curved.conductance, volts) / volts
     linear = linear.replace(plan=unfolded, effective=effective_levels(linear.levels, at_volts, unfolded))
     codes = jnp.asarray(np.random.default_rng(seed).integers(0, 16, (3, 21)), jnp.float32)
-    wanted = np.asarray(read(linear, codes))
-    np.testing.assert_allclose(read(curved, codes), wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
+    wanted = np.asarray(answer(linear, codes))
+    np.testing.assert_allclose(answer(curved, codes), wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
 
 
 def test_worst_case_ranges_hold_every_curved_sum() -> None:

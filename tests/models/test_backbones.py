@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.tiny import structure
 from xbm_jax.data import Dataset, load
-from xbm_jax.models import MODELS, load_backbone, named_network
+from xbm_jax.models import MODELS, load_backbone
 
 # torchvision's and timm's published counts; those of the CIFAR networks are in test_resnet.py.
 PARAMETERS = {
@@ -31,7 +32,7 @@ def test_every_model_has_its_published_size() -> None:
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameters(name: str) -> None:
-    shapes = named_network(name, 1000).shapes
+    shapes = structure(name, 1000).shapes
     trained = [s for p, s in shapes.items() if p.rsplit("/", 1)[-1] not in ("mean", "var")]
     assert sum(map(math.prod, trained)) == PARAMETERS[name]
 
@@ -39,7 +40,7 @@ def test_parameters(name: str) -> None:
 @pytest.mark.parametrize(("rows", "bits"), [(32, 732_992), (64, 366_528), (128, 183_936), (256, 93_888)])
 def test_column_mask_bits_of_resnet50(rows: int, bits: int) -> None:
     """``sum ceil(K / R) N`` over its 53 convolutions: 1.434 % of all parameters at 64 rows, the XBM paper's 1.4 %."""
-    network = named_network("resnet50", 1000)
+    network = structure("resnet50", 1000)
     shapes = [network.kernel_shape(path) for path in network.kernels if path != network.head]
     assert len(shapes) == 53
     assert sum(math.ceil(math.prod(s[:-1]) / rows) * s[-1] for s in shapes) == bits
@@ -47,12 +48,12 @@ def test_column_mask_bits_of_resnet50(rows: int, bits: int) -> None:
 
 def test_what_sits_on_crossbars() -> None:
     """All kernels but the head: depthwise convolutions, dense layers within the network, attention's projections."""
-    counts = {name: len(named_network(name, 10).kernels) - 1 for name in PARAMETERS}
+    counts = {name: len(structure(name, 1000).kernels) - 1 for name in PARAMETERS}
     expected = {"mobilenet-v2": 52, "resnet50": 53, "resnet50-v1": 53, "vgg16-bn": 15, "densenet121": 120}
     assert counts == expected | {"vit-s16": 49}
-    assert {"fc1", "fc2"} < set(named_network("vgg16-bn", 10).kernels)
-    assert {"block0/qkv", "block11/fc2", "patch_embed"} < set(named_network("vit-s16", 10).kernels)
-    groups = {p: c.groups for p, c in named_network("mobilenet-v2", 10).convs.items() if c.groups > 1}
+    assert {"fc1", "fc2"} < set(structure("vgg16-bn", 1000).kernels)
+    assert {"block0/qkv", "block11/fc2", "patch_embed"} < set(structure("vit-s16", 1000).kernels)
+    groups = {p: c.groups for p, c in structure("mobilenet-v2", 1000).convs.items() if c.groups > 1}
     assert len(groups) == 17 and groups["block17/depthwise"] == 960
 
 

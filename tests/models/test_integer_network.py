@@ -110,7 +110,7 @@ def integer_network(folded: Chip) -> IntegerNetwork:
 
 
 def classes(chip: Chip, images: np.ndarray) -> np.ndarray:
-    return np.argmax(predict(chip, source_task(chip), images, batch_size=250), -1)
+    return np.argmax(predict(chip, source_task(chip), images, batch_size=100), -1)
 
 
 def observed(chip: Chip, images: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:

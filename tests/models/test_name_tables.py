@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from tools.build_model_oracles import draw, image
 
+from models.tiny import structure
 from xbm_jax.errors import WeightsError
-from xbm_jax.models import MODELS, Preprocess, load_backbone, named_network
+from xbm_jax.models import MODELS, Preprocess, load_backbone
 from xbm_jax.models.names import Row, rename
 
 # Seconds to compile, or hundreds of megabytes of weights to draw.
@@ -47,7 +48,7 @@ def test_every_array_finds_its_place(which: str) -> None:
     # Stand-ins of the right shape that take no memory.
     theirs = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes_of(which).items()}
     ours = rename(theirs, MODELS[model].names)
-    assert {path: a.shape for path, a in ours.items()} == dict(named_network(model, 10).shapes)
+    assert {path: a.shape for path, a in ours.items()} == dict(structure(model, 10).shapes)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +66,9 @@ def test_logits_are_the_librarys(which: str) -> None:
 
 
 def test_both_forms_of_resnet50_share_their_names() -> None:
-    assert named_network("resnet50", 10).shapes == named_network("resnet50-v1", 10).shapes
+    assert structure("resnet50", 10).shapes == structure("resnet50-v1", 10).shapes
     strided = [
-        {p.split("/")[-1] for p, c in named_network(n, 10).convs.items() if c.strides == (2, 2) and "/" in p}
+        {p.split("/")[-1] for p, c in structure(n, 10).convs.items() if c.strides == (2, 2) and "/" in p}
         for n in ("resnet50-v1", "resnet50")
     ]
     assert strided == [{"conv1", "proj"}, {"conv2", "proj"}]

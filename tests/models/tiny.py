@@ -21,6 +21,7 @@ from xbm_jax.models import (
     backbone,
     calibrate,
     load_backbone,
+    named_network,
     network_from_module,
     program,
 )
@@ -99,6 +100,10 @@ def tiny_images(count: int = 16, seed: int = 1) -> np.ndarray:
 def tiny_chip(spec: CrossbarSpec = IDEAL, seed: int = 0) -> Chip:
     """The backbone on arrays, calibrated on 32 images."""
     return calibrate(program(tiny_backbone(), spec, jax.random.key(seed)), tiny_images(32, seed=2))
+
+
+structure = cache(named_network)
+"""A registered backbone's structure; a large one takes seconds to trace."""
 
 
 @cache
