@@ -117,7 +117,9 @@ def main(config: Config) -> None:
                 keep(config, path, rows)
             for row in rows:
                 if row["job"] == job.name:
-                    console.print(f"{job.name:60} {row['method']:24} {row['accuracy']:6.1%}", highlight=False)
+                    console.print(
+                        f"{job.name:60} {row['method']:24} {row['accuracy']:6.1%}", highlight=False, soft_wrap=True
+                    )
         suite_report.write(config.out, comparison, rows)
 
 
