@@ -41,7 +41,7 @@ def some_chosen() -> dict[str, jax.Array]:
     return {
         "arrays": start["arrays"].at[1, 0].set(1.0).at[2, 2].set(0.5),
         "weights": start["weights"] + jnp.asarray(rng.normal(size=KERNEL.shape), jnp.float32),
-        "gains": jnp.asarray(rng.uniform(-0.2, 2.2, (3, 10)), jnp.float32),
+        "gains": jnp.asarray((rng.uniform(-0.2, 2.2, (3, 10)) - 1) / 30, jnp.float32),
     }
 
 
@@ -58,7 +58,7 @@ def test_training_starts_from_the_backbone() -> None:
 def test_chosen_arrays_hold_new_weights_and_the_others_are_scaled() -> None:
     values = some_chosen()
     tiles, gain = RULE.apply(TILES, values)
-    scale = np.clip(np.round(np.asarray(values["gains"]) * 8), 0, 15) / 8
+    scale = np.clip(np.round((1 + 30 * np.asarray(values["gains"])) * 8), 0, 15) / 8
     np.testing.assert_array_equal(gain, np.where(CHOSEN, 1, scale))
     on_kernel = CHOSEN[PLAN.tile_index]
     np.testing.assert_array_equal(tiles.levels[:, :, ~on_kernel], TILES.levels[:, :, ~on_kernel])

@@ -214,6 +214,7 @@ def test_values_are_the_decision_whatever_the_estimator(estimator: Estimator) ->
         (lambda: ArrayChoice(share=1.1), "ArrayChoice.share"),
         (lambda: ArrayChoice(gain_bits=9), "ArrayChoice.gain_bits"),
         (lambda: ArrayChoice(after_epochs=-1), "ArrayChoice.after_epochs"),
+        (lambda: ArrayChoice(gain_rate=-1.0), "ArrayChoice.gain_rate"),
         (lambda: LowRank(rank=0), "LowRank.rank"),
         (lambda: LowRank(alpha=0.0), "LowRank.alpha"),
     ],

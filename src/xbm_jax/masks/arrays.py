@@ -34,24 +34,28 @@ class ArrayChoice(Rule):
     """Chosen arrays are rewritten with weights of the task's own; columns of all others are scaled.
 
     ``W' = W_task`` and ``a = 1`` on chosen arrays, ``W' = W`` and ``a = q / 2**(gain_bits - 1)`` elsewhere, with
-    integer codes ``q`` in ``0 .. 2**gain_bits - 1``. Values are ``{"arrays": [T, A], "weights": kernel, "gains":
-    [T, N]}``; an array is chosen where its entry is positive. No gradient reaches that choice: training starts with no
-    array chosen, and the training loop makes it once, for the whole network (:func:`most_wanted`).
+    integer codes ``q = clip(round((1 + gain_rate v) 2**(gain_bits - 1)), 0, 2**gain_bits - 1)``. Values are
+    ``{"arrays": [T, A], "weights": kernel, "gains": v [T, N]}``; an array is chosen where its entry is positive. No
+    gradient reaches that choice: training starts with no array chosen, and the training loop makes it once, for the
+    whole network (:func:`most_wanted`).
 
     Args:
         share: at most this share of the network's arrays is rewritten, in [0, 1].
         gain_bits: width of a column's scale, 2 to 8.
         after_epochs: epochs of columns, norms and head alone that stand before the choice.
+        gain_rate: how much faster gains move than weights under one learning rate of Adam's.
     """
 
     share: float = 0.1
     gain_bits: int = 4
     after_epochs: int = 1
+    gain_rate: float = 30.0
 
     def __post_init__(self) -> None:
         check_number("ArrayChoice.share", self.share, low=0.0, high=1.0)
         check_int("ArrayChoice.gain_bits", self.gain_bits, 2, 8)
         check_int("ArrayChoice.after_epochs", self.after_epochs, 0, 100_000)
+        check_number("ArrayChoice.gain_rate", self.gain_rate, low=0.0)
 
     @property
     def rewrites_cells(self) -> bool:
@@ -60,7 +64,7 @@ class ArrayChoice(Rule):
     @property
     def undecided(self) -> Rule:
         """The same rule with every array open to both: the gradient of its weights says what an array is worth."""
-        return _Undecided(self.share, self.gain_bits, self.after_epochs)
+        return _Undecided(self.share, self.gain_bits, self.after_epochs, self.gain_rate)
 
     def init(self, tiles: Tiles, key: jax.Array) -> dict[str, jax.Array]:
         del key
@@ -69,7 +73,7 @@ class ArrayChoice(Rule):
         return {
             "arrays": jnp.full(arrays, -1, weights.dtype),
             "weights": weights,
-            "gains": jnp.ones((plan.tiles, plan.columns), weights.dtype),
+            "gains": jnp.zeros((plan.tiles, plan.columns), weights.dtype),
         }
 
     def apply(self, tiles: Tiles, values: Values, progress: jax.Array | None = None) -> tuple[Tiles, jax.Array | None]:
@@ -84,14 +88,14 @@ class ArrayChoice(Rule):
         return (values["arrays"] > 0)[:, array_of_column(plan)]
 
     def gains(self, tiles: Tiles, gains: jax.Array) -> jax.Array:
-        """Real gains or their codes to gains, with straight-through gradients."""
+        """Real values or codes to gains, with straight-through gradients."""
         hard = self._gain_codes(gains).astype(tiles.weight_scale.dtype) / 2 ** (self.gain_bits - 1)
-        return straight_through(hard, gains) if is_real(gains) else hard
+        return straight_through(hard, 1 + self.gain_rate * gains) if is_real(gains) else hard
 
     def _gain_codes(self, gains: jax.Array) -> jax.Array:
         if not is_real(gains):
             return gains
-        codes = jnp.round(jax.lax.stop_gradient(gains) * 2 ** (self.gain_bits - 1))
+        codes = jnp.round((1 + self.gain_rate * jax.lax.stop_gradient(gains)) * 2 ** (self.gain_bits - 1))
         return jnp.clip(codes, 0, 2**self.gain_bits - 1).astype(jnp.uint8)
 
     def encode(self, tiles: Tiles, values: Values) -> dict[str, jax.Array]:
