@@ -30,6 +30,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import jax
 import tyro
 from experiments import suite_chips, suite_jobs, suite_report
 from experiments.suite_parts import Job
@@ -37,6 +38,7 @@ from rich.console import Console
 
 import xbm_jax as xbm
 from xbm_jax import report
+from xbm_jax.masks import methods
 from xbm_jax.tasks.files import replace_file
 
 Comparison = Literal["small_suite", "large_suite", "bits_front", "chip_in_the_loop", "forgetting"]
@@ -91,7 +93,8 @@ class Config:
     @property
     def kept(self) -> dict[str, Any]:
         """What has to be the same for finished jobs to count."""
-        return {"images": self.images, "training": self.training, "chips": suite_chips.CHIPS}
+        recipes = {name: repr(make()) for name, make in methods.METHODS.items()}
+        return {"images": self.images, "training": self.training, "chips": suite_chips.CHIPS, "methods": recipes}
 
     def jobs(self, comparison: Comparison) -> Iterator[Job]:
         """The chosen part of a comparison's grid."""
@@ -111,7 +114,11 @@ def main(config: Config) -> None:
         path = config.out / f"{comparison}.json"
         rows = read_rows(config, path)
         keep(config, path, rows)  # a folder that cannot be written shows before the work, not after it
+        task = ""
         for job in config.jobs(comparison):
+            if job.task != task:
+                jax.clear_caches()  # programs of other shapes: they would add up to gigabytes
+                task = job.task
             if not any(row["job"] == job.name for row in rows):
                 rows += suite_jobs.run(config, job)
                 keep(config, path, rows)
