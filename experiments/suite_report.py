@@ -21,7 +21,7 @@ LABELS = {
     "quickdraw100": "Quick, Draw!",
     "cifar10": "CIFAR-10",
 }
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#7F3C8D")
 
 
 def write(out: Path, comparison: str, rows: Rows) -> None:
@@ -226,13 +226,16 @@ def draw_chips(figure: Any, rows: Rows) -> None:
         moved = next(iter(own.values()))
         for level, style in ((moved["accuracy_ideal"], "-"), (moved["accuracy_moved"], ":")):
             axes.hlines(100 * level, i - 0.4, i + 0.4, color="#000000", ls=style, lw=1.2)
-        for j, arm in enumerate(a for a in arms if a in own):
+        for j, arm in ((j, a) for j, a in enumerate(arms) if a in own):
             x = i - 0.35 + 0.7 * j / max(len(arms) - 1, 1)
-            axes.plot(x, 100 * own[arm]["accuracy"], "o", ms=5, color=COLOURS[j % 8], label=arm if i == 0 else None)
+            axes.plot(
+                x, 100 * own[arm]["accuracy"], "o", ms=5, color=COLOURS[j % len(COLOURS)], label=arm if i == 0 else None
+            )
     axes.set_xticks(range(len(places)), [f"{LABELS.get(t, t)}\n{c}" for t, c in places], fontsize=8)
-    axes.set(ylabel="test accuracy, %", title="line: masks on the ideal chip; dotted: moved to this one", ylim=(0, 100))
+    axes.set(ylabel="test accuracy, %", ylim=(0, 100))
+    axes.set_title("line: on the ideal chip; dotted: moved to this one", fontsize=8)
     axes.grid(axis="y", color="#DDDDDD", lw=0.5)
-    figure.legend(fontsize=7, frameon=False, loc="outside right upper")
+    figure.legend(fontsize=7, frameon=False, loc="outside right center")
 
 
 def draw_forgetting(figure: Any, rows: Rows) -> None:
