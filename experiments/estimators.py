@@ -64,7 +64,6 @@ ARMS: Mapping[str, Method] = {
     "xma 1e-2": _shift(1e-2),
     "xma 3e-2": _shift(3e-2),
     "xma real first 1e-2": _shift(1e-2, soft_until=0.5),
-    "xma 4 bits 3e-2": _shift(3e-2, width=4, top=1),
     # Norms that learn faster, and the controls that then have to be met
     "norm_only norms 1e-2": methods.norm_only(),
     "xbm identity 3e-4": _binary(Identity(), 3e-4),

@@ -118,7 +118,12 @@ def test_shifts_are_the_nearest_signed_powers_of_two(width: int, top: int) -> No
     codes = alphabet.encode(jnp.asarray(gains))
     assert int(codes.max()) < 2**width
     nearest = powers[np.abs(np.abs(gains)[:, None] - powers).argmin(1)] * np.sign(gains)
-    np.testing.assert_array_equal(alphabet.decode(codes), np.where(np.abs(gains) > 0.25, nearest, 0))
+    dropped = np.abs(gains) <= min(0.25, powers[-1])
+    np.testing.assert_array_equal(alphabet.decode(codes), np.where(dropped, 0, nearest))
+    # No value is out of reach, however wide the code.
+    values = np.unique(alphabet.decode(jnp.arange(2**width, dtype=jnp.uint8)))
+    assert len(values) == 2 * len(powers) + 1
+    np.testing.assert_array_equal(alphabet.decode(alphabet.encode(jnp.asarray(1.2 * values))), values)
 
 
 @given(st.sampled_from([Binary(), Ternary(), Soft(), Soft(width=12), Shift(), Shift(width=5, top=2)]), st.data())

@@ -111,11 +111,11 @@ class Soft(Alphabet):
 class Shift(Alphabet):
     """Zero and signed powers of two: a digital shift instead of a multiplication (XMA, Zhang 2022).
 
-    ``0`` where ``|m| <= threshold``, else ``sign(m) 2**k`` with ``2**k`` nearest to ``|m|`` among the
-    ``2**(width - 1) - 1`` powers from ``2**top`` downwards.
+    ``0`` where ``|m| <= min(threshold, smallest)``, else ``sign(m) 2**k`` with ``2**k`` nearest to ``|m|`` among the
+    ``2**(width - 1) - 1`` powers from ``2**top`` downwards; ``smallest`` is the last of them.
 
     Args:
-        threshold: magnitude up to which a gain is dropped.
+        threshold: magnitude up to which a gain is dropped, at most; no value may be out of reach.
         width: bits of a code, 2 to 8.
         top: the largest exponent; 1 must be among the values, so that a task can start from the backbone.
     """
@@ -139,13 +139,18 @@ class Shift(Alphabet):
         """How many magnitudes there are beside zero."""
         return 2 ** (self.width - 1) - 1
 
+    @property
+    def dropped_up_to(self) -> float:
+        """The magnitude up to which a gain is zero."""
+        return min(self.threshold, 2.0 ** (self.top - self.powers + 1))
+
     def encode(self, logits: jax.Array) -> jax.Array:
         size = jnp.abs(logits)
         # One step down for each power whose middle to the next smaller one, 0.75 times itself, is not reached.
         smaller = [size < 0.75 * 2.0 ** (self.top - k) for k in range(self.powers - 1)]
         step = sum((s.astype(jnp.uint8) for s in smaller), start=jnp.ones(size.shape, jnp.uint8))
         signed = jnp.where(logits < 0, step + self.powers, step)
-        return jnp.where(size > self.threshold, signed, 0).astype(jnp.uint8)
+        return jnp.where(size > self.dropped_up_to, signed, 0).astype(jnp.uint8)
 
     def decode(self, codes: jax.Array, dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
         sizes = [2.0 ** (self.top - k) for k in range(self.powers)]
