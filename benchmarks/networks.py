@@ -15,11 +15,13 @@ import xbm_jax as xbm
 from benchmarks.layers import spec
 from benchmarks.timing import Work
 from xbm_jax.crossbar.products import product
-from xbm_jax.models import forward, initial_trained, source_trained
+from xbm_jax.models import backbone, forward, initial_trained, named_network, source_trained
 from xbm_jax.training import init_state
 from xbm_jax.training.step import train_step
 
-__all__ = ["Step", "mask_step", "plain_read", "plain_step", "program_seconds", "read_compiled"]
+__all__ = ["Step", "eight_steps", "mask_step", "plain_read", "plain_step", "program_seconds", "read_compiled"]
+
+RESNET20 = "cifar-resnet20"
 
 
 class Step(NamedTuple):
@@ -30,21 +32,37 @@ class Step(NamedTuple):
     compile_seconds: float
 
 
-def mask_step(adc_bits: int | None, batch: int = 32, pixels: int = 32) -> Step:
-    """XBM's step on ResNet-20: column masks, norms and head are trained; 64 rows, 1 % programming error."""
+def mask_step(adc_bits: int | None, batch: int = 32, pixels: int = 32, model: str = RESNET20) -> Step:
+    """XBM's step: column masks, norms and head are trained; 64 rows, 1 % programming error."""
     images, labels = _batch(batch, pixels)
-    chip, method = _chip(adc_bits, images), xbm.methods.xbm()
-    trained = initial_trained(chip, method, 10, jax.random.key(1))
-    state = init_state(method, trained, jax.tree.map(jnp.array, chip.stats))
+    chip, method = _chip(adc_bits, images, model), xbm.methods.xbm()
+    state = _state(chip, method)
     # Without donation, so that the same state can be stepped again and again.
     compiled = jax.jit(train_step.__wrapped__, static_argnames="method")
     return _compiled(compiled, method, chip, state, images, labels, np.float32(1.0), jax.random.key(2), static=1)
 
 
-def plain_step(batch: int = 32, pixels: int = 32) -> Step:
-    """The plain network's full step: all kernels, norms and head by Adam, XLA's own convolutions."""
+def eight_steps(batch: int = 32, pixels: int = 32) -> tuple[Work, Work]:
+    """Eight tasks' steps on ResNet-20 with ideal converters: in one vmapped call, and one after another."""
+    images, labels = _batch(8 * batch, pixels)
+    chip, method = _chip(None, images[:batch]), xbm.methods.xbm()
+    states = [_state(chip, method, seed) for seed in range(8)]
+    x, y = images.reshape(8, batch, *images.shape[1:]), labels.reshape(8, batch)
+    rate, key = np.float32(1.0), jax.random.key(2)
+
+    def step(state: Any, images: jax.Array, labels: jax.Array) -> Any:
+        return train_step.__wrapped__(method, chip, state, images, labels, rate, key)
+
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    together = jax.jit(jax.vmap(step)).lower(stacked, x, y).compile()
+    single = jax.jit(step).lower(states[0], x[0], y[0]).compile()
+    return lambda: together(stacked, x, y), lambda: [single(states[i], x[i], y[i]) for i in range(8)]
+
+
+def plain_step(batch: int = 32, pixels: int = 32, model: str = RESNET20) -> Step:
+    """The plain network's full step: all kernels, norms and head by Adam."""
     images, labels = _batch(batch, pixels)
-    chip, method = _chip(None, images), xbm.methods.norm_only()
+    chip, method = _chip(None, images, model), xbm.methods.norm_only()
     kernels = {path: xbm.crossbar.nominal_weights(tiles) for path, tiles in chip.tiles.items()}
     trained = {"kernels": kernels, "norms": chip.norms, "head": chip.head}
     tx = optax.adam(1e-3)
@@ -104,14 +122,32 @@ def _batch(batch: int, pixels: int) -> tuple[jax.Array, jax.Array]:
     return images, jnp.asarray(rng.integers(0, 10, batch))
 
 
-def _chip(adc_bits: int | None, images: jax.Array) -> xbm.Chip:
+def _chip(adc_bits: int | None, images: jax.Array, model: str = RESNET20) -> xbm.Chip:
     chosen = spec(64, adc_bits, device=xbm.Gaussian(0.01))
-    return xbm.calibrate(xbm.program(xbm.load_backbone(), chosen, jax.random.key(0)), images)
+    return xbm.calibrate(xbm.program(_backbone(model), chosen, jax.random.key(0)), images)
+
+
+def _backbone(model: str) -> xbm.Backbone:
+    """A backbone with its weights, or with random ones where none ship: speed does not depend on them."""
+    if model == RESNET20:
+        return xbm.load_backbone(model)
+    network, rng = named_network(model, 10), np.random.default_rng(0)
+    kinds = {"scale": np.ones, "var": np.ones, "bias": np.zeros, "mean": np.zeros}
+    arrays = {}
+    for path, shape in network.shapes.items():
+        kind = path.rsplit("/", 1)[-1]
+        drawn = rng.normal(size=shape) * (2 / np.prod(shape[:-1])) ** 0.5 if kind == "kernel" else kinds[kind](shape)
+        arrays[path] = drawn.astype(np.float32)
+    return backbone(network, arrays)
+
+
+def _state(chip: xbm.Chip, method: xbm.Method, seed: int = 1) -> Any:
+    trained = initial_trained(chip, method, 10, jax.random.key(seed))
+    return init_state(method, trained, jax.tree.map(jnp.array, chip.stats))
 
 
 def _compiled(function: Any, *args: Any, static: int = 0) -> Step:
     """Compile for ``args``, of which the first ``static`` are not arrays."""
-    jax.clear_caches()  # the same program may have been compiled for another row
     jax.clear_caches()  # the same program may have been compiled for another row
     start = time.perf_counter()
     compiled = function.lower(*args).compile()

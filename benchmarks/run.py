@@ -1,6 +1,6 @@
 """How fast it is: ratios to the plain XLA operation in the same process, with the goal and the best peer beside them.
 
-Command:   make bench                  (everything; ARGS="--only conv": a part of it; ARGS=--series: the figure too)
+Command:   make bench      (everything; ARGS="--only conv": a part of it, the rest stays; ARGS=--series: the figure too)
 Hardware:  two CPU cores that do nothing else.
 Time:      five minutes; with --series ten.
 Writes:    benchmarks/latest.json, a list with one object per row; docs/figures/cost.png with --series.
@@ -29,13 +29,15 @@ from xbm_jax.report import run_context
 from xbm_jax.tasks.files import replace_file
 
 HERE = Path(__file__).resolve().parent
+MOBILENET = {"model": "mobilenet-v2", "pixels": 112}
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One line of the table: what is measured, what it may be, and what the best peer has.
 
-    ``measure`` gives ``{"ratio": ...}`` or, where the goal is a time, ``{"seconds": ...}``, and whatever explains it.
+    ``measure`` gives ``{"ratio": ...}`` or, where the goal is a time or a size, ``{"seconds": ...}`` or
+    ``{"gib": ...}``, and whatever explains it.
     """
 
     work: str
@@ -75,10 +77,10 @@ def _lossless() -> tuple[Any, Any]:
     return layers.reads(layer, masked=False)
 
 
-def _train(adc_bits: int | None) -> Callable[[], dict[str, float]]:
+def _train(adc_bits: int | None, seconds: float = 12.0, **network: Any) -> Callable[[], dict[str, float]]:
     def measure() -> dict[str, float]:
-        ours, plain = networks.mask_step(adc_bits), networks.plain_step()
-        found = _ratio(lambda: (ours.run, plain.run), seconds=12.0, rounds=11)()
+        ours, plain = networks.mask_step(adc_bits, **network), networks.plain_step(**network)
+        found = _ratio(lambda: (ours.run, plain.run), seconds=seconds, rounds=11)()
         return {**found, "peak_memory_ratio": ours.peak_bytes / plain.peak_bytes}
 
     return measure
@@ -86,6 +88,14 @@ def _train(adc_bits: int | None) -> Callable[[], dict[str, float]]:
 
 def _memory(adc_bits: int | None) -> Callable[[], dict[str, float]]:
     return lambda: {"ratio": networks.mask_step(adc_bits).peak_bytes / networks.plain_step().peak_bytes}
+
+
+def _gibibytes() -> dict[str, float]:
+    return {"gib": networks.mask_step(8, **MOBILENET).peak_bytes / 2**30}
+
+
+def _eight_steps() -> dict[str, float]:
+    return _ratio(networks.eight_steps, seconds=40.0, rounds=5)()
 
 
 def _forward(adc_bits: int | None) -> tuple[Any, Any]:
@@ -115,6 +125,10 @@ ROWS = (
     Row("ResNet-20 mask training step, ideal converter", 1.05, 2.4, _train(None)),
     Row("ResNet-20 mask training step, 8-bit ADC", 1.3, 2.4, _train(8)),
     Row("ResNet-20 mask training step, 8-bit ADC: peak memory", 2.0, None, _memory(8)),
+    Row("MobileNetV2 112 px mask training step, ideal converter", 1.05, None, _train(None, 40.0, **MOBILENET)),
+    Row("MobileNetV2 112 px mask training step, 8-bit ADC", 1.3, None, _train(8, 40.0, **MOBILENET)),
+    Row("MobileNetV2 112 px mask training step, 8-bit ADC: GiB", 3.0, None, _gibibytes),
+    Row("eight tasks' mask training steps vmapped, to eight steps", 0.95, None, _eight_steps),
     Row("read noise, conv 64 channels, per read", 2.0, 890.0, _ratio(layers.noisy_read)),
     Row(
         "wires, conv 64 channels, per read, to the read without",
@@ -146,7 +160,7 @@ class Config:
     Args:
         only: measure the rows whose name contains this.
         series: also measure how cost grows with rows, ADC bits, batch and depth, and draw it.
-        out: where the rows are written; a part (`only`) is printed, not written.
+        out: where the rows are written; with `only` the other rows that it holds stay.
     """
 
     only: str = ""
@@ -161,19 +175,21 @@ def main(config: Config) -> None:
         if config.only in row.work:
             rows.append(_measured(row) | machine)
             console.print(_line(rows[-1]))
-    if config.only:
-        return
+    if config.only and config.out.exists():
+        rows += json.loads(config.out.read_text(encoding="utf-8"))
+    found = {row["work"]: row for row in reversed(rows)}
+    rows = [found[row.work] for row in ROWS if row.work in found]
     _write(config.out, rows)
     console.print(table(rows))
     if config.series:
-        found = measure_series()
-        _write(HERE / "series.json", {"series": found} | machine)
-        draw(found, HERE.parent / "docs" / "figures" / "cost.png")
+        series = measure_series()
+        _write(HERE / "series.json", {"series": series} | machine)
+        draw(series, HERE.parent / "docs" / "figures" / "cost.png")
 
 
 def _measured(row: Row) -> dict[str, Any]:
     found = {name: round(value, 3) for name, value in row.measure().items()}
-    value = found.get("ratio", found.get("seconds"))
+    value = found.get("ratio", found.get("seconds", found.get("gib")))
     assert value is not None
     met = round(value, 2) <= row.goal
     return {"work": row.work, "ratio": found.get("ratio"), "goal": row.goal, "peer": row.peer, "met": met} | found
@@ -189,17 +205,21 @@ def _write(path: Path, content: Any) -> None:
 
 
 def _line(row: dict[str, Any]) -> str:
-    value = f"{row['ratio']:.2f}" if row["ratio"] is not None else f"{row['seconds']:.1f} s"
-    return f"{row['work']:66s} {value:>8s}   goal {row['goal']:g}   {'met' if row['met'] else 'MISSED'}"
+    return f"{row['work']:66s} {_value(row):>8s}   goal {row['goal']:g}   {'met' if row['met'] else 'MISSED'}"
+
+
+def _value(row: dict[str, Any]) -> str:
+    if row["ratio"] is not None:
+        return f"{row['ratio']:.2f}"
+    return f"{row['seconds']:.1f} s" if "seconds" in row else f"{row['gib']:.2f} GiB"
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """The rows as a table."""
     made = Table("work", "ratio", "goal", "best peer", "met")
     for row in rows:
-        value = f"{row['ratio']:.2f}" if row["ratio"] is not None else f"{row['seconds']:.1f} s"
         peer = "-" if row["peer"] is None else f"{row['peer']:g}"
-        made.add_row(row["work"], value, f"{row['goal']:g}", peer, "yes" if row["met"] else "no")
+        made.add_row(row["work"], _value(row), f"{row['goal']:g}", peer, "yes" if row["met"] else "no")
     return made
 
 
