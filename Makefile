@@ -30,7 +30,7 @@ quickstart: $(CORE)
 
 sweeps: $(CORE)
 	@test -n "$(DATA)" || { echo "Name CIFAR-10 images: make sweeps DATA=cifar10.npz" >&2; exit 1; }
-	$(BIN)/python experiments/chip_sweeps.py --source-data $(DATA) $(ARGS)
+	$(BIN)/python -m experiments.chip_sweeps --source-data $(DATA) $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" --cov --cov-fail-under=90 $(ARGS)

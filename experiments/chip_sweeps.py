@@ -4,7 +4,7 @@ CIFAR-10 on the bundled ResNet-20, source task, no training. The base chip has 6
 weights on one differential pair of 7-bit cells (on/off ratio 100), 8-bit inputs at once, one 8-bit converter a column
 with a range calibrated per layer. Each sweep changes one property of it; FIXED below says what else it holds.
 
-Command:   python experiments/chip_sweeps.py --source-data cifar10.npz            (or: make sweeps DATA=cifar10.npz)
+Command:   python -m experiments.chip_sweeps --source-data cifar10.npz            (or: make sweeps DATA=cifar10.npz)
            --source-data: an .npz with x_train, y_train, x_test, y_test (uint8, 32x32x3); the figures here are of 2,000
            test images. --sweeps adc_bits rows runs these alone.
 Hardware:  two CPU cores; a GPU or TPU is used where JAX has one.
@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -37,6 +36,7 @@ from typing import Any, Literal, get_args
 import jax
 import numpy as np
 import tyro
+from experiments.resume import read_records, write_records
 from rich.console import Console
 
 import xbm_jax as xbm
@@ -363,21 +363,12 @@ def calibration_images(config: Config) -> np.ndarray:
 
 def read_finished(config: Config, path: Path) -> dict[tuple, dict[str, Any]]:
     """The points of an earlier run of the same settings; a run of other settings is not written over."""
-    if not path.exists():
-        return {}
-    content = json.loads(path.read_text(encoding="utf-8"))
-    now = report.run_context(config.kept, config.seed)["config"]
-    differing = [name for name, value in now.items() if content["context"]["config"].get(name) != value]
-    if differing:
-        raise xbm.OutputError("--out", str(config.out), f"a new folder: its points have other {', '.join(differing)}")
-    return {(r["sweep"], r["panel"], r["series"], r["x"]): r for r in content["points"]}
+    return {(r["sweep"], r["panel"], r["series"], r["x"]): r for r in read_records(path, config.kept, "points")}
 
 
 def keep(config: Config, path: Path, finished: dict[tuple, dict[str, Any]]) -> None:
     """Replace chip_sweeps.json in one step, a point a line."""
-    context = json.dumps(report.run_context(config.kept, config.seed), indent=1)
-    lines = ",\n  ".join(json.dumps(record) for record in finished.values())
-    replace_file(path, f'{{\n "context": {context},\n "points": [\n  {lines}\n ]\n}}\n')
+    write_records(path, report.run_context(config.kept, config.seed), finished.values(), "points")
 
 
 def table(sweep: str, records: Sequence[Mapping[str, Any]]) -> str:

@@ -17,13 +17,13 @@ Writes:    <out>/estimators.json after every arm, <out>/estimators.md. Run again
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import tyro
+from experiments.resume import read_records, write_records
 from experiments.tasks import local_task
 from rich.console import Console
 
@@ -126,8 +126,7 @@ def learn(config: Config, task: str, method: Method) -> dict[str, Any]:
     """Validation accuracy of one arm on one task."""
     chip = xbm.program(xbm.load_backbone("cifar-resnet20"), SPEC, jax.random.key(config.seed))
     data = xbm.for_chip(chip, local_task(task, config.data))
-    chosen = xbm.data.stratified_sample(data.y_train, min(config.images, len(data.y_train)), config.seed)
-    data = dataclasses.replace(data, x_train=data.x_train[chosen], y_train=data.y_train[chosen])
+    data = data.subset(min(config.images, len(data.y_train)), len(data.y_test), config.seed)
     training = xbm.TrainConfig(epochs=config.epochs)
     meta = xbm.adapt(chip, data, method=method, key=jax.random.key(config.seed), config=training).meta
     history = [row["val_accuracy"] for row in meta["history"]]
@@ -136,22 +135,13 @@ def learn(config: Config, task: str, method: Method) -> dict[str, Any]:
 
 def read_finished(config: Config, path: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """The arms of an earlier run of the same settings."""
-    if not path.exists():
-        return {}
-    content = json.loads(path.read_text(encoding="utf-8"))
-    now = report.run_context(config.kept, config.seed)["config"]
-    differing = [name for name, value in now.items() if content["context"]["config"].get(name) != value]
-    if differing:
-        raise xbm.OutputError("--out", str(config.out), f"a new folder: its arms have other {', '.join(differing)}")
-    return {(r.pop("task"), r.pop("arm")): r for r in content["arms"]}
+    return {(r.pop("task"), r.pop("arm")): r for r in read_records(path, config.kept, "arms")}
 
 
 def keep(config: Config, path: Path, finished: dict[tuple[str, str], dict[str, Any]]) -> None:
-    """Replace estimators.json in one step, an arm a line."""
-    context = json.dumps(report.run_context(config.kept, config.seed), indent=1)
-    lines = [json.dumps({"task": task, "arm": arm, **record}) for (task, arm), record in finished.items()]
-    arms = ",\n  ".join(lines)
-    replace_file(path, f'{{\n "context": {context},\n "arms": [\n  {arms}\n ]\n}}\n')
+    """Replace estimators.json, an arm a line."""
+    arms = ({"task": task, "arm": arm, **record} for (task, arm), record in finished.items())
+    write_records(path, report.run_context(config.kept, config.seed), arms, "arms")
 
 
 def table(finished: dict[tuple[str, str], dict[str, Any]]) -> str:

@@ -17,7 +17,6 @@ Writes:    <out>/results.json after every row, and table.md with the published r
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
+from experiments.resume import check_same
 from experiments.suite_report import table
 from experiments.tasks import local_task
 from rich.console import Console
@@ -154,7 +154,7 @@ def load(config: Config, name: str) -> tuple[xbm.Dataset, Augment]:
 def learn(config: Config, chip: xbm.Chip, data: xbm.Dataset, name: str, method: str, augment: Augment) -> report.Row:
     """One row: a method's recipe on one set."""
     recipe, schedule = RECIPES[method]
-    training = xbm.TrainConfig(config.epochs, config.batch_size, schedule=schedule, augment=augment)  # type: ignore[arg-type]
+    training = xbm.TrainConfig(config.epochs, config.batch_size, schedule=schedule, augment=augment)
     task = xbm.adapt(chip, data, method=recipe, key=jax.random.key(config.seed), config=training)
     return report.row_of(chip, task, name=name, seed=config.seed)
 
@@ -164,10 +164,7 @@ def read_rows(config: Config, path: Path) -> list[report.Row]:
     if not path.exists():
         return []
     rows, context = report.read_results(path)
-    now = json.loads(json.dumps(report.run_context(config.kept, config.seed)["config"]))
-    differing = [name for name, value in now.items() if context["config"].get(name) != value]
-    if differing:
-        raise xbm.OutputError("--out", str(config.out), f"a new folder: its rows have other {', '.join(differing)}")
+    check_same(config.out, context["config"], config.kept, "rows")
     return rows
 
 

@@ -5,8 +5,8 @@ smaller partial sums under each converter, so R changes the chip as well. XBM le
 on chips of 32, 64 and 128 rows. Its two ends are trained at 64 rows: `norm_only` has the same norms and head and no
 mask, Piggyback has a bit for every weight and rewrites cells.
 
-Command:   python experiments/rows_and_bits.py                          (2,400 images, 10 epochs; seeds: --seeds 0 1 2)
-           python experiments/rows_and_bits.py --images 600 --epochs 2   (reduced)
+Command:   python -m experiments.rows_and_bits                          (2,400 images, 10 epochs; seeds: --seeds 0 1 2)
+           python -m experiments.rows_and_bits --images 600 --epochs 2   (reduced)
 Hardware:  two CPU cores; a GPU or TPU is used where JAX has one.
 Time:      reduced: 4 minutes of CPU time, 12 by the clock on two cores that other jobs kept busy. The whole one takes
            20 times the training steps and has not been timed.
@@ -40,6 +40,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import tyro
+from experiments.resume import check_same
 from rich.console import Console
 
 import xbm_jax as xbm
@@ -166,10 +167,7 @@ def read_finished(config: Config, path: Path) -> list[report.Row]:
     if not path.exists():
         return []
     rows, context = report.read_results(path)
-    now = report.run_context(config.kept, 0)["config"]
-    differing = [name for name, value in now.items() if context["config"].get(name) != value]
-    if differing:
-        raise xbm.OutputError("--out", str(config.out), f"a new folder: its rows have other {', '.join(differing)}")
+    check_same(config.out, context["config"], config.kept, "rows")
     return rows
 
 

@@ -26,20 +26,20 @@ import dataclasses
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jax
 import tyro
 from experiments import suite_chips, suite_jobs, suite_report
+from experiments.resume import read_records, write_records
 from experiments.suite_parts import Job
 from rich.console import Console
 
 import xbm_jax as xbm
 from xbm_jax import report
 from xbm_jax.masks import methods
-from xbm_jax.tasks.files import replace_file
 
 Comparison = Literal["small_suite", "large_suite", "bits_front", "chip_in_the_loop", "forgetting"]
 
@@ -112,7 +112,7 @@ def main(config: Config) -> None:
     console = Console()
     for comparison in config.only:
         path = config.out / f"{comparison}.json"
-        rows = read_rows(config, path)
+        rows = read_records(path, config.kept, "rows")
         keep(config, path, rows)  # a folder that cannot be written shows before the work, not after it
         task = ""
         for job in config.jobs(comparison):
@@ -130,25 +130,12 @@ def main(config: Config) -> None:
         suite_report.write(config.out, comparison, rows)
 
 
-def read_rows(config: Config, path: Path) -> list[dict[str, Any]]:
-    """The rows of an earlier run of the same settings; a run of other settings is not written over."""
-    if not path.exists():
-        return []
-    content = json.loads(path.read_text(encoding="utf-8"))
-    now = report.run_context(config.kept, 0)["config"]
-    differing = [name for name, value in now.items() if content["context"]["config"].get(name) != value]
-    if differing:
-        raise xbm.OutputError("--out", str(config.out), f"a new folder: its rows have other {', '.join(differing)}")
-    return content["rows"]
-
-
-def keep(config: Config, path: Path, rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> None:
-    """Replace the comparison's file in one step, a row a line; every command that added to it is kept."""
+def keep(config: Config, path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replace the comparison's file, a row a line; every command that added to it is kept."""
     context = report.run_context(config.kept, config.seeds[0])
     earlier = json.loads(path.read_text(encoding="utf-8"))["context"]["commands"] if path.exists() else []
     context["commands"] = list(dict.fromkeys([*earlier, context.pop("command")]))
-    lines = ",\n  ".join(json.dumps(row) for row in rows)
-    replace_file(path, f'{{\n "context": {json.dumps(context, indent=1)},\n "rows": [\n  {lines}\n ]\n}}\n')
+    write_records(path, context, rows, "rows")
 
 
 if __name__ == "__main__":

@@ -40,19 +40,16 @@ def rows(config: Any, job: Job) -> list[dict[str, Any]]:
     """All arms of one task on one bad chip."""
     data, bad = data_of(config, job), chip_for(config, job)
     ideal, source = _ideal(config, dataclasses.replace(job, chip="ideal"))
-    at = {
-        "accuracy_ideal": float(np.mean(hits(ideal, source, data))),
-        "accuracy_moved": float(np.mean(hits(bad, source, data))),
-    }
+    on_ideal = float(np.mean(hits(ideal, source, data)))
     found = []
     for name, chip, task, seconds in arms(config, job, bad, source, data):
-        row = row_of(config, dataclasses.replace(job, method=name), chip, task, data, seconds, **at)
+        row = row_of(config, dataclasses.replace(job, method=name), chip, task, data, seconds)
         found.append(row | {"job": job.name} | (unseen(config, job, task, data) if name in ON_MANY else {}))
-    lost = at["accuracy_ideal"] - at["accuracy_moved"]
-    learned = next(row["accuracy"] for row in found if row["method"] == "learned on chip")
+    reached = {row["method"]: row["accuracy"] for row in found}
+    moved, lost = reached["moved"], on_ideal - reached["moved"]
+    at = {"accuracy_ideal": on_ideal, "accuracy_moved": moved, "accuracy_learned_on_chip": reached["learned on chip"]}
     for row in found:
-        gained = row["accuracy"] - at["accuracy_moved"]
-        row |= {"accuracy_learned_on_chip": learned, "recovered": gained / lost if lost > 0 else None}
+        row |= at | {"recovered": (row["accuracy"] - moved) / lost if lost > 0 else None}
     return found
 
 
@@ -93,8 +90,7 @@ def unseen(config: Any, job: Job, task: xbm.Task, data: xbm.Dataset) -> dict[str
 
 def _fresh(chip: xbm.Chip, key: jax.Array, kind: ChipKind) -> xbm.Chip:
     """Another chip of the same kind and age."""
-    made = redrawn(chip, key)
-    return made if kind.t_seconds is None else made.at(kind.t_seconds, compensate=True)
+    return kind.aged(redrawn(chip, key))
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import jax
+import numpy as np
 
 import xbm_jax as xbm
 from xbm_jax.crossbar import PcmJoshi, ReramWan
@@ -24,6 +25,10 @@ class ChipKind:
 
     spec: xbm.CrossbarSpec
     t_seconds: float | None = None
+
+    def aged(self, chip: xbm.Chip) -> xbm.Chip:
+        """A chip of this kind that was just programmed, when it is used."""
+        return chip if self.t_seconds is None else chip.at(self.t_seconds, compensate=True)
 
 
 _CELL = xbm.Cell(bits=7, on_off=100.0)
@@ -52,13 +57,13 @@ def backbone_of(name: str, folder: Path) -> xbm.Backbone:
     return xbm.load_backbone(name, folder / files[name] if name in files else None)
 
 
-def design_of(backbone: xbm.Backbone, spec: xbm.CrossbarSpec, images: object) -> xbm.Chip:
+def design_of(backbone: xbm.Backbone, spec: xbm.CrossbarSpec, images: np.ndarray | None) -> xbm.Chip:
     """The chip that all chips of a spec share scales and ranges with: measured with ideal cells and ideal wires."""
     plain = spec.replace(wires=xbm.Wires())
-    return xbm.tasks.design(backbone, plain, images)  # type: ignore[arg-type]
+    return xbm.tasks.design(backbone, plain, images)
 
 
-def chip_of(kind: ChipKind, backbone: xbm.Backbone, images: object, seed: int) -> xbm.Chip:
+def chip_of(kind: ChipKind, backbone: xbm.Backbone, images: np.ndarray | None, seed: int) -> xbm.Chip:
     """A chip as it is: programmed with the seed's draws, its ranges the design's, aged.
 
     Args:
@@ -72,5 +77,4 @@ def chip_of(kind: ChipKind, backbone: xbm.Backbone, images: object, seed: int) -
         layer = xbm.crossbar.with_signed_inputs(layer, wanted.plan.signed_inputs)
         adc = wanted.adc if layer.adc is None or kind.spec.adc.range == "calibrated" else layer.adc
         tiles[path] = layer.replace(input_scale=wanted.input_scale, adc=adc)
-    chip = chip.replace(tiles=tiles)
-    return chip if kind.t_seconds is None else chip.at(kind.t_seconds, compensate=True)
+    return kind.aged(chip.replace(tiles=tiles))

@@ -42,9 +42,9 @@ def learn(config: Any, chip: xbm.Chip, data: xbm.Dataset, method: Method, seed: 
     return xbm.adapt(chip, data, method=method, key=jax.random.key(seed), config=config.training, **options)
 
 
-def chip_for(config: Any, job: Job, rows: int | None = None, chip: str | None = None) -> xbm.Chip:
+def chip_for(config: Any, job: Job, rows: int | None = None) -> xbm.Chip:
     """The job's chip, ready to read: the same for all its methods."""
-    kind = CHIPS[chip or job.chip]
+    kind = CHIPS[job.chip]
     if rows is not None:
         kind = dataclasses.replace(kind, spec=kind.spec.replace(rows=rows))
     backbone = backbone_of(job.backbone, config.data)
@@ -73,9 +73,7 @@ def _data(folder: Any, images: int, task: str, backbone: str, seed: int) -> xbm.
     return dataclasses.replace(data, x_train=data.x_train[chosen], y_train=data.y_train[chosen])
 
 
-def row_of(
-    config: Any, job: Job, chip: xbm.Chip, task: xbm.Task, data: xbm.Dataset, seconds: float, **more: Any
-) -> dict[str, Any]:
+def row_of(config: Any, job: Job, chip: xbm.Chip, task: xbm.Task, data: xbm.Dataset, seconds: float) -> dict[str, Any]:
     """What learning gave and cost; ``hits``: which test images are right, a bit each, for paired intervals."""
     bits, right = xbm.hardware.task_bits(chip, task), hits(chip, task, data)
     return {
@@ -99,7 +97,6 @@ def row_of(
         "seconds": round(seconds, 1),
         "test_images": len(data.y_test),
         "hits": coded(right),
-        **more,
     }
 
 

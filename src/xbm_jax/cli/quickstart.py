@@ -231,7 +231,7 @@ def _write(job: _Job, chip: Chip, rows: list[report.Row], facts: list[tuple[str,
         f"{TRAIN.epochs} epochs of batches of {TRAIN.batch_size}, Adam, cosine schedule; a stratified "
         f"{TRAIN.validation_fraction:.0%} of the training images chooses the best epoch; test images are used once. "
         "All methods see the same images, epochs and learning rates of norms and head (1e-2); norm_only is the "
-        "control of every method that trains norms, and gains more than xbm does where norms learn faster (README)."
+        "control of every method that trains norms."
     )
     facts = [*facts, ("How the tasks were learned", settings)]
     report.write_report(job.out / "REPORT.md", rows, context, facts, [figure])

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from xbm_jax.crossbar import Plan, Tiles, cells_written
-from xbm_jax.masks import Rule, array_of_column
+from xbm_jax.masks import Rule, array_grid
 from xbm_jax.models import Chip
 from xbm_jax.tasks import Task
 
@@ -105,7 +105,7 @@ def layer_arrays(plan: Plan) -> int:
     A logical column stands on its slices' and polarities' neighbouring bit lines, so that a pair is subtracted where
     it stands: an array holds ``floor(cols / (S * P))`` logical columns.
     """
-    return plan.tiles * (int(array_of_column(plan).max()) + 1)
+    return math.prod(array_grid(plan))
 
 
 def arrays_used(chip: Chip) -> int:

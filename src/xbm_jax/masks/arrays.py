@@ -16,7 +16,7 @@ from xbm_jax.crossbar.read import gain_on_kernel
 from xbm_jax.crossbar.validate import check_int, check_number
 from xbm_jax.masks.rules import Codes, Rule, Values, is_real, weight_codes, weights_of
 
-__all__ = ["ArrayChoice", "array_of_column", "most_wanted"]
+__all__ = ["ArrayChoice", "array_grid", "array_of_column", "most_wanted"]
 
 
 def array_of_column(plan: Plan) -> np.ndarray:
@@ -27,6 +27,11 @@ def array_of_column(plan: Plan) -> np.ndarray:
     per_group, per_array = plan.columns // plan.groups, plan.spec.cols // plan.spec.bitlines_per_column
     column = np.arange(plan.columns)
     return column // per_group * -(-per_group // per_array) + column % per_group // per_array
+
+
+def array_grid(plan: Plan) -> tuple[int, int]:
+    """Arrays of a layer: row tiles T, and arrays beside each other in a tile A."""
+    return plan.tiles, int(array_of_column(plan)[-1]) + 1
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,8 @@ class ArrayChoice(Rule):
     def init(self, tiles: Tiles, key: jax.Array) -> dict[str, jax.Array]:
         del key
         plan, weights = tiles.plan, nominal_weights(tiles)
-        arrays = plan.tiles, int(array_of_column(plan).max()) + 1
         return {
-            "arrays": jnp.full(arrays, -1, weights.dtype),
+            "arrays": jnp.full(array_grid(plan), -1, weights.dtype),
             "weights": weights,
             "gains": jnp.zeros((plan.tiles, plan.columns), weights.dtype),
         }
@@ -109,7 +113,7 @@ class ArrayChoice(Rule):
 
     def stored(self, plan: Plan) -> dict[str, Codes]:
         return {
-            "arrays": Codes((plan.tiles, int(array_of_column(plan).max()) + 1), 1),
+            "arrays": Codes(array_grid(plan), 1),
             "weights": Codes(plan.kernel_shape, plan.spec.weight_bits, "weights"),
             "gains": Codes((plan.tiles, plan.columns), self.gain_bits),
         }
@@ -156,6 +160,6 @@ def _worth(plan: Plan, gradient: np.ndarray) -> np.ndarray:
     """``sum |dL/dw|`` of each array, [T, A]."""
     columns = np.zeros((plan.tiles, plan.columns))
     np.add.at(columns, plan.tile_index, np.abs(gradient))
-    arrays = np.zeros((plan.tiles, int(array_of_column(plan).max()) + 1))
+    arrays = np.zeros(array_grid(plan))
     np.add.at(arrays.T, array_of_column(plan), columns.T)
     return arrays

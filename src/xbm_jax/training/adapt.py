@@ -23,6 +23,7 @@ import numpy as np
 from xbm_jax.data import Dataset, epoch_batches, eval_batches, made_ahead, resize, split_validation, to_rgb
 from xbm_jax.errors import DataError
 from xbm_jax.masks import ArrayChoice, Method
+from xbm_jax.masks.rules import is_real
 from xbm_jax.models import Chip, check_calibrated, check_images, forward, initial_trained
 from xbm_jax.tasks import Task, active_columns, adc_clip_rates
 from xbm_jax.tasks.task import batch_logits
@@ -262,7 +263,7 @@ def _started(trained: Any, stats: Any, method: Method, start: Task | None) -> tu
     if trained["norms"] and start.trained["norms"]:
         taken["norms"] = start.trained["norms"]
     values = jax.tree.leaves(start.trained["masks"])
-    if start.method.rule == method.rule and all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in values):
+    if start.method.rule == method.rule and all(is_real(leaf) for leaf in values):
         taken["masks"] = start.trained["masks"]
     return {**trained, **jax.tree.map(jnp.array, taken)}, start.state or stats
 
