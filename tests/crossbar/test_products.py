@@ -48,9 +48,14 @@ def test_depthwise_is_the_convolution(kernel: tuple[int, int], conv: Conv, per_c
     np.testing.assert_array_equal(got, xla(x, weights, conv))
 
 
-def test_depthwise_gradients_are_the_convolutions() -> None:
-    conv = Conv(strides=(2, 1), padding="SAME", groups=3)
-    x, weights = integers(0, 2, 6, 6, 3), integers(1, 3, 3, 1, 6)
+@given(
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    conv=st.builds(Conv, strides=steps, dilation=steps, padding=paddings, groups=st.integers(2, 3)),
+    per_channel=st.integers(1, 2),
+)
+def test_depthwise_gradients_are_the_convolutions(kernel: tuple[int, int], conv: Conv, per_channel: int) -> None:
+    """Strides that leave input pixels unread and dilated taps among them."""
+    x, weights = integers(0, 2, 6, 7, conv.groups), integers(1, *kernel, 1, conv.groups * per_channel)
     dy = integers(2, *xla(x, weights, conv).shape)
     grads, wanted = (jax.vjp(lambda x, w, f=f: f(x, w, conv), x, weights)[1](dy) for f in (product, xla))
     for got, want in zip(grads, wanted, strict=True):

@@ -9,6 +9,7 @@ tap, and a convolution onto few columns computes two neighbouring pixels at once
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -115,21 +116,46 @@ def tile_product(x: jax.Array, kernel: jax.Array, conv: Conv | None, tile: np.nd
 
 def _by_taps(x: jax.Array, kernel: jax.Array, conv: Conv) -> jax.Array:
     """A depthwise convolution, ``kernel`` [kh, kw, 1, N]: one multiply-add per tap over the shifted input."""
-    kh, kw, _, columns = kernel.shape
-    (top, bottom), (left, right) = _pads(x, kernel, conv)
-    padded = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
-    padded = jnp.repeat(padded, columns // conv.groups, axis=-1)  # a channel's columns are neighbours
-    spans = [
-        (padded.shape[axis + 1] - (size - 1) * step - 1) // stride * stride + 1
-        for axis, (size, step, stride) in enumerate(zip((kh, kw), conv.dilation, conv.strides, strict=True))
-    ]
-    taps = []
-    for i in range(kh):
-        for j in range(kw):
-            rows = slice(i * conv.dilation[0], i * conv.dilation[0] + spans[0], conv.strides[0])
-            cols = slice(j * conv.dilation[1], j * conv.dilation[1] + spans[1], conv.strides[1])
-            taps.append(padded[:, rows, cols] * kernel[i, j, 0])
+    padded = jnp.pad(x, ((0, 0), *_pads(x, kernel, conv), (0, 0)))
+    padded = jnp.repeat(padded, kernel.shape[3] // conv.groups, axis=-1)  # a channel's columns are neighbours
+    return _taps(conv.strides, conv.dilation, padded, kernel[:, :, 0])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _taps(strides: tuple[int, int], dilation: tuple[int, int], x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """``y[b, h, w, n] = sum_ij kernel[i, j, n] x[b, s h + d i, s w + d j, n]``.
+
+    By itself JAX would make of the input's gradient a sum of one padded array per tap.
+    """
+    shifted = _shifted(strides, dilation, x, kernel.shape)
+    taps = [part * weight for part, weight in zip(shifted, kernel.reshape(-1, kernel.shape[2]), strict=True)]
     return sum(taps[1:], start=taps[0])
+
+
+def _taps_fwd(strides: tuple[int, int], dilation: tuple[int, int], x: jax.Array, kernel: jax.Array) -> Any:
+    return _taps(strides, dilation, x, kernel), (x, kernel)
+
+
+def _taps_bwd(strides: tuple[int, int], dilation: tuple[int, int], residuals: Any, dy: jax.Array) -> Any:
+    x, kernel = residuals
+    dkernel = [jnp.sum(part * dy, (0, 1, 2)) for part in _shifted(strides, dilation, x, kernel.shape)]
+    # dx is the same sum over dy, spread out by the strides, with the kernel turned round.
+    sides = zip(x.shape[1:3], dy.shape[1:3], kernel.shape[:2], strides, dilation, strict=True)
+    widths = [((taps - 1) * step, size - (n - 1) * stride - 1, stride - 1) for size, n, taps, stride, step in sides]
+    spread = lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *widths, (0, 0, 0)))
+    return _taps((1, 1), dilation, spread, kernel[::-1, ::-1]), jnp.stack(dkernel).reshape(kernel.shape)
+
+
+_taps.defvjp(_taps_fwd, _taps_bwd)
+
+
+def _shifted(strides: tuple[int, int], dilation: tuple[int, int], x: jax.Array, kernel_shape: Any) -> list[jax.Array]:
+    """The input as each tap sees it, tap by tap."""
+    rows, cols = (
+        [slice(i * step, i * step + size - (taps - 1) * step, stride) for i in range(taps)]
+        for size, taps, stride, step in zip(x.shape[1:3], kernel_shape[:2], strides, dilation, strict=True)
+    )
+    return [x[:, row, col] for row in rows for col in cols]
 
 
 _FEW_COLUMNS = 16
