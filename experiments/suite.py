@@ -90,11 +90,15 @@ class Config:
         """Settings of the training loop."""
         return xbm.TrainConfig(epochs=self.epochs, batch_size=self.batch_size)
 
-    @property
-    def kept(self) -> dict[str, Any]:
-        """What has to be the same for finished jobs to count."""
-        recipes = {name: repr(make()) for name, make in methods.METHODS.items()}
+    def kept(self, comparison: Comparison) -> dict[str, Any]:
+        """What has to be the same for finished jobs of a comparison to count."""
+        grid = suite_jobs.GRIDS[comparison]
+        recipes = {name: repr(grid.tuned(make())) for name, make in methods.METHODS.items()}
         return {"images": self.images, "training": self.training, "chips": suite_chips.CHIPS, "methods": recipes}
+
+    def file(self, comparison: Comparison) -> Path:
+        """Where the rows of a comparison are."""
+        return self.out / f"{comparison}.json"
 
     def jobs(self, comparison: Comparison) -> Iterator[Job]:
         """The chosen part of a comparison's grid."""
@@ -111,9 +115,8 @@ def main(config: Config) -> None:
     """Resume, learn what is missing, write; comparison by comparison."""
     console = Console()
     for comparison in config.only:
-        path = config.out / f"{comparison}.json"
-        rows = read_records(path, config.kept, "rows")
-        keep(config, path, rows)  # a folder that cannot be written shows before the work, not after it
+        rows = read_records(config.file(comparison), config.kept(comparison), "rows")
+        keep(config, comparison, rows)  # a folder that cannot be written shows before the work, not after it
         task = ""
         for job in config.jobs(comparison):
             if job.task != task:
@@ -121,7 +124,7 @@ def main(config: Config) -> None:
                 task = job.task
             if not any(row["job"] == job.name for row in rows):
                 rows += suite_jobs.run(config, job)
-                keep(config, path, rows)
+                keep(config, comparison, rows)
             for row in rows:
                 if row["job"] == job.name:
                     console.print(
@@ -130,9 +133,9 @@ def main(config: Config) -> None:
         suite_report.write(config.out, comparison, rows)
 
 
-def keep(config: Config, path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def keep(config: Config, comparison: Comparison, rows: Sequence[Mapping[str, Any]]) -> None:
     """Replace the comparison's file, a row a line; every command that added to it is kept."""
-    context = report.run_context(config.kept, config.seeds[0])
+    path, context = config.file(comparison), report.run_context(config.kept(comparison), config.seeds[0])
     earlier = json.loads(path.read_text(encoding="utf-8"))["context"]["commands"] if path.exists() else []
     context["commands"] = list(dict.fromkeys([*earlier, context.pop("command")]))
     write_records(path, context, rows, "rows")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from experiments import suite_bad_chips, suite_forgetting
@@ -20,13 +20,23 @@ ROWS = (16, 32, 64, 128, 256, 512)
 
 @dataclass(frozen=True)
 class Grid:
-    """The axes of a comparison; ``holds`` says which of their combinations are part of it."""
+    """The axes of a comparison.
+
+    Args:
+        holds: which of their combinations are part of it.
+        rates: learning rates of all methods, where the backbones need others than the methods' own.
+    """
 
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
     chips: tuple[str, ...] = ("default",)
     backbones: tuple[str, ...] = ("cifar-resnet20",)
     holds: Callable[[Job], bool] = lambda job: True
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+    def tuned(self, method: Method) -> Method:
+        """A method with the comparison's rates."""
+        return replace(method, **self.rates)
 
 
 ALL = tuple(methods.METHODS)
@@ -37,7 +47,9 @@ GRIDS: Mapping[str, Grid] = {
         ("default", "ideal"),
         holds=lambda job: job.chip == "default" or job.method in ("xbm", "piggyback", "finetune"),
     ),
-    "large_suite": Grid(LARGE, ALL, backbones=("mobilenet-v2", "resnet50-v1")),
+    "large_suite": Grid(
+        LARGE, ALL, backbones=("mobilenet-v2", "resnet50-v1"), rates={"norm_lr": 1e-3, "head_lr": 1e-3}
+    ),
     "bits_front": Grid(
         SMALL,
         (
@@ -63,7 +75,7 @@ def run(config: Any, job: Job) -> list[dict[str, Any]]:
     method, rows = method_of(job.method)
     chip, data = chip_for(config, job, rows), data_of(config, job)
     began = time.perf_counter()
-    task = learn(config, chip, data, method, job.seed)
+    task = learn(config, chip, data, GRIDS[job.comparison].tuned(method), job.seed)
     return [row_of(config, job, chip, task, data, time.perf_counter() - began)]
 
 
