@@ -128,7 +128,8 @@ def _taps(strides: tuple[int, int], dilation: tuple[int, int], x: jax.Array, ker
     By itself JAX would make of the input's gradient a sum of one padded array per tap.
     """
     shifted = _shifted(strides, dilation, x, kernel.shape)
-    taps = [part * weight for part, weight in zip(shifted, kernel.reshape(-1, kernel.shape[2]), strict=True)]
+    weights = kernel.reshape(-1, kernel.shape[2])
+    taps = [part * weights[i] for i, part in enumerate(shifted)]
     return sum(taps[1:], start=taps[0])
 
 
