@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 import jax
-import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.interpreters import partial_eval
 
+from crossbar.jaxprs import products
 from crossbar.literal import (
     Codes,
     Literal,
@@ -259,15 +259,6 @@ def test_input_gradient_does_not_feel_read_noise(adc: Adc, gain_at: Any, dac_bit
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What is computed
-
-
-def products(jaxpr: Any) -> Iterator[Any]:
-    """Every product and convolution that a jaxpr really uses, in its nested jaxprs too."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
-            yield equation
-        for inner in jax.extend.core.jaxprs_in_params(equation.params):
-            yield from products(inner)
 
 
 def used_products(function: Callable, *arguments: Any) -> list[tuple[int, ...]]:

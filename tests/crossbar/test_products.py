@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
+from crossbar.jaxprs import products as products_of
 from xbm_jax.crossbar import products
 from xbm_jax.crossbar.products import Conv, product, tile_product
 
@@ -81,7 +82,7 @@ def strides_of(x: jax.Array, weights: jax.Array, conv: Conv) -> list[tuple[int, 
     """Window strides of the convolutions that a tile of all rows is computed by."""
     everything = np.ones(weights.shape[:3], bool)
     jaxpr = jax.make_jaxpr(lambda x, w: tile_product(x, w, conv, everything))(x, weights)
-    return [e.params["window_strides"] for e in jaxpr.eqns if e.primitive.name == "conv_general_dilated"]
+    return [equation.params["window_strides"] for equation in products_of(jaxpr)]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from xbm_jax.crossbar.batching import one_by_one
 from xbm_jax.errors import SpecError
 
 __all__ = ["Conv", "kernel_matrix_shape", "on_cpu", "product", "row_index", "tile_product"]
@@ -83,16 +84,17 @@ def on_cpu() -> bool:
 
 
 def _convolution(x: jax.Array, kernel: jax.Array, conv: Conv, strides: tuple[int, int]) -> jax.Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        strides,
-        conv.padding,
+    native = partial(
+        lax.conv_general_dilated,
+        window_strides=strides,
+        padding=conv.padding,
         rhs_dilation=conv.dilation,
         feature_group_count=conv.groups,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=PRECISION,
     )
+    # Tasks that are stepped together have kernels of their own where masks fold into them.
+    return one_by_one(native, shared=1)(x, kernel) if on_cpu() else native(x, kernel)
 
 
 def tile_product(x: jax.Array, kernel: jax.Array, conv: Conv | None, tile: np.ndarray) -> jax.Array:
