@@ -16,8 +16,9 @@ Writes:    <out>/<comparison>.json after every job, then its table and figure. R
            --out.
 
 The rules, for every method: the same images, epochs, batches and norm policy; the epoch is chosen on 15 % of the
-training images; test labels are read once, after that choice. Learning rates are the defaults of `xbm.methods`, chosen
-on validation images (`experiments/estimators.py`).
+training images; test labels are read once, after that choice. Learning rates are the defaults of `xbm.methods`, in the
+large suite lower ones for all methods (`experiments/suite_jobs.py`); both were chosen on validation images
+(`experiments/estimators.py`).
 """
 
 from __future__ import annotations
