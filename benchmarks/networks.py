@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,16 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from PIL import Image
 
 import xbm_jax as xbm
 from benchmarks.layers import spec
 from benchmarks.timing import Work
 from xbm_jax.crossbar.products import product
+from xbm_jax.data.decode import decode_all
 from xbm_jax.models import backbone, forward, initial_trained, named_network, source_trained
 from xbm_jax.training import init_state
 from xbm_jax.training.step import train_step
 
 __all__ = ["Step", "eight_steps", "mask_step", "plain_read", "plain_step", "program_seconds", "read_compiled"]
+__all__ += ["step_images"]
 
 RESNET20 = "cifar-resnet20"
 
@@ -57,6 +61,21 @@ def eight_steps(batch: int = 32, pixels: int = 32) -> tuple[Work, Work]:
     together = jax.jit(jax.vmap(step)).lower(stacked, x, y).compile()
     single = jax.jit(step).lower(states[0], x[0], y[0]).compile()
     return lambda: together(stacked, x, y), lambda: [single(states[i], x[i], y[i]) for i in range(8)]
+
+
+def step_images(batch: int = 32, pixels: int = 32) -> Work:
+    """A step's images from JPEG files a quarter larger: decoded, a random patch of each cut, resized and mirrored."""
+    source, augment = pixels + pixels // 4, xbm.data.Augment(size=pixels)
+    noise = np.random.default_rng(0).integers(0, 256, (batch, source, source, 3), np.uint8)
+    files = []
+    for image in noise:
+        Image.fromarray(image).save(file := io.BytesIO(), "JPEG")
+        files.append(file.getvalue())
+
+    def make() -> np.ndarray:
+        return augment.train(np.stack(decode_all(files, [""] * batch, None, "", "raise")[1]), 0)
+
+    return make
 
 
 def plain_step(batch: int = 32, pixels: int = 32, model: str = RESNET20) -> Step:

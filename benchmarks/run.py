@@ -86,6 +86,14 @@ def _train(adc_bits: int | None, seconds: float = 12.0, **network: Any) -> Calla
     return measure
 
 
+def _images(**network: Any) -> Callable[[], dict[str, float]]:
+    def make() -> tuple[Any, Any]:
+        size = {"pixels": network["pixels"]} if network else {}
+        return networks.step_images(**size), networks.mask_step(8, **network).run
+
+    return _ratio(make)
+
+
 def _memory(adc_bits: int | None) -> Callable[[], dict[str, float]]:
     return lambda: {"ratio": networks.mask_step(adc_bits).peak_bytes / networks.plain_step().peak_bytes}
 
@@ -128,6 +136,8 @@ ROWS = (
     Row("MobileNetV2 112 px mask training step, ideal converter", 1.05, None, _train(None, 40.0, **MOBILENET)),
     Row("MobileNetV2 112 px mask training step, 8-bit ADC", 1.3, None, _train(8, 40.0, **MOBILENET)),
     Row("MobileNetV2 112 px mask training step, 8-bit ADC: GiB", 3.0, None, _gibibytes),
+    Row("ResNet-20 step's images, decoded and augmented, to the step", 0.33, None, _images()),
+    Row("MobileNetV2 112 px step's images, decoded and augmented, to the step", 0.33, None, _images(**MOBILENET)),
     Row("eight tasks' mask training steps vmapped, to eight steps", 0.95, None, _eight_steps),
     Row("read noise, conv 64 channels, per read", 2.0, 890.0, _ratio(layers.noisy_read)),
     Row(

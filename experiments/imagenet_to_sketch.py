@@ -122,7 +122,9 @@ class Config:
     def kept(self) -> dict[str, Any]:
         """What has to be the same for finished rows to count."""
         names = ("model", "pixels", "images", "epochs", "batch_size", "seed")
-        return {n: getattr(self, n) for n in names} | {"stand_ins": self.stand_ins is not None, "spec": SPEC}
+        recipes = {name: repr(recipe) for name, recipe in RECIPES.items()}
+        fixed = {"stand_ins": self.stand_ins is not None, "spec": SPEC, "recipes": recipes}
+        return {n: getattr(self, n) for n in names} | fixed
 
 
 def main(config: Config) -> None:

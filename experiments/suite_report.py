@@ -188,14 +188,15 @@ def draw_front(figure: Any, rows: Rows) -> None:
     """Accuracy against mask bits, a panel a task."""
     tasks = list(dict.fromkeys(r["task"] for r in rows))
     figure.set_size_inches(4.6 * len(tasks), 3.8)
+    families = {"xbm": "XBM, rows", "xma": "XMA, bits"}
+    others = dict.fromkeys(r["method"] for r in rows if r["method"].split()[0] not in families and r["mask_bits"])
+    colours = dict(zip([*families, *others], COLOURS, strict=False))
     for axes, task in zip(np.atleast_1d(figure.subplots(1, len(tasks))), tasks, strict=True):
         own = [r for r in rows if r["task"] == task]
-        families = {"xbm": "XBM, rows", "xma": "XMA, bits"}
-        for colour, (family, label) in zip(COLOURS, families.items(), strict=False):
+        for family, label in families.items():
             line = sorted((r for r in own if r["method"].startswith(f"{family} ")), key=lambda r: r["mask_bits"])
-            axes.plot(
-                [r["mask_bits"] for r in line], [100 * r["accuracy"] for r in line], "o-", color=colour, label=label
-            )
+            bits, reached = [r["mask_bits"] for r in line], [100 * r["accuracy"] for r in line]
+            axes.plot(bits, reached, "o-", color=colours[family], label=label)
             for r in line:
                 axes.annotate(
                     r["method"].split()[-1],
@@ -204,10 +205,9 @@ def draw_front(figure: Any, rows: Rows) -> None:
                     textcoords="offset points",
                     fontsize=7,
                 )
-        rest = [r for r in own if r["method"].split()[0] not in families and r["mask_bits"]]
-        for colour, r in zip(COLOURS[2:], rest, strict=False):
-            axes.plot(r["mask_bits"], 100 * r["accuracy"], "s", color=colour, label=r["method"])
         for r in own:
+            if r["method"] in others:
+                axes.plot(r["mask_bits"], 100 * r["accuracy"], "s", color=colours[r["method"]], label=r["method"])
             if r["method"] == "norm_only":
                 axes.axhline(100 * r["accuracy"], color="#999999", ls="--", lw=1, label="norms only")
         axes.set(xscale="log", xlabel="mask bits", ylabel="test accuracy, %", title=LABELS.get(task, task))

@@ -47,6 +47,13 @@ def made_up_row(job: Job, accuracy: float = 0.5, **more: Any) -> dict[str, Any]:
     return {"job": job.name, **numbers, **place, **more}
 
 
+def test_a_comparison_may_slow_every_method_and_the_others_are_left_alone() -> None:
+    large, small = suite_jobs.GRIDS["large_suite"], suite_jobs.GRIDS["small_suite"]
+    xma = large.tuned(methods.xma())
+    assert (xma.mask_lr, xma.norm_lr, xma.head_lr) == (pytest.approx(6e-3), 1e-3, 1e-3)
+    assert all(small.tuned(make()) == make() for make in methods.METHODS.values())
+
+
 @pytest.fixture
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Rows are made up instead of trained; the jobs that were asked for are listed."""
