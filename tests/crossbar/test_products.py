@@ -58,8 +58,12 @@ def test_depthwise_gradients_are_the_convolutions(kernel: tuple[int, int], conv:
     """Strides that leave input pixels unread and dilated taps among them."""
     x, weights = integers(0, 2, 6, 7, conv.groups), integers(1, *kernel, 1, conv.groups * per_channel)
     dy = integers(2, *xla(x, weights, conv).shape)
-    grads, wanted = (jax.vjp(lambda x, w, f=f: f(x, w, conv), x, weights)[1](dy) for f in (product, xla))
-    for got, want in zip(grads, wanted, strict=True):
+
+    @jax.jit
+    def gradients(x: jax.Array, weights: jax.Array, dy: jax.Array) -> list[Any]:
+        return [jax.vjp(lambda x, w, f=f: f(x, w, conv), x, weights)[1](dy) for f in (product, xla)]
+
+    for got, want in zip(*gradients(x, weights, dy), strict=True):
         np.testing.assert_array_equal(got, want)
 
 
