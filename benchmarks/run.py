@@ -86,12 +86,8 @@ def _train(adc_bits: int | None, seconds: float = 12.0, **network: Any) -> Calla
     return measure
 
 
-def _images(**network: Any) -> Callable[[], dict[str, float]]:
-    def make() -> tuple[Any, Any]:
-        size = {"pixels": network["pixels"]} if network else {}
-        return networks.step_images(**size), networks.mask_step(8, **network).run
-
-    return _ratio(make)
+def _images(pixels: int = 32, **network: Any) -> Callable[[], dict[str, float]]:
+    return _ratio(lambda: (networks.step_images(pixels=pixels), networks.mask_step(8, pixels=pixels, **network).run))
 
 
 def _memory(adc_bits: int | None) -> Callable[[], dict[str, float]]:

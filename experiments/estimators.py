@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -149,18 +150,24 @@ def main(config: Config) -> None:
     for task in config.tasks:
         for arm in config.arms or ARMS[config.backbone]:
             if (task, arm) not in finished:
-                finished[task, arm] = learn(config, task, ARMS[config.backbone][arm])
+                finished[task, arm] = learn(config, *prepared(config, task), ARMS[config.backbone][arm])
                 keep(config, path, finished)
             console.print(f"{task:14} {arm:26} {100 * finished[task, arm]['val_accuracy']:5.1f}", highlight=False)
     replace_file(path.with_suffix(".md"), table(finished))
 
 
-def learn(config: Config, task: str, method: Method) -> dict[str, Any]:
-    """Validation accuracy of one arm on one task."""
+@lru_cache(maxsize=1)
+def prepared(config: Config, task: str) -> tuple[xbm.Chip, xbm.Dataset]:
+    """The chip and the images that all arms of a task share."""
     data, backbone = local_task(task, config.data, config.size), backbone_of(config.backbone, config.data)
-    chip = chip_of(ChipKind(SPEC), backbone, data.x_train[:CALIBRATION_IMAGES], config.seed)
+    images = xbm.data.to_rgb(data.x_train[:CALIBRATION_IMAGES])
+    chip = chip_of(ChipKind(SPEC), backbone, images, config.seed)
     data = xbm.for_chip(chip, data)
-    data = data.subset(min(config.images, len(data.y_train)), len(data.y_test), config.seed)
+    return chip, data.subset(min(config.images, len(data.y_train)), len(data.y_test), config.seed)
+
+
+def learn(config: Config, chip: xbm.Chip, data: xbm.Dataset, method: Method) -> dict[str, Any]:
+    """Validation accuracy of one arm on one task."""
     training = xbm.TrainConfig(epochs=config.epochs)
     meta = xbm.adapt(chip, data, method=method, key=jax.random.key(config.seed), config=training).meta
     history = [row["val_accuracy"] for row in meta["history"]]

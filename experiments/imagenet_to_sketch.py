@@ -26,6 +26,7 @@ import jax
 import numpy as np
 import tyro
 from experiments.resume import check_same
+from experiments.suite_jobs import GRIDS
 from experiments.suite_report import table
 from experiments.tasks import local_task
 from rich.console import Console
@@ -52,9 +53,8 @@ def _recipe(make: Any, rate: float, norms: str, **options: Any) -> Method:
 
 
 def _ours(make: Any) -> tuple[Method, str]:
-    """The rates that suit many features: what `experiments/estimators.py` found on MobileNetV2."""
-    method = make()
-    return dataclasses.replace(method, mask_lr=0.2 * method.mask_lr, norm_lr=1e-3, head_lr=1e-3), "cosine"
+    """A method with the rates of the large suite."""
+    return GRIDS["large_suite"].tuned(make()), "cosine"
 
 
 RECIPES: Mapping[str, tuple[Method, str]] = {

@@ -65,7 +65,7 @@ def test_tasks_of_their_own_kernels_make_no_grouped_convolution() -> None:
 
 
 def test_a_shared_argument_keeps_the_batched_form() -> None:
-    matmul = one_by_one(jnp.matmul, shared=1)
+    matmul = one_by_one(jnp.matmul)
     x, y = jnp.ones((3, 4, 5)), jnp.ones((5, 2))
     counts = [
         str(jax.make_jaxpr(jax.vmap(matmul, axes))(*args)).count("dot_general")

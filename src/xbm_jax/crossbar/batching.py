@@ -19,12 +19,13 @@ _AT_MOST = 16
 """More than so many side by side take too long to compile; they are batched after all."""
 
 
-def one_by_one(function: Callable[..., Any], shared: int | None = None) -> Callable[..., Any]:
+def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function``, which ``vmap`` calls once for each element, side by side in one program.
+
+    Where only one argument is batched, JAX's own batching makes one larger operation of all elements, and stays.
 
     Args:
         function: of arrays, and linear in each of them.
-        shared: the position of an argument that, where it is not batched, makes JAX's own batching the better one.
     """
 
     @jax.custom_vjp
@@ -35,12 +36,16 @@ def one_by_one(function: Callable[..., Any], shared: int | None = None) -> Calla
         return differentiable(*args), args  # itself, so that gradients of gradients exist
 
     def backward(args: Any, cotangents: Any) -> Any:
-        # One by one here too, so that a gradient which nobody takes costs nothing.
-        return tuple(one_by_one(partial(_transposed, function, i))(cotangents, *args) for i in range(len(args)))
+        # One by one here too, and each apart, so that a gradient which nobody takes costs nothing.
+        def gradient(i: int) -> Any:
+            shape = jax.ShapeDtypeStruct(args[i].shape, args[i].dtype)
+            return one_by_one(partial(_transposed, function, i, shape))(cotangents, *args[:i], *args[i + 1 :])
+
+        return tuple(gradient(i) for i in range(len(args)))
 
     # custom_vmap alone has no reverse mode.
     called = jax.custom_batching.custom_vmap(function)
-    called.def_vmap(partial(_each, function, differentiable, shared))
+    called.def_vmap(partial(_each, function, differentiable))
     differentiable.defvjp(forward, backward)
     return differentiable
 
@@ -48,13 +53,12 @@ def one_by_one(function: Callable[..., Any], shared: int | None = None) -> Calla
 def _each(
     function: Callable[..., Any],
     again: Callable[..., Any],
-    shared: int | None,
     size: int,
     batched: Sequence[Any],
     *args: Any,
 ) -> Any:
     """The rule of ``vmap``."""
-    if size > _AT_MOST or (shared is not None and not batched[shared]):
+    if size > _AT_MOST or sum(batched) == 1:
         out = jax.vmap(function, in_axes=[0 if is_batched else None for is_batched in batched])(*args)
     else:
         outs = [
@@ -65,10 +69,12 @@ def _each(
     return out, jax.tree.map(lambda _: True, out)
 
 
-def _transposed(function: Callable[..., Any], position: int, cotangents: Any, *args: Any) -> Any:
-    """The cotangent of one of ``function``'s arguments."""
+def _transposed(
+    function: Callable[..., Any], position: int, shape: jax.ShapeDtypeStruct, cotangents: Any, *others: Any
+) -> Any:
+    """The cotangent of one of ``function``'s arguments; being linear in it, ``function`` needs its shape alone."""
 
-    def of_one(argument: Any) -> Any:
-        return function(*args[:position], argument, *args[position + 1 :])
+    def of_one(value: Any) -> Any:
+        return function(*others[:position], value, *others[position:])
 
-    return jax.linear_transpose(of_one, args[position])(cotangents)[0]
+    return jax.linear_transpose(of_one, shape)(cotangents)[0]

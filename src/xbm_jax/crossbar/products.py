@@ -94,7 +94,7 @@ def _convolution(x: jax.Array, kernel: jax.Array, conv: Conv, strides: tuple[int
         precision=PRECISION,
     )
     # Tasks that are stepped together have kernels of their own where masks fold into them.
-    return one_by_one(native, shared=1)(x, kernel) if on_cpu() else native(x, kernel)
+    return one_by_one(native)(x, kernel) if on_cpu() else native(x, kernel)
 
 
 def tile_product(x: jax.Array, kernel: jax.Array, conv: Conv | None, tile: np.ndarray) -> jax.Array:
