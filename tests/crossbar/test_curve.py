@@ -124,6 +124,13 @@ def test_negative_inputs_see_the_curve_of_their_sign(negative_inputs: Any) -> No
     np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
 
 
+def test_ideal_converters_clip_no_gradient() -> None:
+    passing, zeroing = (built(SPEC.replace(adc=Adc(bits=None, clip_gradient=how)), (21, 3)) for how in ("pass", "zero"))
+    codes = jnp.asarray(np.random.default_rng(4).integers(0, 16, (4, 21)), jnp.float32)
+    wanted, got = (jax.grad(lambda x, t=t: jnp.sum(answer(t, x)))(codes) for t in (passing, zeroing))
+    np.testing.assert_array_equal(got, wanted)
+
+
 def test_converters_see_the_curved_sums() -> None:
     tiles = built(SPEC.replace(dac_bits=2, adc=Adc(bits=5, range=(-60.0, 64.0))), (21, 3))
     codes = np.random.default_rng(3).integers(0, 16, (30, 21)).astype(float)

@@ -11,6 +11,7 @@ are the published formula as it stands. Outside the measured range (a g_min belo
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -27,7 +28,7 @@ __all__ = ["FittedDevice", "check_bool", "check_time", "polynomial", "relax"]
 
 
 @dataclass(frozen=True)
-class FittedDevice(Device):
+class FittedDevice(Device, ABC):
     """A device whose programming error is a Gaussian with a fitted sigma(G), clipped at zero conductance.
 
         program: g_0 = max(g_target + sigma(g_target) eps, 0),   eps ~ N(0, 1)
@@ -73,8 +74,9 @@ class FittedDevice(Device):
         eps = draws.normal(key, target.shape, target.dtype)
         return jnp.maximum(target + self.program_sigma(target, g_max) * eps, 0.0)
 
+    @abstractmethod
     def _fit_sigma(self, g_fit: jax.Array) -> jax.Array:
-        raise NotImplementedError(f"{type(self).__name__} gives no _fit_sigma")
+        """Standard deviation of the programming error, both in the unit of the fit."""
 
 
 def polynomial(ascending: tuple[float, ...], x: jax.Array) -> jax.Array:

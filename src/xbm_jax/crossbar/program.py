@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,9 +64,9 @@ class Tiles:
     key_data: jax.Array
     plan: Plan = field(metadata={"static": True})
 
-    def replace(self, **changes: object) -> Tiles:
+    def replace(self, **changes: Any) -> Tiles:
         """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+        return dataclasses.replace(self, **changes)
 
     @property
     def calibrated(self) -> bool:

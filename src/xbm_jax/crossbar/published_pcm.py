@@ -10,6 +10,7 @@ t_0 the first readout after it, which is the user's t = 0: drift is then none, a
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -56,11 +57,13 @@ class _Pcm(FittedDevice):
     def _t_0(self) -> float:
         return 20.0
 
+    @abstractmethod
     def _fit_nu(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        raise NotImplementedError
+        """Mean and standard deviation of the drift exponent."""
 
+    @abstractmethod
     def _fit_q(self, x: jax.Array) -> jax.Array:
-        raise NotImplementedError
+        """Read noise's share of the conductance."""
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def _tiled_read_bwd(plan: Plan, residuals: tuple, dy: jax.Array) -> tuple:
     spread = None if gain is None else gain_on_kernel(plan, gain)
     _, transpose = jax.vjp(lambda c, k: product(c, k, plan.conv), codes, kernel if spread is None else kernel * spread)
     dcodes, dmasked = transpose(dy)
-    if plan.spec.adc.clip_gradient == "zero" and not plan.fold:
+    if plan.spec.adc.clip_gradient == "zero" and not plan.fold and converters.adc is not None:
         dcodes = _unclipped_gradient(plan, codes, effective, gain, converters, dy)
     dkernel = dmasked if spread is None else dmasked * spread
     deffective = jnp.stack([dkernel * weight for weight in plan.conversion_weights])
@@ -173,10 +173,11 @@ def _unclipped_gradient(
     kernel, bits = side_by_side(effective, plan), plan.spec.adc.bits
     weights = jnp.asarray(plan.conversion_weights, dy.dtype)[:, None]
     share = len(plan.cycle_weights)
+    assert converters.adc is not None and bits is not None  # ideal converters clip nothing
     total = jnp.zeros_like(codes)
     for t, j, sums in column_sums(plan, codes, effective, converters):
         mismatch = None if converters.mismatch is None else converters.mismatch.at(t)
-        free = ~clipped(sums, converters.adc.at(j, t), bits, mismatch)  # type: ignore[union-attr, arg-type]
+        free = ~clipped(sums, converters.adc.at(j, t), bits, mismatch)
         dsums = together((dy if gain is None else dy * gain[t])[..., None, :] * weights * free, plan)
         _, transpose = jax.vjp(lambda c, t=t: tile_product(c, kernel, plan.conv, plan.tile_index == t), codes)
         # sum_j c_j dx_j / dx = 1: each cycle answers for an equal share of the input.

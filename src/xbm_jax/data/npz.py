@@ -24,6 +24,7 @@ __all__ = ["load_npz"]
 
 _PIXELS = ("x_train", "y_train", "x_test", "y_test")
 _ENCODED = ("jpeg", "offsets", "labels", "is_test", "class_names")
+# What NumPy, zipfile (NotImplementedError: a compression it does not know) and zlib raise on damaged bytes.
 _BROKEN = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 

@@ -138,7 +138,7 @@ def _blocks(builder: Any, split: str, decoders: Any) -> Iterator[list[dict[str, 
     """The examples of a split, a thousand at a time."""
     try:
         source: Any = builder.as_data_source(split=split, decoders=decoders)
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # TFDS: the set's files allow no random access
         allowed = "array_record files; prepare it again with `tfds build --file_format=array_record`"
         raise DataError(f"tfds:{builder.info.full_name}", str(builder.info.file_format), allowed) from error
     for start in range(0, len(source), _CHUNK):

@@ -75,7 +75,7 @@ def forward(
     for path in network.norms:
         _place(module, path, _bind(pass_.norm, path))
     _place(module, network.head, (lambda x: x) if features else pass_.head)
-    return module(network.preprocess(images)), pass_.stats  # type: ignore[operator]
+    return module(network.preprocess(images)), pass_.stats  # type: ignore[operator]  # nnx.Module has no __call__
 
 
 @dataclass

@@ -272,7 +272,7 @@ def _split(path: str) -> tuple[str | int, ...]:
 def _float_forward(network: Network, arrays: dict[str, jax.Array], images: jax.Array) -> jax.Array:
     module = network.module(arrays)
     module.eval()
-    return module(network.preprocess(images))  # type: ignore[operator]
+    return module(network.preprocess(images))  # type: ignore[operator]  # nnx.Module has no __call__
 
 
 _float_logits = jax.jit(_float_forward, static_argnums=0)
