@@ -18,6 +18,7 @@ Writes:    <out>/estimators_<backbone>.json after every arm, and its table. Run 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -135,7 +136,7 @@ class Config:
     @property
     def size(self) -> int:
         """Pixels of the images' sides."""
-        return self.pixels or PIXELS[self.backbone]
+        return PIXELS[self.backbone] if self.pixels is None else self.pixels
 
     @property
     def kept(self) -> dict[str, Any]:
@@ -199,4 +200,7 @@ def table(finished: dict[tuple[str, str], dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    try:
+        main(tyro.cli(Config, description=__doc__))
+    except xbm.XbmError as error:
+        sys.exit(f"estimators: {error}")
