@@ -170,4 +170,4 @@ def normal(converters: Converters, index: jax.Array | int, like: jax.Array) -> j
     """Standard normal draws of this read; one per column, equal in distribution to one per cell."""
     assert converters.key_data is not None
     key = jax.random.fold_in(jax.random.wrap_key_data(converters.key_data), index)
-    return draws.normal(key, like.shape, like.dtype)
+    return draws.coarse_normal(key, like.shape, like.dtype)
