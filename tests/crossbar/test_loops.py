@@ -81,6 +81,67 @@ def test_a_dense_read_draws_the_noise_of_the_convolution() -> None:
     assert_close(got, wanted)
 
 
+CONVOLUTIONS = {
+    "3x3": ((3, 3, 5, 6), Conv(padding="SAME"), {}),
+    "stride": ((3, 3, 7, 4), Conv((2, 2), ((1, 1), (1, 1))), {}),
+    "1x1": ((1, 1, 27, 5), Conv(), {}),
+    "tap order": ((3, 3, 5, 6), Conv(padding="SAME"), {"row_order": "tap"}),
+    "per tile": ((3, 3, 5, 6), Conv(padding="SAME"), {"adc": Adc(bits=5, range="max", per="tile")}),
+    "mismatch": (
+        (3, 3, 5, 6),
+        Conv(padding="SAME"),
+        {"adc": Adc(bits=5, range=(-40.0, 40.0), gain_mismatch=0.05, offset_mismatch_lsb=0.5)},
+    ),
+    "digital": ((3, 3, 5, 6), Conv(), {"subtract": "digital", "adc": Adc(bits=5, range=(0.0, 60.0))}),
+    "noise": ((3, 3, 5, 6), Conv(), {"device": Gaussian(read_noise=0.05)}),
+}
+
+
+@pytest.mark.parametrize(("shape", "conv", "changes"), CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_a_loop_over_channel_windows_is_the_tiles_one_by_one(
+    shape: tuple[int, ...], conv: Conv, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reads, gradients and gain gradients; windows hold foreign rows, and the last one is shifted to end in time."""
+    tiles = layer(SERIAL.replace(**changes), shape, conv)
+    x, gain = inputs(3, 6, 6, shape[2]), gains(tiles)
+
+    def everything() -> Any:
+        def loss(effective: jax.Array, x: jax.Array, gain: jax.Array) -> tuple[jax.Array, jax.Array]:
+            y = read(tiles.replace(effective=effective), x, gain, jax.random.key(3), gain_at="columns")
+            return jnp.sum(y**2), y
+
+        return jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))(tiles.effective, x, gain)
+
+    assert not loops.is_scanned(tiles.plan, x)
+    wanted = everything()
+    monkeypatch.setattr(loops, "_TALL", 2)
+    assert loops.is_scanned(tiles.plan, x)
+    for got, want in zip(jax.tree.leaves(everything()), jax.tree.leaves(wanted), strict=True):
+        assert_close(got, want)
+
+
+def test_a_tall_convolution_is_one_loop_of_the_program() -> None:
+    """What it compiles for does not grow with its tiles: one product forward, whatever the height."""
+    tiles = layer(SERIAL, (3, 3, 32, 4), Conv(padding="SAME"))  # 36 tiles of 8 rows
+    program_text = str(jax.make_jaxpr(lambda x: read(tiles, x))(inputs(1, 4, 4, 32)))
+    assert program_text.count("conv_general_dilated[") == 1
+
+
+def test_which_convolutions_are_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tall ones anywhere; on a CPU also those whose partial sums leave its cache; never grouped or offset ones."""
+    nine = layer(SERIAL, (3, 3, 8, 4), Conv(padding="SAME")).plan
+    small, large = jnp.zeros((1, 8, 8, 8)), jnp.zeros((1, 128, 128, 8))
+    assert not loops.is_scanned(nine, small)
+    assert loops.is_scanned(nine, large)
+    monkeypatch.setattr(loops, "on_cpu", lambda: False)
+    assert not loops.is_scanned(nine, large)
+    tall = layer(SERIAL, (3, 3, 32, 4), Conv()).plan
+    assert loops.is_scanned(tall, small)
+    offset = SERIAL.replace(encoding="offset", adc=Adc(bits=6, range=(0.0, 120.0)))
+    assert not loops.is_scanned(layer(offset, (3, 3, 32, 4), Conv()).plan, small)
+    assert not loops.is_scanned(layer(SERIAL, (3, 3, 32, 4), Conv(groups=2)).plan, small)
+
+
 @pytest.mark.parametrize("batch", [1, 6, 8])
 def test_a_batch_in_pieces_is_the_whole_batch(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loops.jax, "device_count", lambda: 1)

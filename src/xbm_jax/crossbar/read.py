@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from xbm_jax.crossbar.adc import clipped
-from xbm_jax.crossbar.loops import dense_tiles, pieces
+from xbm_jax.crossbar.loops import is_scanned, pieces, scanned_tiles
 from xbm_jax.crossbar.plan import Plan
 from xbm_jax.crossbar.products import product, tile_product
 from xbm_jax.crossbar.program import Tiles
@@ -107,12 +107,14 @@ def _tiled_read(
     plan: Plan, codes: jax.Array, effective: jax.Array, gain: jax.Array | None, converters: Converters
 ) -> jax.Array:
     """Tile by tile: analog sums, converters, shift and add, gain, digital accumulation."""
-    if plan.conv is None and plan.tiles > 1:
-        start = jnp.zeros((*codes.shape[:-1], plan.columns), codes.dtype)
+    if is_scanned(plan, codes):
         factors = jnp.ones((plan.tiles, 1), codes.dtype) if gain is None else gain
-        tiles, partial_sum_of = dense_tiles(plan, codes, effective, converters)
+        tiles, partial_sum_of = scanned_tiles(plan, codes, effective, converters)
+        one = jax.eval_shape(partial_sum_of, jax.tree.map(lambda a: a[0], tiles))
         return jax.lax.scan(
-            lambda total, tile: (total + partial_sum_of(tile[0]) * tile[1], None), start, (tiles, factors)
+            lambda total, tile: (total + partial_sum_of(tile[0]) * tile[1], None),
+            jnp.zeros(one.shape, one.dtype),
+            (tiles, factors),
         )[0]
     parts = []
     for part in pieces(plan, codes, converters):
@@ -153,8 +155,8 @@ def _gain_gradient(
 ) -> jax.Array:
     """``dL/da[t, n] = sum_batch dy[n] * D[t, n]``, [T, N], from recomputed tile sums."""
     batch = tuple(range(dy.ndim - 1))
-    if plan.conv is None and plan.tiles > 1:
-        tiles, partial_sum_of = dense_tiles(plan, codes, effective, converters)
+    if is_scanned(plan, codes):
+        tiles, partial_sum_of = scanned_tiles(plan, codes, effective, converters)
         return jax.lax.map(lambda tile: jnp.sum(dy * partial_sum_of(tile), batch), tiles)
     total: jax.Array | float = 0.0
     for part in pieces(plan, codes, converters):
