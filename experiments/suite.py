@@ -61,6 +61,8 @@ class Config:
         images: training images of a task, validation images among them.
         epochs: passes over them.
         batch_size: images per step.
+        together: learn the seeds of a job in one vmapped step, one after another otherwise. Where it is not said:
+            together on a GPU or TPU.
     """
 
     data: Path
@@ -74,6 +76,7 @@ class Config:
     images: int = 2500
     epochs: int = 8
     batch_size: int = 32
+    together: bool | None = None
 
     def __post_init__(self) -> None:
         if not self.data.is_dir():
@@ -111,6 +114,14 @@ class Config:
             if grid.holds(job):
                 yield job
 
+    def groups(self, comparison: Comparison) -> list[list[Job]]:
+        """The jobs as they are done: those that differ in their seed alone together, or each by itself."""
+        together = jax.default_backend() != "cpu" if self.together is None else self.together
+        groups: dict[Any, list[Job]] = {}
+        for job in self.jobs(comparison):
+            groups.setdefault(dataclasses.replace(job, seed=0) if together else job, []).append(job)
+        return list(groups.values())
+
 
 def main(config: Config) -> None:
     """Resume, learn what is missing, write; comparison by comparison."""
@@ -119,17 +130,19 @@ def main(config: Config) -> None:
         rows = read_records(config.file(comparison), config.kept(comparison), "rows")
         keep(config, comparison, rows)  # a folder that cannot be written shows before the work, not after it
         task = ""
-        for job in config.jobs(comparison):
-            if job.task != task:
+        for jobs in config.groups(comparison):
+            if jobs[0].task != task:
                 jax.clear_caches()  # programs of other shapes: they would add up to gigabytes
-                task = job.task
-            if not any(row["job"] == job.name for row in rows):
-                rows += suite_jobs.run(config, job)
+                task = jobs[0].task
+            missing = [job for job in jobs if not any(row["job"] == job.name for row in rows)]
+            if missing:
+                rows += suite_jobs.run(config, missing)
                 keep(config, comparison, rows)
+            names = [job.name for job in jobs]
             for row in rows:
-                if row["job"] == job.name:
+                if row["job"] in names:
                     console.print(
-                        f"{job.name:60} {row['method']:24} {row['accuracy']:6.1%}", highlight=False, soft_wrap=True
+                        f"{row['job']:60} {row['method']:24} {row['accuracy']:6.1%}", highlight=False, soft_wrap=True
                     )
         suite_report.write(config.out, comparison, rows)
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import jax
 from experiments import suite_bad_chips, suite_forgetting
 from experiments.suite_chips import BAD
 from experiments.suite_parts import Job, chip_for, data_of, learn, row_of
 
+import xbm_jax as xbm
 from xbm_jax.masks import Binary, Filter, Identity, Method, methods
 
 SMALL = ("fashion_mnist", "gtsrb43_32px", "quickdraw100", "notmnist", "usps", "omniglot8")
 LARGE = ("cub40_112px", "cars40_112px", "flowers102_64px", "pacs_art_painting_112px", "pacs_sketch_112px")
 ROWS = (16, 32, 64, 128, 256, 512)
+OWN_ROWS: Mapping[str, Callable[[Any, Job], list[dict[str, Any]]]] = {
+    "chip_in_the_loop": suite_bad_chips.rows,
+    "forgetting": suite_forgetting.rows,
+}
+"""Comparisons whose jobs learn more than one task each."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +80,23 @@ GRIDS: Mapping[str, Grid] = {
 }
 
 
-def run(config: Any, job: Job) -> list[dict[str, Any]]:
-    """Learn and measure one job; its rows."""
-    if job.comparison == "chip_in_the_loop":
-        return suite_bad_chips.rows(config, job)
-    if job.comparison == "forgetting":
-        return suite_forgetting.rows(config, job)
-    method, rows = method_of(job.method)
-    chip, data = chip_for(config, job, rows), data_of(config, job)
+def run(config: Any, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Learn and measure jobs that differ in their seed alone; their rows. Several are learned together."""
+    comparison = jobs[0].comparison
+    if comparison in OWN_ROWS:
+        return [row for job in jobs for row in OWN_ROWS[comparison](config, job)]
+    method, rows = method_of(jobs[0].method)
+    method = GRIDS[comparison].tuned(method)
+    chips, data = [chip_for(config, job, rows) for job in jobs], [data_of(config, job) for job in jobs]
     began = time.perf_counter()
-    task = learn(config, chip, data, GRIDS[job.comparison].tuned(method), job.seed)
-    return [row_of(config, job, chip, task, data, time.perf_counter() - began)]
+    if len(jobs) == 1:
+        tasks = [learn(config, chips[0], data[0], method, jobs[0].seed)]
+    else:
+        keys = [jax.random.key(job.seed) for job in jobs]
+        tasks = xbm.adapt_together(chips, data, method=method, keys=keys, config=config.training)
+    seconds = (time.perf_counter() - began) / len(jobs)
+    parts = zip(jobs, chips, tasks, data, strict=True)
+    return [row_of(config, job, chip, task, images, seconds) for job, chip, task, images in parts]
 
 
 def method_of(name: str) -> tuple[Method, int | None]:

@@ -59,10 +59,10 @@ def learned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Rows are made up instead of trained; the jobs that were asked for are listed."""
     asked: list[str] = []
 
-    def run(config: Any, job: Job) -> list[dict[str, Any]]:
+    def run(config: Any, jobs: list[Job]) -> list[dict[str, Any]]:
         del config
-        asked.append(job.name)
-        return [made_up_row(job, 0.25 if job.method == "head_only" else 0.75)]
+        asked.extend(job.name for job in jobs)
+        return [made_up_row(job, 0.25 if job.method == "head_only" else 0.75) for job in jobs]
 
     monkeypatch.setattr(suite_jobs, "run", run)
     return asked
@@ -115,10 +115,10 @@ def test_what_no_grid_has_is_named(tmp_path: Path, changes: dict[str, Any], mess
 def test_a_job_that_fails_leaves_the_others(tmp_path: Path, learned: list[str], monkeypatch: Any) -> None:
     honest = suite_jobs.run
 
-    def second_fails(config: Any, job: Job) -> list[dict[str, Any]]:
+    def second_fails(config: Any, jobs: list[Job]) -> list[dict[str, Any]]:
         if learned:
             raise KeyboardInterrupt
-        return honest(config, job)
+        return honest(config, jobs)
 
     monkeypatch.setattr(suite_jobs, "run", second_fails)
     with pytest.raises(KeyboardInterrupt):
@@ -159,10 +159,37 @@ def tiny_suite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> suite.Config:
 
 def test_rows_say_what_learning_gave_and_cost(tiny_suite: suite.Config) -> None:
     job = Job("small_suite", "cifar-resnet20", "usps", "default", "piggyback", 0)
-    (row,) = suite_jobs.run(tiny_suite, job)
+    (row,) = suite_jobs.run(tiny_suite, [job])
     assert set(FIELDS) <= set(row) and json.loads(json.dumps(row)) == row
     assert row["mask_bits"] == 8 * (27 + 72 + 72) and row["cells_written"] >= 0 and row["images"] == 320
     assert row["accuracy"] == pytest.approx(decoded(row["hits"], 160).mean())
+
+
+def test_seeds_learned_together_are_seeds_learned_apart(tiny_suite: suite.Config) -> None:
+    jobs = [Job("small_suite", "cifar-resnet20", "usps", "default", "xbm", seed) for seed in (0, 1)]
+    together = suite_jobs.run(tiny_suite, jobs)
+    apart = [row for job in jobs for row in suite_jobs.run(tiny_suite, [job])]
+    for a, b in zip(together, apart, strict=True):
+        assert {**a, "seconds": 0} == {**b, "seconds": 0}
+
+
+def test_seeds_are_learned_together_where_asked(tmp_path: Path, learned: list[str], monkeypatch: Any) -> None:
+    """By default on an accelerator alone; seeds that are there are not learned again."""
+    asked: list[list[int]] = []
+    honest = suite_jobs.run
+
+    def run(config: Any, jobs: list[Job]) -> list[dict[str, Any]]:
+        asked.append([job.seed for job in jobs])
+        return honest(config, jobs)
+
+    monkeypatch.setattr(suite_jobs, "run", run)
+    options: dict[str, Any] = {"methods": ("head_only",), "chips": ("default",)}
+    suite.main(small(tmp_path, **options, seeds=(0, 1)))
+    assert asked == [[0], [1]]
+    suite.main(small(tmp_path, **options, seeds=(0, 1, 2, 3), together=True))
+    assert asked[2:] == [[2, 3]] and len(learned) == 4
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert [len(jobs) for jobs in small(tmp_path, **options, seeds=(0, 1)).groups("small_suite")] == [2]
 
 
 @pytest.mark.parametrize("method", [suite_forgetting.ONE_NETWORK, "xbm", "piggyback"])

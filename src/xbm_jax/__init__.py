@@ -40,7 +40,7 @@ from xbm_jax.tasks import (
     serve,
     source_task,
 )
-from xbm_jax.training import TrainConfig, adapt, for_chip
+from xbm_jax.training import TrainConfig, adapt, adapt_together, for_chip
 
 __version__ = _metadata.version("xbm_jax")
 
@@ -71,6 +71,7 @@ __all__ = [
     "Wires",
     "XbmError",
     "adapt",
+    "adapt_together",
     "calibrate",
     "crossbar",
     "data",

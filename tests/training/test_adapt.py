@@ -1,7 +1,6 @@
 """Learning a task on a chip, from outside: what comes back, from which data, and what stays as it was."""
 
 import dataclasses
-import importlib
 import json
 from functools import cache
 
@@ -17,8 +16,7 @@ from xbm_jax.masks import ArrayChoice
 from xbm_jax.models import calibrate, program, redrawn
 from xbm_jax.tasks import predict, stored
 from xbm_jax.training import TrainConfig, adapt, for_chip
-
-loop = importlib.import_module("xbm_jax.training.adapt")  # the name in the package is the function
+from xbm_jax.training.run import Run
 
 CONFIG = TrainConfig(epochs=15, batch_size=16)
 METHODS = tiny.METHODS
@@ -128,7 +126,7 @@ def test_the_best_epoch_is_chosen_on_validation_and_test_is_read_once(monkeypatc
         measured.append((np.array(images), np.array(labels), tiny.leaves((state.trained, state.stats))))
         return scores[len(measured) - 1]
 
-    monkeypatch.setattr(loop._Run, "accuracy", scripted)
+    monkeypatch.setattr(Run, "accuracy", scripted)
     task = short("xbm", epochs=3)
     assert len(measured) == 4
     for images, labels, _ in measured[:3]:
@@ -145,22 +143,22 @@ def test_the_best_epoch_is_chosen_on_validation_and_test_is_read_once(monkeypatc
 
 def test_training_goes_on_from_a_task_that_is_given():
     first = learned("xbm")[0]
-    run = loop._Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, first)
+    run = Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, first)
     tiny.assert_same_bits((run.state.trained, run.state.stats), (first.trained, first.state))
-    other = loop._Run(tiny.chip("ideal"), tiny.stripes(), METHODS["lora"], CONFIG, jax.random.key(9), print, first)
+    other = Run(tiny.chip("ideal"), tiny.stripes(), METHODS["lora"], CONFIG, jax.random.key(9), print, first)
     tiny.assert_same_bits(other.state.trained["head"], first.trained["head"])
     tiny.assert_same_bits(other.state.trained["norms"], first.trained["norms"])
     assert set(other.state.trained["masks"]["conv1"]) == {"down", "up"}
     coded = stored(tiny.chip("ideal"), first)  # codes cannot be trained
-    again = loop._Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, coded)
+    again = Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, coded)
     assert again.state.trained["masks"]["conv1"].dtype == np.float32
     headless = first.replace(trained={**first.trained, "head": {}})
-    run = loop._Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, headless)
+    run = Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, headless)
     tiny.assert_same_bits(run.state.trained["masks"], first.trained["masks"])
     assert not np.array_equal(run.state.trained["head"]["kernel"], first.trained["head"]["kernel"])
     ten = tiny.made_up_task(tiny.chip("ideal"), METHODS["xbm"], num_classes=10)
     with pytest.raises(DataError, match=r"start = 'a head of 10 classes': 4, those of the task, or none"):
-        loop._Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, ten)
+        Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, ten)
 
 
 def test_a_fresh_chip_for_every_step():
@@ -184,7 +182,7 @@ def test_a_fresh_chip_for_every_step():
 
 
 def test_validation_images_are_held_out():
-    run = loop._Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(1), lambda _: None)
+    run = Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(1), lambda _: None)
     used = {int(i) for epoch in range(3) for i in run.order(epoch).ravel()}
     assert not used & set(run.val_index.tolist())
     assert used <= set(run.train_index.tolist()) and len(run.train_index) + len(run.val_index) == 320
@@ -196,12 +194,15 @@ def test_a_head_on_cached_features_is_the_head_trained_through_the_network():
     def run():
         config = TrainConfig(epochs=2, batch_size=16)
         chip, method = tiny.chip("ideal"), METHODS["head_only"]
-        return loop._Run(chip, tiny.stripes(), method, config, jax.random.key(1), lambda _: None)
+        return Run(chip, tiny.stripes(), method, config, jax.random.key(1), lambda _: None)
 
-    (cached, cached_history), (through, history) = run().train_head(), run().train()
+    cached, through = run(), run()
+    cached.train_head()
+    through.train()
     for name in ("kernel", "bias"):
-        np.testing.assert_allclose(cached.trained["head"][name], through.trained["head"][name], rtol=0, atol=1e-4)
-    for a, b in zip(cached_history, history, strict=True):
+        got, wanted = (r.best.trained["head"][name] for r in (cached, through))
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-4)
+    for a, b in zip(cached.history, through.history, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
         assert a["val_accuracy"] == pytest.approx(b["val_accuracy"], abs=1 / 48 + 1e-6)
 

@@ -10,7 +10,7 @@ from tasks import tiny
 from xbm_jax.errors import SpecError
 from xbm_jax.masks import methods
 from xbm_jax.training import TrainConfig
-from xbm_jax.training.adapt import _Run
+from xbm_jax.training.run import Run
 
 
 def test_defaults_are_possible():
@@ -44,7 +44,7 @@ def test_impossible_values_are_named(field, value, allowed):
 
 def run_with(schedule):
     config = TrainConfig(epochs=3, batch_size=32, schedule=schedule)
-    return _Run(tiny.chip("ideal"), tiny.stripes(), methods.head_only(), config, jax.random.key(0), lambda _: None)
+    return Run(tiny.chip("ideal"), tiny.stripes(), methods.head_only(), config, jax.random.key(0), lambda _: None)
 
 
 def test_cosine_falls_from_one_to_zero():

@@ -13,7 +13,7 @@ import optax
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip, forward
 
-__all__ = ["TrainState", "head_epoch", "init_state", "loss_and_stats", "train_step"]
+__all__ = ["TrainState", "head_epoch", "init_state", "loss_and_stats", "train_step", "train_steps"]
 
 
 class TrainState(NamedTuple):
@@ -82,6 +82,31 @@ def train_step(
     updates, opt = optimizer(method).update(grads, state.opt, state.trained)
     trained = optax.apply_updates(state.trained, jax.tree.map(lambda u: rate * u, updates))
     return TrainState(trained, stats, opt), {"loss": loss, "accuracy": accuracy}  # type: ignore[arg-type]
+
+
+@partial(jax.jit, static_argnames=("method", "shared"), donate_argnames="states")
+def train_steps(
+    method: Method,
+    chips: Chip,
+    states: TrainState,
+    images: jax.Array,
+    labels: jax.Array,
+    rate: jax.Array,
+    keys: jax.Array,
+    progress: jax.Array | float = 1.0,
+    *,
+    shared: bool,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """A step of several tasks at once, :func:`train_step` under ``vmap``: states, images, labels and keys lead with it.
+
+    Args:
+        chips: one chip for all tasks (``shared``), or a chip a task, stacked.
+    """
+
+    def one(chip: Chip, state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array) -> Any:
+        return train_step(method, chip, state, images, labels, rate, key, progress)
+
+    return jax.vmap(one, in_axes=(None if shared else 0, 0, 0, 0, 0))(chips, states, images, labels, keys)
 
 
 @partial(jax.jit, static_argnames="method")
