@@ -2,7 +2,7 @@
 
 Command:   make bench      (everything; ARGS="--only conv": a part of it, the rest stays; ARGS=--series: the figure too)
 Hardware:  two CPU cores that do nothing else.
-Time:      five minutes; with --series ten.
+Time:      fifteen minutes; with --series twenty.
 Writes:    benchmarks/latest.json, a list with one object per row; docs/figures/cost.png with --series.
 
 A ratio is the median over interleaved rounds. Peers' ratios are to their own plain operation, measured by their own
@@ -30,6 +30,7 @@ from xbm_jax.tasks.files import replace_file
 
 HERE = Path(__file__).resolve().parent
 MOBILENET = {"model": "mobilenet-v2", "pixels": 112}
+RESNET50 = {"model": "resnet50-v1", "pixels": 112}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +78,10 @@ def _lossless() -> tuple[Any, Any]:
     return layers.reads(layer, masked=False)
 
 
-def _train(adc_bits: int | None, seconds: float = 12.0, **network: Any) -> Callable[[], dict[str, float]]:
+def _train(adc_bits: int | None, seconds: float = 12.0, rounds: int = 11, **network: Any) -> Callable[[], dict[str, float]]:
     def measure() -> dict[str, float]:
         ours, plain = networks.mask_step(adc_bits, **network), networks.plain_step(**network)
-        found = _ratio(lambda: (ours.run, plain.run), seconds=seconds, rounds=11)()
+        found = _ratio(lambda: (ours.run, plain.run), seconds=seconds, rounds=rounds)()
         return {**found, "peak_memory_ratio": ours.peak_bytes / plain.peak_bytes}
 
     return measure
@@ -112,6 +113,7 @@ ROWS = (
     Row("conv 128 channels 8x8, 128 rows, 8-bit ADC", 1.3, 4.1, _conv(128, 8, 128)),
     Row("conv 64 channels 8x8, 64 rows, 8-bit ADC", 1.5, 4.1, _conv(64, 8, 64)),
     Row("conv 128 channels 8x8, 64 rows, 8-bit ADC", 1.5, 4.1, _conv(128, 8, 64)),
+    Row("conv 256 channels 7x7, 64 rows, 8-bit ADC, 36 row tiles in a loop", 1.5, 4.1, _conv(256, 7, 64)),
     Row("conv 16 channels 32x32, 64 rows, 8-bit ADC", 2.0, 4.0, _conv(16, 32, 64)),
     Row("conv 32 channels 16x16, 64 rows, 8-bit ADC", 2.0, 4.0, _conv(32, 16, 64)),
     Row("ideal converter, conv 64 channels, without a mask", 1.05, 63.0, _folded(masked=False)),
@@ -132,6 +134,8 @@ ROWS = (
     Row("MobileNetV2 112 px mask training step, ideal converter", 1.05, None, _train(None, 40.0, **MOBILENET)),
     Row("MobileNetV2 112 px mask training step, 8-bit ADC", 1.3, None, _train(8, 40.0, **MOBILENET)),
     Row("MobileNetV2 112 px mask training step, 8-bit ADC: GiB", 3.0, None, _gibibytes),
+    Row("ResNet-50 112 px mask training step, ideal converter", 1.05, None, _train(None, 40.0, 5, **RESNET50)),
+    Row("ResNet-50 112 px mask training step, 8-bit ADC", 1.3, None, _train(8, 40.0, 5, **RESNET50)),
     Row("ResNet-20 step's images, decoded and augmented, to the step", 0.33, None, _images()),
     Row("MobileNetV2 112 px step's images, decoded and augmented, to the step", 0.33, None, _images(**MOBILENET)),
     Row("eight tasks' mask training steps vmapped, to eight steps", 0.95, None, _eight_steps),
@@ -155,6 +159,12 @@ ROWS = (
         20.0,
         None,
         _seconds(lambda: networks.mask_step(8).compile_seconds),
+    ),
+    Row(
+        "compiling ResNet-50's training step: seconds",
+        60.0,
+        None,
+        _seconds(lambda: networks.mask_step(8, **RESNET50).compile_seconds),
     ),
 )
 
