@@ -67,10 +67,13 @@ def test_rows_that_are_there_are_kept(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def learn(config: Any, chip: Any, data: Any, name: str, method: str, augment: Any) -> report.Row:
         learned.append((name, method))
+        assert data.x_train.shape[-1] == data.x_test.shape[-1] == 3  # as the backbone takes them
         return report.Row(name, method, 0.9, 0.9, 10, 1, 1, 0, 64, 1.0, 1.0, 0)
 
     monkeypatch.setattr(published, "learn", learn)
-    monkeypatch.setattr(published, "load", lambda *_: (tiny.stripes(), Augment()))
+    colour = tiny.stripes()
+    grey = dataclasses.replace(colour, x_train=colour.x_train[..., :1], x_test=colour.x_test[..., :1])
+    monkeypatch.setattr(published, "load", lambda _, name: (grey if name == "sketch" else colour, Augment()))
     monkeypatch.setattr(xbm, "load_backbone", lambda *_: tiny.weights())
     config = dataclasses.replace(CONFIG, out=tmp_path)
     published.main(config)
