@@ -78,7 +78,9 @@ def _lossless() -> tuple[Any, Any]:
     return layers.reads(layer, masked=False)
 
 
-def _train(adc_bits: int | None, seconds: float = 12.0, rounds: int = 11, **network: Any) -> Callable[[], dict[str, float]]:
+def _train(
+    adc_bits: int | None, seconds: float = 12.0, rounds: int = 11, **network: Any
+) -> Callable[[], dict[str, float]]:
     def measure() -> dict[str, float]:
         ours, plain = networks.mask_step(adc_bits, **network), networks.plain_step(**network)
         found = _ratio(lambda: (ours.run, plain.run), seconds=seconds, rounds=rounds)()

@@ -10,7 +10,8 @@ Command:   python -m experiments.imagenet_to_sketch --weights resnet50.safetenso
            --stand-ins FOLDER --pixels 64 --images 256 --epochs 1   runs it end to end on small stand-ins (.npz files in
            FOLDER): a smoke test whose accuracies mean nothing.
 Hardware:  one GPU; WikiArt at 256 pixels takes 11 GB of host memory.
-Time:      not measured in full. Reduced it is compilation and test images: on one core some five minutes a method and set.
+Time:      not measured in full. Reduced it is compilation and test images: some five minutes a method and set
+           on one core.
 Writes:    <out>/results.json after every row, and table.md with the published rows beside. Run again it carries on.
 """
 

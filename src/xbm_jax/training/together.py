@@ -1,8 +1,8 @@
 """Learning several tasks at once: the runs of :func:`~xbm_jax.training.adapt`, step by step under ``vmap``.
 
 Each run has its own images, order, rates and keys, as if it were alone; only the training steps are shared. It is meant
-for a GPU or TPU, which one small network does not fill; on a CPU eight steps together take 0.89 of eight (`benchmarks/`),
-and compile for longer.
+for a GPU or TPU, which one small network does not fill; on a CPU eight steps together take 0.89 of eight
+(`benchmarks/`), and compile for longer.
 """
 
 from __future__ import annotations
