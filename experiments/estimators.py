@@ -63,6 +63,9 @@ RESNET20: Mapping[str, Method] = {
     "xbm identity 1e-3": _binary(Identity(), 1e-3),
     "xbm identity 3e-3": _binary(Identity(), 3e-3),
     "xbm identity 1e-2": _binary(Identity(), 1e-2),
+    # Further from the threshold and nearer to it: 20 steps and 1
+    "xbm identity 1e-3 start 2.5e-2": _binary(Identity(), 1e-3, 2.5e-2),
+    "xbm identity 1e-3 start 6e-3": _binary(Identity(), 1e-3, 6e-3),
     "xbm sigmoid 1e-3": _binary(Sigmoid(), 1e-3),
     "xbm sigmoid 3e-3": _binary(Sigmoid(), 3e-3),
     # A sigmoid that hardens
