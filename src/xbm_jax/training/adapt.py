@@ -66,8 +66,5 @@ def adapt(
     """
     began = time.perf_counter()
     run = Run(chip, data, method, config or TrainConfig(), key, report, start, chips)
-    if run.on_features:
-        run.train_head()
-    else:
-        run.train()
+    run.learn()
     return run.task(time.perf_counter() - began)

@@ -83,6 +83,13 @@ class Run:
         frozen = self.method.rule is None and self.method.norms == "frozen"
         return frozen and self.config.augment is None and self.chips is None
 
+    def learn(self) -> None:
+        """All epochs, the short way where there is one."""
+        if self.on_features:
+            self.train_head()
+        else:
+            self.train()
+
     def train(self) -> None:
         """All epochs, through the network."""
         state = self.state
@@ -90,11 +97,14 @@ class Run:
             if isinstance(self.method.rule, ArrayChoice) and epoch == self.method.rule.after_epochs:
                 state = self.arrays_chosen(state, epoch)
             state, loss = self.train_epoch(state, epoch)
-            self.keep(state, loss)
+            self.keep(state, loss, self.validated(state))
 
-    def keep(self, state: TrainState, loss: float) -> None:
-        """Note an epoch, and keep its state if it is the best on the validation images."""
-        val = self.accuracy(state, self.data.x_train[self.val_index], self.data.y_train[self.val_index])
+    def validated(self, state: TrainState) -> float:
+        """Accuracy on the validation images."""
+        return self.accuracy(state, self.data.x_train[self.val_index], self.data.y_train[self.val_index])
+
+    def keep(self, state: TrainState, loss: float, val: float) -> None:
+        """Note an epoch, and keep its state if it is better on the validation images than all before."""
         if all(val > row["val_accuracy"] for row in self.history):
             self.best = jax.tree.map(jnp.array, state)  # a copy: the next step donates the state's buffers
         self.history.append({"epoch": len(self.history), "loss": loss, "val_accuracy": val})
@@ -144,10 +154,7 @@ class Run:
             state, loss = head_epoch(self.method, state, features, labels, order, rates)
             head = state.trained["head"]
             guess = jnp.argmax(features[count:] @ head["kernel"] + head["bias"], -1)
-            val = float(jnp.mean(guess == labels[count:]))
-            if all(val > row["val_accuracy"] for row in self.history):
-                self.best = state
-            self.history.append({"epoch": epoch, "loss": float(loss), "val_accuracy": val})
+            self.keep(state, float(loss), float(jnp.mean(guess == labels[count:])))
         self.step_seconds, self.seen = time.perf_counter() - began, count * self.config.epochs
 
     def task(self, seconds: float) -> Task:

@@ -79,9 +79,7 @@ def train_step(
     (loss, (stats, accuracy)), grads = grad(
         state.trained, method, chip, state.stats, images, labels, key, jnp.asarray(progress, jnp.float32)
     )
-    updates, opt = optimizer(method).update(grads, state.opt, state.trained)
-    trained = optax.apply_updates(state.trained, jax.tree.map(lambda u: rate * u, updates))
-    return TrainState(trained, stats, opt), {"loss": loss, "accuracy": accuracy}  # type: ignore[arg-type]
+    return _updated(method, state, grads, rate, stats), {"loss": loss, "accuracy": accuracy}
 
 
 @partial(jax.jit, static_argnames=("method", "shared"), donate_argnames="states")
@@ -114,7 +112,6 @@ def head_epoch(
     method: Method, state: TrainState, features: jax.Array, labels: jax.Array, order: jax.Array, rates: jax.Array
 ) -> tuple[TrainState, jax.Array]:
     """One epoch of a head alone on cached features: ``order`` int [steps, batch], ``rates`` [steps]."""
-    tx = optimizer(method)
 
     def loss(trained: dict[str, Any], index: jax.Array) -> jax.Array:
         head = trained["head"]
@@ -124,12 +121,17 @@ def head_epoch(
     def step(state: TrainState, xs: tuple[jax.Array, jax.Array]) -> tuple[TrainState, jax.Array]:
         index, rate = xs
         value, grads = jax.value_and_grad(loss)(state.trained, index)
-        updates, opt = tx.update(grads, state.opt, state.trained)
-        trained = optax.apply_updates(state.trained, jax.tree.map(lambda u: rate * u, updates))
-        return TrainState(trained, state.stats, opt), value  # type: ignore[arg-type]
+        return _updated(method, state, grads, rate, state.stats), value
 
     state, losses = jax.lax.scan(step, state, (order, rates))
     return state, jnp.mean(losses)
+
+
+def _updated(method: Method, state: TrainState, grads: Any, rate: jax.Array, stats: Any) -> TrainState:
+    """The state after a step along ``grads``, all of the method's rates times ``rate``."""
+    updates, opt = optimizer(method).update(grads, state.opt, state.trained)
+    trained = optax.apply_updates(state.trained, jax.tree.map(lambda u: rate * u, updates))
+    return TrainState(trained, stats, opt)  # type: ignore[arg-type]  # optax calls any tree of parameters Params
 
 
 def _groups(trained: dict[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def adapt_together(
         return []
     if runs[0].on_features or isinstance(method.rule, ArrayChoice):
         for run in runs:
-            run.train_head() if run.on_features else run.train()
+            run.learn()
     else:
         _train(runs)
     seconds = (time.perf_counter() - began) / len(runs)
@@ -89,7 +89,8 @@ def _train(runs: Sequence[Run]) -> None:
             for run in runs:
                 run.tell(step, float(np.mean(losses[-1])), float(np.mean(seen["accuracy"])), seconds)
         for i, (run, loss) in enumerate(zip(runs, np.mean(losses, 0), strict=True)):
-            run.keep(jax.tree.map(lambda a, i=i: a[i], states), float(loss))
+            state = jax.tree.map(lambda a, i=i: a[i], states)
+            run.keep(state, float(loss), run.validated(state))
 
 
 def _batch(runs: Sequence[Run], orders: Sequence[np.ndarray], epoch: int, i: int) -> tuple[np.ndarray, np.ndarray]:
