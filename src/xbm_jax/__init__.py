@@ -23,6 +23,7 @@ from xbm_jax.errors import (
     ModelError,
     OutputError,
     SpecError,
+    TrainingError,
     WeightsError,
     XbmError,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "SpecError",
     "Task",
     "TrainConfig",
+    "TrainingError",
     "WeightsError",
     "Wires",
     "XbmError",

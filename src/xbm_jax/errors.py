@@ -14,6 +14,7 @@ __all__ = [
     "ModelError",
     "OutputError",
     "SpecError",
+    "TrainingError",
     "WeightsError",
     "XbmError",
 ]
@@ -49,6 +50,10 @@ class DataError(XbmError):
 
 class BankError(XbmError):
     """A mask bank that is damaged, incomplete or belongs to another chip."""
+
+
+class TrainingError(XbmError):
+    """Training that cannot go on: a loss that is no number any more."""
 
 
 class OutputError(XbmError):

@@ -18,6 +18,7 @@ from xbm_jax.crossbar.plan import Plan
 from xbm_jax.crossbar.products import row_index
 from xbm_jax.crossbar.spec import CrossbarSpec
 from xbm_jax.crossbar.wires import fold_wires
+from xbm_jax.streams import Cells, stream
 
 __all__ = ["curvature", "decode", "effective_levels", "encode", "levels_at", "read_variance"]
 __all__ += ["seen_through_wires", "stuck", "target", "untouched", "write"]
@@ -52,14 +53,14 @@ def write(levels: jax.Array, spec: CrossbarSpec, chip_key: jax.Array, write_key:
     Which cells are stuck is the chip's, whoever writes: it follows from ``chip_key``; so does the programming error
     unless ``write_key`` draws it afresh.
     """
-    error_key = jax.random.split(chip_key)[0] if write_key is None else write_key
+    error_key = stream(chip_key, Cells.ERROR) if write_key is None else write_key
     written = spec.device.program(target(levels, spec), spec.cell.g_max_siemens, error_key)
     return stuck(written, spec, chip_key)
 
 
 def stuck(conductance: jax.Array, spec: CrossbarSpec, chip_key: jax.Array) -> jax.Array:
     """``conductance`` with the chip's stuck cells at their rail, at whatever time."""
-    fault_key = jax.random.split(chip_key)[1]
+    fault_key = stream(chip_key, Cells.FAULTS)
     return spec.faults.apply(conductance, spec.cell.g_min_siemens, spec.cell.g_max_siemens, fault_key)
 
 

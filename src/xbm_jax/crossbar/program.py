@@ -22,6 +22,7 @@ from xbm_jax.crossbar.plan import Plan
 from xbm_jax.crossbar.plan import plan as make_plan
 from xbm_jax.crossbar.ranges import draw_mismatch, known_range
 from xbm_jax.errors import SpecError
+from xbm_jax.streams import Cells, stream
 
 __all__ = ["Tiles", "at_time", "cells_written", "nominal_weights", "program", "reprogram", "with_signed_inputs"]
 __all__ += ["worn_cells"]
@@ -124,7 +125,7 @@ def _program(
         weight_scale=scale,
         input_scale=input_scale,
         adc=known_range(plan, effective, curvature),
-        mismatch=draw_mismatch(plan, jax.random.fold_in(key, 1)),
+        mismatch=draw_mismatch(plan, stream(key, Cells.MISMATCH)),
         drift_factor=None,
         writes=None if spec.cell.max_writes is None else jnp.ones(levels.shape, jnp.int32),
         key_data=jax.random.key_data(key),
@@ -143,7 +144,7 @@ def at_time(tiles: Tiles, t_seconds: jax.Array | float, *, compensate: bool = Fa
     """
     spec = tiles.plan.spec
     wanted = cells.target(tiles.levels, spec)
-    drift_key = jax.random.fold_in(tiles.key, 2)
+    drift_key = stream(tiles.key, Cells.DRIFT)
     drifted = spec.device.drift(tiles.programmed, wanted, spec.cell.g_max_siemens, t_seconds, drift_key)
     conductance = cells.stuck(drifted, spec, tiles.key)
     aged = tiles.replace(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +20,7 @@ from xbm_jax.crossbar.adc import snapped_range
 from xbm_jax.crossbar.quantise import input_code_limits
 from xbm_jax.errors import DataError, ModelError, SpecError
 from xbm_jax.models.network import Backbone, Calibration, Network
+from xbm_jax.streams import named
 
 __all__ = ["Chip", "Rules", "another", "calibration_key", "check_calibrated", "check_images", "program", "redrawn"]
 
@@ -87,9 +87,7 @@ def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Ru
     """
     network, arrays = backbone.network, backbone.arrays
     specs = _layer_specs(network, spec, rules or {})
-    tiles = {
-        path: _program_layer(backbone, path, layer_spec, _layer_key(key, path)) for path, layer_spec in specs.items()
-    }
+    tiles = {path: _program_layer(backbone, path, layer_spec, named(key, path)) for path, layer_spec in specs.items()}
     taken = {f"{path}/kernel" for path in tiles}
     taken |= {p for p in arrays if p.rsplit("/", 1)[0] in (*network.norms, network.head)}
     return Chip(
@@ -110,7 +108,7 @@ def another(chip: Chip, kernels: Mapping[str, jax.Array], key: jax.Array) -> Chi
     """
     tiles = {}
     for path, layer in chip.tiles.items():
-        made = program_kernel(kernels[path], layer.plan, _layer_key(key, path), input_scale=layer.input_scale)
+        made = program_kernel(kernels[path], layer.plan, named(key, path), input_scale=layer.input_scale)
         tiles[path] = made if made.adc is not None else made.replace(adc=layer.adc)
     return chip.replace(tiles=tiles)
 
@@ -123,14 +121,9 @@ def redrawn(chip: Chip, key: jax.Array) -> Chip:
     tiles = {}
     for path, layer in chip.tiles.items():
         scales = {"weight_scale": layer.weight_scale, "input_scale": layer.input_scale}
-        made = program_kernel(nominal_weights(layer), layer.plan, _layer_key(key, path), **scales)
+        made = program_kernel(nominal_weights(layer), layer.plan, named(key, path), **scales)
         tiles[path] = made if made.adc is not None else made.replace(adc=layer.adc)
     return chip.replace(tiles=tiles)
-
-
-def _layer_key(key: jax.Array, path: str) -> jax.Array:
-    """A layer's own draws, whatever other layers there are."""
-    return jax.random.fold_in(key, zlib.crc32(path.encode()))
 
 
 @partial(jax.jit, static_argnames="compensate")
