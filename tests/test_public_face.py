@@ -15,7 +15,7 @@ import numpy as np
 
 import xbm_jax as xbm
 
-NO_PART_OF_IT = {"cli"}
+NO_PART_OF_IT = {"cli", "streams"}
 
 
 def modules() -> Iterator[ModuleType]:
