@@ -18,7 +18,7 @@ EXAMPLES = sorted(path.relative_to(STORED).as_posix() for path in STORED.glob("*
 A_DAY = 86400.0
 
 # Float products may be summed in another order by another XLA; an 8-bit converter step is some 1e-2 of these logits.
-TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
+TOLERANCE = 1e-5
 
 
 def opened(example: str) -> tuple[Chip, dict[str, np.ndarray]]:
@@ -29,7 +29,7 @@ def opened(example: str) -> tuple[Chip, dict[str, np.ndarray]]:
 
 
 def assert_predicts(chip: Chip, task: Task, images: np.ndarray, wanted: np.ndarray) -> None:
-    np.testing.assert_allclose(predict(chip, task, images), wanted, **TOLERANCE)
+    np.testing.assert_allclose(predict(chip, task, images), wanted, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def test_there_are_examples_of_every_form():
