@@ -50,7 +50,7 @@ def test_patches_are_cut_and_resized(channels: int) -> None:
     """Each against Pillow's crop and resize of the patch that the same generator gives."""
     images = noise(8, channels=channels)
     augment = Augment(flip=False, size=6)
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([5, 1])))
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(5, spawn_key=(5, 1))))
     patches = random_patches(rng, 8, (16, 16), SCALE, RATIO)
     out = augment.train(images, 5, 1)
     assert out.shape == (8, 6, 6, channels) and out.dtype == np.uint8
