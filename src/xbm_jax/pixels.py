@@ -26,7 +26,7 @@ def warn_if_binary(field: str, images: np.ndarray) -> None:
     """Warn of uint8 images whose largest value is 1: black and nearly black to a network that expects 0..255."""
     # The first images nearly always settle it.
     if images.size and images[:_FEW].max() <= 1 and images.max() == 1:
-        text = "has no value above 1 of 255, so that all is nearly black: binary images? x * 255 makes them black and white"
+        text = "has no value above 1 of 255, all is nearly black; x * 255 makes binary images black and white"
         warnings.warn(f"{field} {text}", stacklevel=5)
 
 

@@ -91,6 +91,14 @@ def test_evaluation_takes_the_centre() -> None:
         center_crop(images, 10)
 
 
+@pytest.mark.parametrize("shape", [(2, 15, 16, 3), (2, 16, 15, 1)])
+def test_patches_larger_than_the_images_are_refused_beforehand(shape: tuple[int, ...]) -> None:
+    Augment(size=15).check_fits(np.zeros(shape, np.uint8))
+    Augment().check_fits(np.zeros(shape, np.uint8))
+    with pytest.raises(DataError, match=r"Augment.size = 16: at most 15"):
+        Augment(size=16).check_fits(np.zeros(shape, np.uint8))
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -8,7 +8,7 @@ from xbm_jax.data.dataset import Dataset
 from xbm_jax.data.images import center_crop, resize, to_rgb
 from xbm_jax.data.published import PUBLISHED_SETS, prepare_published
 from xbm_jax.data.sources import BUNDLED, load
-from xbm_jax.data.split import epoch_batches, eval_batches, split_validation, stratified_sample
+from xbm_jax.data.split import epoch_batches, eval_batches, split_test, split_validation, stratified_sample
 
 __all__ = [
     "BUNDLED",
@@ -22,6 +22,7 @@ __all__ = [
     "made_ahead",
     "prepare_published",
     "resize",
+    "split_test",
     "split_validation",
     "stratified_sample",
     "to_rgb",

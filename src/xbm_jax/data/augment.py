@@ -53,7 +53,7 @@ class Augment:
                 raise DataError(f"Augment.{name}", (low, high), f"0 < low <= high{' <= 1' if top == 1 else ''}")
 
     def check_fits(self, images: np.ndarray) -> None:
-        """Raise DataError unless images [n, H, W, C] are at least ``size`` pixels a side: to be asked before training."""
+        """Raise DataError unless images [n, H, W, C] are at least ``size`` pixels a side; asked before training."""
         shortest = min(images.shape[1:3])
         if self.size is not None and shortest < self.size:
             raise DataError("Augment.size", self.size, f"at most {shortest}, the images' shorter side in pixels")

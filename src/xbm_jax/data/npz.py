@@ -106,7 +106,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise DataError(field, _reason(error), f"a whole .npz with {_list(_PIXELS)}") from error
     keys = _ENCODED if "jpeg" in (*arrays, *faults) else _PIXELS
     if missing or faults:
-        found = [f"missing: {_list(missing)}"] * bool(missing) + [f"unreadable: {_list([f'{key} ({why})' for key, why in faults.items()])}"] * bool(faults)
+        found = [f"missing: {_list(missing)}"] * bool(missing) + [
+            f"unreadable: {_list([f'{key} ({why})' for key, why in faults.items()])}"
+        ] * bool(faults)
         wanted = f"{_list(keys)}, optionally {'groups' if keys is _ENCODED else 'class_names and groups'}"
         raise DataError(field, "; ".join(found), f"the arrays {wanted}; none pickled")
     return arrays
