@@ -4,6 +4,7 @@ Everything here is NumPy on the host; TFDS is imported lazily, inside functions,
 """
 
 from xbm_jax.data.augment import Augment, made_ahead
+from xbm_jax.data.copies import near_copies
 from xbm_jax.data.dataset import Dataset
 from xbm_jax.data.images import center_crop, resize, to_rgb
 from xbm_jax.data.published import PUBLISHED_SETS, prepare_published
@@ -20,6 +21,7 @@ __all__ = [
     "eval_batches",
     "load",
     "made_ahead",
+    "near_copies",
     "prepare_published",
     "resize",
     "split_test",
