@@ -46,9 +46,9 @@ def check_member(archive: zipfile.ZipFile, name: str) -> None:
 
     NumPy takes memory for what the header says before it reads on. Pickled objects are NumPy's to refuse.
     """
-    if f"{name}.npy" not in archive.namelist():
+    member = archive.NameToInfo.get(f"{name}.npy")
+    if member is None:
         raise ValueError(f"{name} is no array")
-    member = archive.getinfo(f"{name}.npy")
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         if version not in _HEADERS:
