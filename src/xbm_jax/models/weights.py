@@ -25,8 +25,9 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
 
     Args:
         path: a ``.npz``, a ``.safetensors`` or what ``torch.save`` wrote (``.pt``, ``.pth``, ``.pth.tar``, ``.th``,
-            ``.ckpt``, ``.bin``), read without PyTorch; the index of several such files (``model.safetensors.index.json``
-            beside its shards); or ``hf://owner/repository/file``, which is downloaded once (needs ``huggingface-hub``).
+            ``.ckpt``, ``.bin``), read without PyTorch; the index of several such files
+            (``model.safetensors.index.json`` beside its shards); or ``hf://owner/repository/file``, which is
+            downloaded once (needs ``huggingface-hub``).
             What a file may unpack to is bounded, see :mod:`xbm_jax.archives`.
 
     Raises:
