@@ -70,7 +70,8 @@ def _data(folder: Any, images: int, task: str, backbone: str, seed: int) -> xbm.
     if images >= len(data.y_train):
         return data
     chosen = np.random.default_rng(seed).permutation(xbm.data.stratified_sample(data.y_train, images, seed))
-    return dataclasses.replace(data, x_train=data.x_train[chosen], y_train=data.y_train[chosen])
+    groups = None if data.groups is None else data.groups[chosen]
+    return dataclasses.replace(data, x_train=data.x_train[chosen], y_train=data.y_train[chosen], groups=groups)
 
 
 def row_of(config: Any, job: Job, chip: xbm.Chip, task: xbm.Task, data: xbm.Dataset, seconds: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ Each record is a group of its own, as Grain asks for; the padding that this leav
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import shutil
 import tempfile
@@ -169,7 +170,7 @@ def png(image: np.ndarray) -> io.BytesIO:
 
 def fashion_mnist(source: Path) -> Dataset:
     """The stratified subset of Fashion-MNIST."""
-    return _from_npz("fashion_mnist", source / "fashion_mnist.npz").subset(*FASHION_IMAGES, seed=SEED)
+    return _subset(_from_npz("fashion_mnist", source / "fashion_mnist.npz"), *FASHION_IMAGES)
 
 
 def quickdraw(source: Path) -> Dataset:
@@ -183,7 +184,29 @@ def omniglot(source: Path) -> Dataset:
         images, labels, is_test = data["images"], data["alphabet"], data["drawer"] > OMNIGLOT_LAST_TRAIN_DRAWER
         names = tuple(str(name).replace("_", " ") for name in data["alphabet_names"])
     full = Dataset("omniglot", images[~is_test], labels[~is_test], images[is_test], labels[is_test], names)
-    return full.subset(*OMNIGLOT_IMAGES, seed=SEED)
+    return _subset(full, *OMNIGLOT_IMAGES)
+
+
+def _subset(data: Dataset, train: int, test: int) -> Dataset:
+    """A stratified sample of each split, drawn as it was for the first release: the shipped sets never change."""
+    rows, test_rows = _sample(data.y_train, train), _sample(data.y_test, test)
+    return dataclasses.replace(
+        data,
+        x_train=data.x_train[rows],
+        y_train=data.y_train[rows],
+        x_test=data.x_test[test_rows],
+        y_test=data.y_test[test_rows],
+    )
+
+
+def _sample(labels: np.ndarray, size: int) -> np.ndarray:
+    """Ascending rows, the classes' shares by largest remainder."""
+    share = size * np.bincount(labels) / len(labels)
+    quota = np.floor(share).astype(int)
+    quota[np.argsort(quota - share, kind="stable")[: size - quota.sum()]] += 1
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(SEED)))
+    rows = [rng.permutation(np.flatnonzero(labels == label))[:count] for label, count in enumerate(quota)]
+    return np.sort(np.concatenate(rows))
 
 
 def _from_npz(name: str, path: Path) -> Dataset:

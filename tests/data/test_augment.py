@@ -50,7 +50,7 @@ def test_patches_are_cut_and_resized(channels: int) -> None:
     """Each against Pillow's crop and resize of the patch that the same generator gives."""
     images = noise(8, channels=channels)
     augment = Augment(flip=False, size=6)
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([5, 1])))
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(5, spawn_key=(5, 1))))
     patches = random_patches(rng, 8, (16, 16), SCALE, RATIO)
     out = augment.train(images, 5, 1)
     assert out.shape == (8, 6, 6, channels) and out.dtype == np.uint8
@@ -89,6 +89,14 @@ def test_evaluation_takes_the_centre() -> None:
     np.testing.assert_array_equal(center_crop(images, 9), images)
     with pytest.raises(DataError, match="at least 10 pixels a side"):
         center_crop(images, 10)
+
+
+@pytest.mark.parametrize("shape", [(2, 15, 16, 3), (2, 16, 15, 1)])
+def test_patches_larger_than_the_images_are_refused_beforehand(shape: tuple[int, ...]) -> None:
+    Augment(size=15).check_fits(np.zeros(shape, np.uint8))
+    Augment().check_fits(np.zeros(shape, np.uint8))
+    with pytest.raises(DataError, match=r"Augment.size = 16: at most 15"):
+        Augment(size=16).check_fits(np.zeros(shape, np.uint8))
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """A Dataset refuses what cannot be learned from, by name."""
 
+import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from xbm_jax.data import Dataset
+from xbm_jax.data import Dataset, split_validation
 from xbm_jax.errors import DataError
 
 
@@ -50,7 +52,25 @@ BAD = {
     "label too large": ({"y_test": np.array([2, 3, 0, 3, 1, 7])}, "y_test", "'3 (2 times), 7 (1 times)': 0..2"),
     "negative label": ({"y_train": np.array([0, 1, 2, -1, 1, 2])}, "y_train", "-1 (1 times)"),
     "empty classes": ({"y_train": np.zeros(6, int)}, "y_train", "['bee', 'cat']"),
-    "no class": ({"class_names": ()}, "class_names", "at least one class"),
+    "no class": ({"class_names": ()}, "class_names", "at least two classes"),
+    "one class": (
+        {"class_names": ("ant",), "y_train": np.zeros(6, int), "y_test": np.zeros(6, int)},
+        "class_names",
+        "two",
+    ),
+    "names that look alike": (
+        {"class_names": ("caf\u00e9", "cafe\u0301", "thé")},
+        "class_names",
+        "['café']: every name once",
+    ),
+    "Latin-1 bytes": ({"class_names": (b"caf\xe9", b"bee", b"cat")}, "class_names", "UTF-8"),
+    "labels from 1": ({"y_train": np.array([1, 2, 3, 1, 2, 3])}, "y_train", "these start at 1: use labels - 1"),
+    "a column of labels": ({"y_train": np.array([[0], [1], [2], [0], [1], [2]])}, "y_train.shape", "use labels[:, 0]"),
+    "labels as text": ({"y_train": np.array(list("abcabc"))}, "y_train.dtype", "return_inverse=True"),
+    "labels as bool": ({"y_train": np.zeros(6, bool)}, "y_train.dtype", "labels.astype(int)"),
+    "huge labels": ({"y_train": np.full(6, 2**63, np.uint64)}, "y_train", f"{2**63}: 0..num_classes - 1"),
+    "groups of another length": ({"groups": np.arange(5)}, "groups", "int64[5]': one integer per training image, [6]"),
+    "groups as text": ({"groups": np.array(list("abcdef"))}, "groups", "one integer per training image"),
     "repeated name": ({"class_names": ("ant", "bee", "ant")}, "class_names", "['ant']"),
 }
 
@@ -76,6 +96,37 @@ def test_test_split_may_lack_a_class():
     assert Dataset(**arrays(y_test=np.zeros(6, int))).num_classes == 3
 
 
+def test_names_may_be_bytes_and_are_composed():
+    data = Dataset(**arrays(class_names=np.array([b"ant", "thé".encode(), b"cat"])))
+    assert data.class_names == ("ant", "thé", "cat")
+    assert Dataset(**arrays(class_names=("cafe\u0301", "bee", "cat"))).class_names[0] == "caf\u00e9"
+    assert data.take_classes(["cat", "the\u0301"]).class_names == ("cat", "thé")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_binary_images_are_warned_of(split):
+    ones = np.zeros((70, 4, 4, 1), np.uint8)
+    ones[69, 2] = 1  # beyond the images that are looked at first
+    changes = {f"x_{split}": ones, f"y_{split}": np.arange(70) % 3}
+    with pytest.warns(UserWarning, match=f"toy: x_{split} has no value above 1 of 255"):
+        Dataset(**arrays(**changes))
+    Dataset(**arrays(**changes | {f"x_{split}": 2 * ones}))  # dark, not binary
+
+
+def test_many_classes_take_time_in_proportion():
+    """Twenty thousand: what was quadratic took seven seconds and more."""
+    count = 20_000
+    labels = np.arange(count)
+    began = time.process_time()
+    data = Dataset(
+        "many", np.zeros((count, 1, 1, 1), np.uint8), labels, np.zeros((count, 1, 1, 1), np.uint8), labels, range(count)
+    )
+    assert data.subset(count, 10).num_classes == count
+    assert data.take_classes([str(i) for i in reversed(range(count))]).y_train[0] == count - 1
+    split_validation(np.repeat(labels, 3), 0.3, 0, groups=np.arange(3 * count) // 2)
+    assert time.process_time() - began < 4
+
+
 def big(seed=0):
     """100 + 50 images whose pixels all equal their label; classes of very different size."""
     labels = np.repeat([0, 1, 2], [70, 29, 1])
@@ -91,6 +142,19 @@ def test_subset_is_stratified_and_keeps_pairs():
     assert (small.x_train[:, 0, 0, 0] == small.y_train).all()
     assert (small.x_test[:, 0, 0, 0] == small.y_test).all()
     assert (small.name, small.licence, small.attribution) == ("big", "MIT", "someone")
+
+
+def test_groups_stay_with_their_images():
+    data = replace(big(), groups=np.arange(100, dtype=np.int16) // 3)
+    pixels = np.arange(100, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
+    data = replace(data, x_train=pixels, x_test=2 + data.x_test)
+    for taken in (
+        data.subset(40, 10),
+        data.take_classes(["bee", "cat"]),
+        data.take_classes(["bee", "ant"]).subset(9, 9),
+    ):
+        assert taken.groups is not None and taken.groups.dtype == np.int64
+        assert (taken.groups == taken.x_train[:, 0, 0, 0] // 3).all()
 
 
 def test_subset_depends_on_the_seed_alone():

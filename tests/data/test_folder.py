@@ -29,8 +29,9 @@ def refused(root, **options):
 def test_train_and_test_folders(tmp_path):
     tree(tmp_path / "train", ("bee", "ant", "cat"), 4)
     tree(tmp_path / "test", ("ant", "cat"), 2)
-    (tmp_path / "train" / "ant" / "notes.txt").write_text("no image")
     (tmp_path / "train" / "ant" / ".hidden.png").write_text("no image")
+    (tmp_path / "train" / "ant" / "Thumbs.db").write_text("no image")
+    (tmp_path / "labels.csv").write_text("beside the classes")
     data = load(f"folder:{tmp_path}")
     assert data.class_names == ("ant", "bee", "cat")
     assert data.x_train.shape == (12, 6, 6, 3)
@@ -133,6 +134,108 @@ def test_empty_class_folder(tmp_path):
     tree(tmp_path / "test", count=2)
     (tmp_path / "train" / "cow").mkdir()
     assert "y_train = ['cow']" in refused(tmp_path)
+
+
+def test_what_is_left_out_is_counted(tmp_path):
+    tree(tmp_path)
+    for name in ("@eaDir", ".ipynb_checkpoints", "ant/more/deep"):
+        tree(tmp_path, (name,), 3)
+    write(tmp_path / "loose.png")
+    (tmp_path / "bee" / "notes.txt").write_text("no image")
+    (tmp_path / "__MACOSX" / "ant").mkdir(parents=True)
+    with pytest.warns(UserWarning, match="left out 11 files") as told:
+        data = load(f"folder:{tmp_path}")
+    assert data.class_names == ("ant", "bee") and len(data.y_train) + len(data.y_test) == 20
+    text = str(told[0].message)
+    assert len(told) == 1
+    for words in ("3 in @eaDir/", "3 in .ipynb_checkpoints/", "3 in ant/more/deep/", "1 in ./", "1 *.txt"):
+        assert words in text
+
+
+def test_a_third_split_is_left_out_with_a_warning(tmp_path):
+    for split in ("train", "test", "val"):
+        tree(tmp_path / split, count=2)
+    with pytest.warns(UserWarning, match="left out 4 files: 2 in val/(ant|bee)/, 2 in val/"):
+        assert len(load(f"folder:{tmp_path}").y_train) == 4
+
+
+def test_images_in_deeper_folders_alone(tmp_path):
+    tree(tmp_path, ("ant/images", "bee/images"), 2)
+    message = refused(tmp_path)
+    assert "no images in class folders; left out 4 files" in message and "2 in ant/images/" in message
+
+
+def test_a_validation_folder_is_no_test_folder(tmp_path):
+    tree(tmp_path / "train", count=2)
+    tree(tmp_path / "val", count=2)
+    assert "add test/; rename val/" in refused(tmp_path)
+
+
+def test_names_that_look_alike_are_one_class(tmp_path):
+    tree(tmp_path / "train", ("caf\u00e9", "bee"), 2)
+    tree(tmp_path / "test", ("cafe\u0301", "bee"), 2)
+    data = load(f"folder:{tmp_path}")
+    assert data.class_names == ("bee", "caf\u00e9") and data.y_test.tolist() == [0, 0, 1, 1]
+    tree(tmp_path / "train", ("cafe\u0301",), 2)
+    if len(list((tmp_path / "train").iterdir())) == 3:  # some file systems compose names themselves
+        assert "two folders called caf\u00e9" in refused(tmp_path)
+
+
+def test_usual_suffixes_are_taken(tmp_path):
+    tree(tmp_path)
+    (tmp_path / "ant" / "0.png").rename(tmp_path / "ant" / "0.PNG")
+    Image.new("RGB", (6, 6), (7, 7, 7)).save(tmp_path / "ant" / "x.jfif", format="JPEG")
+    data = load(f"folder:{tmp_path}")
+    assert len(data.y_train) + len(data.y_test) == 21
+
+
+@pytest.mark.parametrize(
+    ("classes", "count", "says"), [(("ant", "bee"), 1, "one image a class"), (("ant",), 5, "at least two classes")]
+)
+def test_too_little_to_learn_from(tmp_path, classes, count, says):
+    tree(tmp_path, classes, count)
+    assert says in refused(tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Photographs
+
+
+SCENE = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_are_turned_upright(tmp_path, orientation):
+    """All eight ways to hold a camera: what the tag says undoes what was done to the pixels."""
+    stored = {
+        1: SCENE,
+        2: SCENE[:, ::-1],
+        3: SCENE[::-1, ::-1],
+        4: SCENE[::-1],
+        5: SCENE.transpose(1, 0, 2),
+        6: np.rot90(SCENE),
+        7: SCENE[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(SCENE, -1),
+    }[orientation]
+    tag = Image.Exif()
+    tag[0x0112] = orientation
+    for name in ("train/a", "train/b", "test/a"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / name / "0.png", exif=tag)
+    data = load(f"folder:{tmp_path}")
+    assert all(np.array_equal(image, SCENE) for image in (*data.x_train, *data.x_test))
+
+
+@pytest.mark.parametrize("limit", [99, 60])  # Pillow warns of more pixels than these, and raises beyond twice as many
+def test_a_very_large_picture_is_named(tmp_path, monkeypatch, limit):
+    tree(tmp_path)
+    write(tmp_path / "ant" / "scan.png", 9, size=(14, 10))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    message = refused(tmp_path, image_size=6)
+    assert "1 of 21 files cannot be decoded: ant/scan.png (DecompressionBomb" in message
+    with pytest.warns(UserWarning, match="left out 1 of 21 files"):
+        data = load(f"folder:{tmp_path}", image_size=6, on_bad="skip")
+    assert len(data.y_train) + len(data.y_test) == 20
 
 
 def test_folder_without_images(tmp_path):

@@ -1,6 +1,7 @@
 """A user's own .npz: what is read, and what is said when it cannot be."""
 
 import io
+import zipfile
 
 import numpy as np
 import pytest
@@ -71,6 +72,61 @@ def test_missing_and_pickled_are_reported_together(save):
     assert "missing: y_test; unreadable: x_train" in message
 
 
+def test_names_may_be_bytes(save):
+    assert load(f"npz:{save(**toy(), class_names=np.array([b'ant', b'bee', b'cat']))}").class_names[2] == "cat"
+
+
+def test_groups_are_read(save):
+    groups = np.array([4, 4, 7, 4, 4, 7])
+    assert np.array_equal(load(f"npz:{save(**toy(), groups=groups)}").groups, groups)
+    assert np.array_equal(load(f"npz:{save(**encoded()[1], groups=groups)}").groups, groups[:4])
+    assert "groups.shape = (5,)" in refused(f"npz:{save(**encoded()[1], groups=groups[:5])}")
+
+
+def test_a_path_says_what_to_write(save):
+    path = save(**toy())
+    with pytest.raises(DataError, match=f"for this file write npz:{path}"):
+        load(path)
+    upper = path.rename(path.with_name("MY TASK.NPZ"))
+    assert load(f"npz:{upper}").num_classes == 3
+
+
+def test_a_damaged_directory_is_named(save):
+    path = save(**toy())
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"PK\x01\x02")
+    content[at : at + 4] = b"\0\0\0\0"
+    path.write_bytes(content)
+    assert f"npz:{path} = 'Bad magic number for central directory'" in refused(f"npz:{path}")
+
+
+def lying_header(shape, dtype):
+    """The bytes of an ``.npy`` whose header promises more than follows."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return buffer.getvalue() + bytes(100)
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((10**6, 10**3, 10**3, 3), "|u1"), ((2**60,), "<U0"), ((3, 4), "<i8")])
+def test_a_header_that_claims_more_than_there_is(save, shape, dtype):
+    path = save(**{key: array for key, array in toy().items() if key != "x_train"})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x_train.npy", lying_header(shape, dtype))
+    message = refused(f"npz:{path}")
+    assert "unreadable: x_train (a header of" in message and "before 100 bytes" in message
+
+
+def test_a_small_file_may_not_unpack_without_bound(save, monkeypatch):
+    """A megabyte of nothing in a kilobyte, with a smaller bound than the true one."""
+    path = save(**toy())
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("y.npy", bytes(2**20))
+    load(f"npz:{path}")
+    monkeypatch.setattr("xbm_jax.archives._ALWAYS", 2**19)
+    message = refused(f"npz:{path}")
+    assert "unpacks to 105" in message and "store it without compression" in message
+
+
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
 def test_truncated_file(save, keep):
     path = save(**toy())
@@ -108,6 +164,11 @@ def test_no_such_file(tmp_path):
         ({"y_test": np.array([2, 1])}, "len(y_test) = 2"),
         ({"y_test": np.array([2, 1, 5])}, "y_train = ['3', '4', '5']"),
         ({"y_train": np.array([0, 1, 2, 0, 1, -1])}, "-1 (1 times)"),
+        (
+            {"y_train": np.array([1, 2, 3, 1, 2, 3]), "y_test": np.array([1, 2, 3])},
+            "labels = '1..3': class numbers from 0",
+        ),
+        ({"groups": np.arange(5)}, "groups = 'int64[5]'"),
         ({"class_names": np.array([["ant", "bee", "cat"]])}, "class_names.shape = (1, 3)"),
         ({"class_names": np.array(["ant", "bee"])}, "y_train = '2 (2 times)'"),
     ],

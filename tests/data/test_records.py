@@ -125,9 +125,9 @@ def prepare(data_dir, splits, features=None, file_format="array_record"):
 
 
 def colour(n, height=5, width=5):
-    """Images whose red value is their number, and alternating labels."""
+    """Images whose red value is 10 and their number, and alternating labels."""
     images = np.zeros((n, height, width, 3), np.uint8)
-    images[..., 0] = np.arange(n)[:, None, None]
+    images[..., 0] = 10 + np.arange(n)[:, None, None]
     return images, np.arange(n) % 2
 
 
@@ -137,7 +137,7 @@ def test_prepared_set_with_test_split(tmp_path):
         data = load(source, data_dir=tmp_path)
         assert (data.name, data.class_names) == ("tiny", ("ant", "bee"))
         assert (data.x_train.shape, data.x_test.shape) == ((8, 5, 5, 3), (4, 5, 5, 3))
-        assert sorted(data.x_train[:, 0, 0, 0].tolist()) == list(range(8))
+        assert sorted(data.x_train[:, 0, 0, 0].tolist()) == list(range(10, 18))
         assert (data.x_train[:, 0, 0, 0] % 2 == data.y_train).all()
         assert (data.licence, data.attribution) == ("unknown", "Somebody, 2020")
 

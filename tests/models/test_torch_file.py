@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -76,13 +78,149 @@ class Command:
 def test_nothing_in_a_file_is_run(legacy: bool, tmp_path: Path) -> None:
     mark, path = tmp_path / "mark", tmp_path / "w.pt"
     if legacy:
-        parts = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {"a": Command(mark)}]
+        parts = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {"a": Command(mark)}, []]
         path.write_bytes(b"".join(pickle.dumps(part, protocol=2) for part in parts))
     else:
         archive({"a": Command(mark)}, path)
-    with pytest.raises(WeightsError, match="mkdir in the file: only tensors are read"):
+    with pytest.raises(WeightsError, match=r"no tensors: not a state dict; found a \(\w+\.mkdir\)"):
         read_weights(path)
     assert not mark.exists()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What training scripts write beside the weights, written here without PyTorch
+
+
+class Torch:
+    """Stands for a name of PyTorch's while it is pickled."""
+
+    def __init__(self, module: str, name: str, *arguments: Any) -> None:
+        self.where, self.arguments = (module, name), arguments
+
+
+class Storage:
+    """A storage of float32 numbers."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = np.ascontiguousarray(array, np.float32)
+
+
+class Checkpoint(pickle._Pickler):
+    """Pickles arrays as ``torch.save`` does, and collects the storages' bytes."""
+
+    def __init__(self, file: Any) -> None:
+        super().__init__(file, 2)
+        self.data: list[bytes] = []
+
+    def persistent_id(self, obj: Any) -> Any:
+        if not isinstance(obj, Storage):
+            return None
+        self.data.append(obj.array.tobytes())
+        return "storage", Torch("torch", "FloatStorage"), str(len(self.data) - 1), "cpu", obj.array.size
+
+    def save(self, obj: Any, save_persistent_id: bool = True) -> Any:
+        if isinstance(obj, np.ndarray):
+            strides = tuple(s // 4 for s in np.ascontiguousarray(obj, np.float32).strides)
+            obj = Torch("torch._utils", "_rebuild_tensor_v2", Storage(obj), 0, obj.shape, strides, False, {})
+        if not isinstance(obj, Torch):
+            return super().save(obj, save_persistent_id)
+        self.write(pickle.GLOBAL + "{}\n{}\n".format(*obj.where).encode())
+        if obj.arguments:
+            super().save(obj.arguments)
+            self.write(pickle.REDUCE)
+        return None
+
+
+def write_checkpoint(content: Any, path: Path) -> Path:
+    buffer = io.BytesIO()
+    pickler = Checkpoint(buffer)
+    pickler.dump(content)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", buffer.getvalue())
+        for i, storage in enumerate(pickler.data):
+            file.writestr(f"archive/data/{i}", storage)
+    return path
+
+
+STATE = {"conv.weight": BASE, "conv.bias": BASE[0].copy()}
+OTHER = {"conv.weight": 0 * BASE}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        STATE,
+        {"state_dict": STATE, "epoch": 3, "loss": np.zeros(1)},
+        {"net": STATE, "acc": 91.2},
+        {"model": {"state_dict": STATE}},
+        {"state_dict_ema": STATE},
+        {"state_dict": STATE, "args": argparse.Namespace(lr=0.1), "best": np.float64(0.9)},
+        {"optimizer": {"state": {0: {"exp_avg": BASE}}}, "model_state_dict": STATE},
+        {
+            "state_dict": STATE,
+            "scheduler": Torch("torch.optim", "StepLR", 1, 2),
+            "device": Torch("torch", "device", "cpu"),
+        },
+    ],
+)
+def test_checkpoints_of_training_scripts(content: Any, tmp_path: Path) -> None:
+    read = read_weights(write_checkpoint(content, tmp_path / "c.pth.tar"))
+    assert read.keys() == STATE.keys()
+    for name, array in STATE.items():
+        np.testing.assert_array_equal(read[name], array)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": STATE, "state_dict_ema": OTHER},
+        {"model": STATE, "ema": {"module": OTHER}},
+        STATE | {"ema": OTHER},
+    ],
+)
+def test_plain_weights_go_before_averaged_ones_and_it_is_said(content: Any, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="took the plain weights; averaged ones stand beside them: (state_dict_)?ema"):
+        read = read_weights(write_checkpoint(content, tmp_path / "c.pt"))
+    np.testing.assert_array_equal(read["conv.weight"], BASE)
+
+
+def test_names_that_were_found_are_listed(tmp_path: Path) -> None:
+    content = {"generator": STATE, "args": argparse.Namespace(lr=0.1), "epoch": 3}
+    with pytest.raises(
+        WeightsError, match=r"found generator \(dict of 2\), args \(argparse.Namespace\), epoch \(int\)"
+    ):
+        read_weights(write_checkpoint(content, tmp_path / "c.pt"))
+
+
+def test_tensors_of_other_kinds_are_named(tmp_path: Path) -> None:
+    content = STATE | {"fc.weight": Torch("torch._utils", "_rebuild_qtensor", 1, 2)}
+    with pytest.raises(WeightsError, match=r"not read: fc.weight \(torch._utils._rebuild_qtensor\)"):
+        read_weights(write_checkpoint(content, tmp_path / "c.pt"))
+
+
+def test_views_may_not_multiply_what_a_file_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many names of one storage: what they add up to is bounded before any array is made."""
+    monkeypatch.setattr("xbm_jax.archives._ALWAYS", 0)
+    storage, view = Storage(np.ones(2500)), (0, (2500,), (1,), False, {})
+    content = {f"w{i}": Torch("torch._utils", "_rebuild_tensor_v2", storage, *view) for i in range(400)}
+    path = write_checkpoint(content, tmp_path / "c.pt")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "w.pt", "w") as new:
+        pickled = re.sub(
+            rb"X\x01\x00\x00\x00\d|X\x02\x00\x00\x00\d\d|X\x03\x00\x00\x00\d\d\d",
+            b"X\1\0\0\x000",
+            old.read("archive/data.pkl"),
+        )
+        new.writestr("archive/data.pkl", pickled)
+        new.writestr("archive/data/0", old.read("archive/data/0"))
+    with pytest.raises(WeightsError, match="unpacks to 4000000 bytes"):
+        read_weights(tmp_path / "w.pt")
+
+
+def test_a_memo_position_takes_no_memory(tmp_path: Path) -> None:
+    """Position 2 ** 31 of the memo: an unpickler with an array for a memo takes 32 GB."""
+    content = b"\x80\x02}r\x00\x00\x00\x80."
+    with pytest.raises(WeightsError, match="no tensors"):
+        read_weights(archive(content, tmp_path / "w.pt"))
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import types
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,12 +46,116 @@ def assert_same(ours: dict[str, np.ndarray], arrays: dict[str, np.ndarray]) -> N
         np.testing.assert_array_equal(ours[path], array)
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "module.module.", "_orig_mod.", "model.", "ema.", "module.ema.net."])
 def test_torch_names_and_layouts(prefix: str, arrays: dict[str, np.ndarray]) -> None:
     state = to_torch(arrays, prefix)
     assert state[f"{prefix}layer2.0.conv1.weight"].shape == (32, 16, 3, 3)
     assert f"{prefix}bn1.num_batches_tracked" in state
-    assert_same(rename(state, MODELS["cifar-resnet20"].names), arrays)
+    averaged = state | {"n_averaged": np.array(9)}
+    for given in (state, averaged):
+        assert_same(rename(given, MODELS["cifar-resnet20"].names), arrays)
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_our_names_may_have_dots(prefix: str, arrays: dict[str, np.ndarray]) -> None:
+    dotted = {prefix + path.replace("/", "."): array for path, array in arrays.items()}
+    assert_same(rename(dotted, MODELS["cifar-resnet20"].names), arrays)
+
+
+def test_a_prefix_that_not_all_names_have_stays(arrays: dict[str, np.ndarray]) -> None:
+    state = to_torch(arrays, "model.") | {"criterion.weight": np.ones(3, np.float32)}
+    with pytest.raises(WeightsError, match=r"criterion\.weight is unknown"):
+        load_backbone("cifar-resnet20", state)
+
+
+def test_nested_mappings_and_tuples_of_names(arrays: dict[str, np.ndarray]) -> None:
+    tuples = {tuple(path.split("/")): array for path, array in arrays.items()}
+    collections: dict[str, Any] = {"params": {}, "batch_stats": {}}
+    for (*layers, leaf), array in tuples.items():
+        below = collections["batch_stats" if leaf in ("mean", "var") else "params"]
+        for layer in layers:
+            below = below.setdefault(layer, {})
+        below[leaf] = array
+    for given in (tuples, collections):
+        loaded = load_backbone("cifar-resnet20", given)
+        assert_same({p: np.asarray(a) for p, a in loaded.arrays.items()}, arrays)
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "says"),
+    [
+        ("bn1/var", lambda a: -a - 1e-9, "bn1/var holds variances below zero"),
+        ("conv1/kernel", lambda a: (50 * a).astype(np.int8), "conv1/kernel is int8, no real floating-point numbers"),
+        ("conv1/kernel", lambda a: a.astype(np.complex64), "conv1/kernel is complex64, no real"),
+        ("linear/bias", lambda a: a.astype(str), "linear/bias is <U32, no real"),
+        ("linear/bias", lambda a: a > 0, "linear/bias is bool, no real"),
+        ("bn1/scale", lambda a: np.full(a.shape, 1e300), "bn1/scale holds NaN or infinity"),
+    ],
+)
+def test_values_that_are_no_weights(path: str, change: Any, says: str, arrays: dict[str, np.ndarray]) -> None:
+    with pytest.raises(WeightsError, match=f"1 mismatches.*(?s:.*){says}"):
+        load_backbone("cifar-resnet20", arrays | {path: change(arrays[path])})
+
+
+def test_upper_case_suffixes(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", allow_pickle=False, **arrays)
+    assert_same(read_weights((tmp_path / "w.npz").rename(tmp_path / "W.NPZ")), arrays)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Shards
+
+
+@pytest.fixture
+def shards(arrays: dict[str, np.ndarray], tmp_path: Path) -> Path:
+    """The index of two shards."""
+    names, split = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], len(arrays) // 2
+    map_ = {path: names[i >= split] for i, path in enumerate(arrays)}
+    for name in names:
+        save_file({path: arrays[path] for path in arrays if map_[path] == name}, tmp_path / name)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": map_}))
+    return index
+
+
+def test_an_index_reads_all_shards(shards: Path, arrays: dict[str, np.ndarray]) -> None:
+    for given in (shards, str(shards)):
+        assert_same(read_weights(given), arrays)
+
+
+def test_one_shard_is_refused(shards: Path) -> None:
+    with pytest.raises(WeightsError, match=r"shard 2 of 2; give the index of all, NAME\.index\.json"):
+        read_weights(shards.parent / "model-00002-of-00002.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("no json", 'an index with a "weight_map"'),
+        ("[]", 'an index with a "weight_map"'),
+        ('{"weight_map": {"a": "../x.safetensors"}}', "without a folder"),
+        ('{"weight_map": {"a": "absent.safetensors"}}', "an existing file"),
+        ('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}', r"\['a'\]: arrays that the shards of"),
+    ],
+)
+def test_a_broken_index(shards: Path, content: str, says: str) -> None:
+    shards.write_text(content)
+    with pytest.raises(WeightsError, match=says):
+        read_weights(shards)
+    with pytest.raises(WeightsError, match="an existing file"):
+        read_weights(shards.parent / "other.index.json")
+
+
+def test_headers_that_claim_more_than_there_is(tmp_path: Path) -> None:
+    header = b'{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}'
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with zipfile.ZipFile(tmp_path / "w.npz", "w") as file, file.open("a.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": (10**12,)})
+    with zipfile.ZipFile(tmp_path / "text.npz", "w") as file:
+        file.writestr("README", "no array")
+    for name in ("w.safetensors", "w.npz", "text.npz"):
+        with pytest.raises(WeightsError, match="a whole"):
+            read_weights(tmp_path / name)
 
 
 def test_our_names_pass_unchanged(arrays: dict[str, np.ndarray]) -> None:
@@ -158,10 +265,12 @@ def test_pickles_are_refused(tmp_path: Path) -> None:
         read_weights(tmp_path / "w.npz")
 
 
-@pytest.mark.parametrize("name", ["w.h5", "w", "w.npy", "w.NPZ"])
+@pytest.mark.parametrize("name", ["w.h5", "w", "w.npy", "w.tar"])
 def test_other_kinds_of_file_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"abc")
-    with pytest.raises(WeightsError, match=r"a \.npz, \.safetensors, \.pt, \.pth, \.th or \.bin file"):
+    with pytest.raises(
+        WeightsError, match=r"a \.npz, \.safetensors, \.pt, \.pth, \.pth\.tar, \.th, \.ckpt or \.bin file"
+    ):
         read_weights(tmp_path / name)
 
 

@@ -4,11 +4,12 @@ Everything here is NumPy on the host; TFDS is imported lazily, inside functions,
 """
 
 from xbm_jax.data.augment import Augment, made_ahead
+from xbm_jax.data.copies import near_copies
 from xbm_jax.data.dataset import Dataset
 from xbm_jax.data.images import center_crop, resize, to_rgb
 from xbm_jax.data.published import PUBLISHED_SETS, prepare_published
 from xbm_jax.data.sources import BUNDLED, load
-from xbm_jax.data.split import epoch_batches, eval_batches, split_validation, stratified_sample
+from xbm_jax.data.split import epoch_batches, eval_batches, split_test, split_validation, stratified_sample
 
 __all__ = [
     "BUNDLED",
@@ -20,8 +21,10 @@ __all__ = [
     "eval_batches",
     "load",
     "made_ahead",
+    "near_copies",
     "prepare_published",
     "resize",
+    "split_test",
     "split_validation",
     "stratified_sample",
     "to_rgb",

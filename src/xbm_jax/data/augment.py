@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from xbm_jax.data.images import center_crop, check_size
-from xbm_jax.data.split import generator
 from xbm_jax.errors import DataError
+from xbm_jax.streams import Host, generator
 
 __all__ = ["Augment", "made_ahead"]
 
@@ -52,9 +52,15 @@ class Augment:
             if not 0 < low <= high <= top:
                 raise DataError(f"Augment.{name}", (low, high), f"0 < low <= high{' <= 1' if top == 1 else ''}")
 
-    def train(self, images: np.ndarray, *seeds: int) -> np.ndarray:
-        """Changed copies of uint8 images [n, H, W, C]: [n, size, size, C]; equal seeds give equal images."""
-        rng = generator(*seeds)
+    def check_fits(self, images: np.ndarray) -> None:
+        """Raise DataError unless images [n, H, W, C] are at least ``size`` pixels a side; asked before training."""
+        shortest = min(images.shape[1:3])
+        if self.size is not None and shortest < self.size:
+            raise DataError("Augment.size", self.size, f"at most {shortest}, the images' shorter side in pixels")
+
+    def train(self, images: np.ndarray, seed: int, *numbers: int) -> np.ndarray:
+        """Changed copies of uint8 images [n, H, W, C]: [n, size, size, C]; equal seed and numbers give equal images."""
+        rng = generator(seed, Host.AUGMENT, *numbers)
         flipped = rng.random(len(images)) < 0.5 if self.flip else np.zeros(len(images), bool)
         if self.size is None:
             out = images.copy()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from xbm_jax.data.split import stratified_sample
 from xbm_jax.errors import DataError
+from xbm_jax.pixels import IMAGES, check_uint8, warn_if_binary
 
 __all__ = ["Dataset", "check_images", "check_labels"]
-
-_IMAGES = "uint8 images in 0..255 of shape [n, height, width, channels] with 1 or 3 channels"
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +24,12 @@ class Dataset:
     Shapes: ``x_*`` uint8 ``[n, H, W, C]`` with C = 1 or 3 and the same H, W, C in both splits; ``y_*`` int64 ``[n]``
     with values ``0..num_classes - 1`` (any integer dtype is accepted and widened). Every class occurs in the training
     split; the test split may lack some. ``licence`` is an SPDX expression where one is known.
+
+    ``class_names``: at least two, text or UTF-8 bytes, kept in Unicode's composed form (NFC), so that two names which
+    look alike are one. ``groups``: perhaps an integer per training image, equal for those that must not be divided
+    between training and validation (frames of one track, pictures of one object).
+
+    A split without a pixel above 1 is warned of: binary images that were not brought to 0 and 255 are black on black.
 
     Raises:
       DataError: names the array, what it holds and what is allowed.
@@ -35,14 +43,16 @@ class Dataset:
     class_names: tuple[str, ...]
     licence: str = "unknown"
     attribution: str = "unknown"
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        names = tuple(str(name) for name in self.class_names)
+        names = tuple(map(_text, self.class_names))
         _check_class_names(names)
         for split in ("train", "test"):
             x = check_images(f"x_{split}", getattr(self, f"x_{split}"))
             y = check_labels(f"y_{split}", getattr(self, f"y_{split}"), f"x_{split}", len(x))
             _check_label_range(f"y_{split}", y, len(names))
+            warn_if_binary(f"{self.name}: x_{split}", x)
             object.__setattr__(self, f"x_{split}", x)
             object.__setattr__(self, f"y_{split}", y)
         object.__setattr__(self, "class_names", names)
@@ -50,6 +60,8 @@ class Dataset:
             allowed = f"the shape of the training images, {self.x_train.shape[1:]}"
             raise DataError("x_test.shape[1:]", self.x_test.shape[1:], allowed)
         _check_every_class("y_train", self.y_train, names)
+        if self.groups is not None:
+            object.__setattr__(self, "groups", _check_groups(self.groups, len(self.y_train)))
 
     @property
     def num_classes(self) -> int:
@@ -65,22 +77,24 @@ class Dataset:
             if not 1 <= size <= available:
                 raise DataError(f"subset.{field}", size, f"1..{available}, the images that {self.name} has")
         rows = stratified_sample(self.y_train, train, seed)
-        test_rows = stratified_sample(self.y_test, test, seed, keep_every_class=False)
+        test_rows = stratified_sample(self.y_test, test, seed, keep_every_class=False, number=1)
         return replace(
             self,
             x_train=self.x_train[rows],
             y_train=self.y_train[rows],
+            groups=None if self.groups is None else self.groups[rows],
             x_test=self.x_test[test_rows],
             y_test=self.y_test[test_rows],
         )
 
     def take_classes(self, names: Sequence[str]) -> Dataset:
         """The images of the named classes alone, labelled ``0..len(names) - 1`` in the order given."""
-        unknown = [name for name in names if name not in self.class_names]
+        names, place = tuple(map(_text, names)), {name: i for i, name in enumerate(self.class_names)}
+        unknown = [name for name in names if name not in place]
         if unknown:
             raise DataError("class_names", unknown, f"classes of {self.name}: {', '.join(self.class_names)}")
         new_label = np.full(self.num_classes, -1, np.int64)
-        new_label[[self.class_names.index(name) for name in names]] = np.arange(len(names))
+        new_label[[place[name] for name in names]] = np.arange(len(names))
         y_train, y_test = new_label[self.y_train], new_label[self.y_test]
         keep, keep_test = y_train >= 0, y_test >= 0
         return replace(
@@ -89,23 +103,21 @@ class Dataset:
             y_train=y_train[keep],
             x_test=self.x_test[keep_test],
             y_test=y_test[keep_test],
-            class_names=tuple(names),
+            class_names=names,
+            groups=None if self.groups is None else self.groups[keep],
         )
 
 
 def check_images(field: str, images: np.ndarray) -> np.ndarray:
     """Return ``images`` as an array if it is uint8 ``[n, H, W, 1 or 3]`` and not empty; else raise DataError."""
     images = np.asarray(images)
-    if np.issubdtype(images.dtype, np.inexact):
-        _refuse_real(field, images)
-    if images.dtype != np.uint8:
-        raise DataError(f"{field}.dtype", str(images.dtype), _IMAGES)
+    check_uint8(field, images)
     if images.ndim != 4:
         hint = "; grey images need a channel axis, x[..., None]" if images.ndim == 3 else ""
-        raise DataError(f"{field}.shape", images.shape, _IMAGES + hint)
+        raise DataError(f"{field}.shape", images.shape, IMAGES + hint)
     if images.shape[-1] not in (1, 3):
         hint = "; channels come last, use x.transpose(0, 2, 3, 1)" if images.shape[1] in (1, 3) else ""
-        raise DataError(f"{field} channels", images.shape[-1], _IMAGES + hint)
+        raise DataError(f"{field} channels", images.shape[-1], IMAGES + hint)
     if images.size == 0:
         raise DataError(f"{field}.shape", images.shape, "at least one image, of at least one pixel")
     return images
@@ -115,29 +127,46 @@ def check_labels(field: str, labels: np.ndarray, images_field: str, num_images: 
     """Return ``labels`` as int64 ``[num_images]`` if they are integers of that shape; else raise DataError."""
     labels = np.asarray(labels)
     if not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"{field}.dtype", str(labels.dtype), "integer class numbers, 0..num_classes - 1")
+        allowed = f"integer class numbers, 0..num_classes - 1{_LABEL_HINTS.get(labels.dtype.kind, '')}"
+        raise DataError(f"{field}.dtype", str(labels.dtype), allowed)
     if labels.ndim != 1:
-        raise DataError(f"{field}.shape", labels.shape, "one class number per image, [n], not one-hot")
+        hint = "; use labels[:, 0]" if labels.ndim == 2 and labels.shape[1] == 1 else ", not one-hot"
+        raise DataError(f"{field}.shape", labels.shape, f"one class number per image, [n]{hint}")
     if len(labels) != num_images:
         raise DataError(f"len({field})", len(labels), f"{num_images}, the number of images in {images_field}")
+    if labels.dtype == np.uint64 and labels.size and int(labels.max()) > np.iinfo(np.int64).max:
+        raise DataError(field, int(labels.max()), "0..num_classes - 1")  # beyond int64 it would turn negative
     return labels.astype(np.int64, copy=False)
 
 
-def _refuse_real(field: str, images: np.ndarray) -> None:
-    broken = ~np.isfinite(images)
-    if broken.any():
-        count = int(broken.reshape(len(images), -1).any(axis=1).sum()) if images.ndim else 1
-        value = f"{images.dtype} with NaN or infinity in {count} of {len(images) if images.ndim else 1} images"
-        raise DataError(field, value, f"{_IMAGES}; repair the source of these values first")
-    hint = "for pixels in 0..1 use np.round(x * 255).astype(np.uint8)"
-    allowed = f"{_IMAGES}; real-valued pixels are not rescaled by guess, {hint}"
-    raise DataError(f"{field}.dtype", str(images.dtype), allowed)
+_LABEL_HINTS = {
+    **dict.fromkeys("USO", "; names, labels = np.unique(labels, return_inverse=True) numbers them"),
+    **dict.fromkeys("fb", "; labels.astype(int) if they are whole numbers"),
+}
+
+
+def _text(name: Any) -> str:
+    """A class name as text: bytes are UTF-8, and what looks alike is written alike (NFC)."""
+    if isinstance(name, bytes):
+        try:
+            name = name.decode()
+        except UnicodeDecodeError as error:
+            raise DataError("class_names", name, "text, or bytes in UTF-8") from error
+    return unicodedata.normalize("NFC", str(name))
+
+
+def _check_groups(groups: np.ndarray, num_images: int) -> np.ndarray:
+    groups = np.asarray(groups)
+    if groups.shape != (num_images,) or not np.issubdtype(groups.dtype, np.integer):
+        allowed = f"one integer per training image, [{num_images}]"
+        raise DataError("groups", f"{groups.dtype}{list(groups.shape)}", allowed)
+    return groups.astype(np.int64, copy=False)
 
 
 def _check_class_names(names: tuple[str, ...]) -> None:
-    if not names:
-        raise DataError("class_names", names, "at least one class")
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    if len(names) < 2:
+        raise DataError("class_names", names, "at least two classes: there is nothing to tell apart")
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise DataError("class_names", repeated, "every name once")
 
@@ -147,7 +176,8 @@ def _check_label_range(field: str, labels: np.ndarray, num_classes: int) -> None
     if outside.size:
         values, counts = np.unique(outside, return_counts=True)
         found = ", ".join(f"{v} ({c} times)" for v, c in zip(values, counts, strict=True))
-        raise DataError(field, found, f"0..{num_classes - 1}, as there are {num_classes} classes")
+        hint = "; these start at 1: use labels - 1" if labels.min() == 1 and labels.max() == num_classes else ""
+        raise DataError(field, found, f"0..{num_classes - 1}, as there are {num_classes} classes{hint}")
 
 
 def _check_every_class(field: str, labels: np.ndarray, names: tuple[str, ...]) -> None:

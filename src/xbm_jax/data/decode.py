@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from xbm_jax.errors import DataError
 
 __all__ = ["check_decodable", "check_on_bad", "decode_all"]
 
-_DAMAGE = (OSError, ValueError, SyntaxError, EOFError)
 _SHOWN = 5
 
 
@@ -41,8 +40,7 @@ def decode_all(
     Raises:
       DataError: with "raise", images that cannot be decoded; with "skip", if there is no other one.
     """
-    with ThreadPoolExecutor() as pool:
-        decoded = list(pool.map(lambda file: _decode(file, size, channels), files))
+    decoded = list(_decoded(files, size, channels))
     bad = [f"{name} ({image})" for name, image in zip(names, decoded, strict=True) if isinstance(image, str)]
     if bad:
         message = _counted(bad, len(files))
@@ -55,9 +53,8 @@ def decode_all(
 
 def check_decodable(files: Sequence[Path], names: Sequence[str], field: str) -> None:
     """Raise DataError unless every file can be decoded; nothing is kept, however many there are."""
-    with ThreadPoolExecutor() as pool:
-        decoded = pool.map(lambda file: _decode(file, 1, None), files)
-        bad = [f"{name} ({image})" for name, image in zip(names, decoded, strict=True) if isinstance(image, str)]
+    decoded = _decoded(files, 1, None)
+    bad = [f"{name} ({image})" for name, image in zip(names, decoded, strict=True) if isinstance(image, str)]
     if bad:
         raise DataError(field, _counted(bad, len(files)), "files that can all be decoded; repair or replace them")
 
@@ -73,12 +70,22 @@ def _counted(bad: Sequence[str], count: int) -> str:
     return f"{len(bad)} of {count} files cannot be decoded: {shown}"
 
 
+def _decoded(files: Sequence[Path | bytes], size: int | None, channels: int | None) -> Iterator[np.ndarray | str]:
+    """Every image, or why there is none, in order.
+
+    A picture of more pixels than ``PIL.Image.MAX_IMAGE_PIXELS`` (89 million unless it was raised) is not decoded.
+    """
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # up to twice as many Pillow but warns
+        yield from pool.map(lambda file: _decode(file, size, channels), files)
+
+
 def _decode(file: Path | bytes, size: int | None, channels: int | None) -> np.ndarray | str:
     """The image, or why there is none."""
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
             return pixels(picture, channels or (1 if picture.mode in ("1", "L", "LA") else 3), size)
-    except _DAMAGE as error:
+    except Exception as error:  # on damaged bytes Pillow's many parsers raise nearly anything
         # Pillow ends its message with the path, or with the object that held the bytes.
         text = str(error).split(str(file) if isinstance(file, Path) else "<_io")[0]
         return f"{type(error).__name__}: {text.rstrip(chr(39)).strip()}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from xbm_jax.errors import DataError
 
 __all__ = ["center_crop", "check_size", "pixels", "resize", "stack", "to_rgb"]
 
+_ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 # What Pillow turns into 8-bit grey or RGB without loss of depth.
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 
@@ -63,10 +64,14 @@ def center_crop(images: np.ndarray, size: int) -> np.ndarray:
 def pixels(picture: Image.Image, channels: int, size: int | None = None) -> np.ndarray:
     """Decode a picture into uint8 ``[H, W, channels]``, resized (bilinear) to ``size`` if given.
 
+    A photograph that says how the camera was held (EXIF orientation) is turned upright.
+
     Raises OSError for damaged data and ValueError for more than 8 bits, which Pillow would clip without a word.
     """
     if picture.mode not in _EIGHT_BIT:
         raise ValueError(f"pixels of mode {picture.mode}, more than 8 bits")
+    if picture.getexif().get(_ORIENTATION, 1) != 1:
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode == "P" and "transparency" in picture.info:
         picture = picture.convert("RGBA")  # as Pillow's warning asks for
     picture = picture.convert("L" if channels == 1 else "RGB")

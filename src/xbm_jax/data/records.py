@@ -15,7 +15,7 @@ import numpy as np
 from xbm_jax.data.dataset import Dataset
 from xbm_jax.data.decode import decode_all
 from xbm_jax.data.images import check_size, resize, stack
-from xbm_jax.data.split import split_validation
+from xbm_jax.data.split import split_test
 from xbm_jax.errors import DataError
 
 __all__ = ["BUNDLED", "load_bundled", "load_tfds"]
@@ -73,7 +73,7 @@ def read_builder(builder: Any, *, seed: int = 0, image_size: int | None = None) 
     x, y = _read_split(builder, "train", image_key, label_key, image_size)
     test_split = next((split for split in ("test", "validation") if split in splits), None)
     if test_split is None:
-        train, test = split_validation(y, _TEST_FRACTION, seed)
+        train, test = split_test(y, _TEST_FRACTION, seed)
         x_test, y_test, x, y = x[test], y[test], x[train], y[train]
     else:
         x_test, y_test = _read_split(builder, test_split, image_key, label_key, image_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from xbm_jax.data.dataset import Dataset
+from xbm_jax.data.decode import check_on_bad
 from xbm_jax.data.folder import load_folder
 from xbm_jax.data.images import check_size
 from xbm_jax.data.npz import load_npz
@@ -15,7 +16,7 @@ __all__ = ["BUNDLED", "load"]
 
 
 def load(
-    source: str,
+    source: str | Path,
     *,
     seed: int = 0,
     image_size: int | None = None,
@@ -36,6 +37,8 @@ def load(
       DataError: names what is wrong with the source and what is allowed.
     """
     check_size(image_size)
+    check_on_bad(on_bad)
+    source = str(source)
     kind, _, rest = source.partition(":")
     if source in BUNDLED:
         return load_bundled(source, image_size)

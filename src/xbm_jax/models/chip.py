@@ -20,6 +20,7 @@ from xbm_jax.crossbar.adc import snapped_range
 from xbm_jax.crossbar.quantise import input_code_limits
 from xbm_jax.errors import DataError, ModelError, SpecError
 from xbm_jax.models.network import Backbone, Calibration, Network
+from xbm_jax.pixels import check_uint8, warn_if_binary
 from xbm_jax.streams import named
 
 __all__ = ["Chip", "Rules", "another", "calibration_key", "check_calibrated", "check_images", "program", "redrawn"]
@@ -132,13 +133,18 @@ def _aged(tiles: dict[str, Tiles], t_seconds: jax.Array, compensate: bool) -> di
 
 
 def check_images(chip: Chip, images: jax.Array | np.ndarray) -> np.ndarray:
-    """``images`` as an array, or an error that says what is wrong with them."""
+    """``images`` as an array if they are uint8 [n, H, W, C] with the network's channels; else raise DataError.
+
+    Floats and other integers are refused, as a data set refuses them: no range is guessed.
+    """
+    if isinstance(images, jax.core.Tracer):
+        raise DataError("images", "traced by JAX", "an array; inside jit, grad and vmap use models.forward")
     array = np.asarray(images)
     channels = len(chip.network.preprocess.mean)
     if array.ndim != 4 or array.shape[-1] != channels:
         raise DataError("images.shape", array.shape, f"[n, height, width, {channels}]")
-    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-        raise DataError("images", "NaN or infinite pixels", "finite pixels from 0 to 255")
+    check_uint8("images", array)
+    warn_if_binary("images", array)
     return array
 
 

@@ -20,6 +20,7 @@ from flax import nnx
 
 from xbm_jax.crossbar import Conv
 from xbm_jax.errors import ModelError, WeightsError
+from xbm_jax.models.names import array_fault
 
 __all__ = [
     "Backbone",
@@ -227,8 +228,8 @@ def check_arrays(name: str, shapes: Mapping[str, tuple[int, ...]], arrays: Mappi
         got = np.shape(arrays[path])
         if got != shapes[path]:
             problems.append(f"{path} has shape {got}, not {shapes[path]}")
-        elif not np.isfinite(np.asarray(arrays[path], np.float32)).all():
-            problems.append(f"{path} holds NaN or infinity")
+        elif fault := array_fault(path, arrays[path]):
+            problems.append(f"{path} {fault}")
     if problems:
         listing = "\n  ".join(sorted(problems))
         raise WeightsError("weights", f"{len(problems)} mismatches", f"the arrays of {name}:\n  {listing}")

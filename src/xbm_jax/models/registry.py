@@ -17,7 +17,7 @@ from xbm_jax.errors import ModelError, WeightsError
 from xbm_jax.models import name_tables
 from xbm_jax.models.densenet import DenseNet
 from xbm_jax.models.mobilenet import MobileNetV2
-from xbm_jax.models.names import Table, rename
+from xbm_jax.models.names import Table, flattened, rename
 from xbm_jax.models.network import Backbone, Calibration, Network, Preprocess, backbone, network_from_module
 from xbm_jax.models.resnet import CifarResNet
 from xbm_jax.models.resnet50 import ResNet50
@@ -65,7 +65,8 @@ def load_backbone(name: str = "cifar-resnet20", weights: str | Path | Mapping[st
     Args:
         name: one of :data:`MODELS`.
         weights: a file (see :func:`xbm_jax.models.weights.read_weights`) or arrays by name, in our names or those of a
-            library that the backbone's name tables know; ``None`` for those in the package.
+            library that the backbone's name tables know, perhaps nested (Flax's ``params`` and ``batch_stats``);
+            ``None`` for those in the package.
 
     Raises:
         ModelError: unknown name. WeightsError: no weights, or weights that do not fit; all mismatches are listed.
@@ -80,7 +81,7 @@ def load_backbone(name: str = "cifar-resnet20", weights: str | Path | Mapping[st
             raise WeightsError("weights", None, f"a weight file: {name} ships none (these models do: {having})")
         arrays, calibration = _bundled(entry.bundled)
     else:
-        arrays = rename(weights if isinstance(weights, Mapping) else read_weights(weights), entry.names)
+        arrays = rename(flattened(weights) if isinstance(weights, Mapping) else read_weights(weights), entry.names)
     classes = np.shape(arrays.get(f"{entry.head}/bias", np.zeros(1)))
     return backbone(named_network(name, classes[0] if classes else 1), arrays, calibration)
 

@@ -54,7 +54,7 @@ class Run:
         head_key, self.noise_key, split_key = jax.random.split(self.key, 3)
         self.seed = int(jax.random.bits(split_key, dtype=jnp.uint32))
         fraction = self.config.validation_fraction
-        self.train_index, self.val_index = split_validation(self.data.y_train, fraction, self.seed)
+        self.train_index, self.val_index = split_validation(self.data.y_train, fraction, self.seed, self.data.groups)
         trained = initial_trained(self.chip, self.method, self.data.num_classes, head_key)
         trained, stats = _started(trained, self.chip.stats, self.method, self.start)
         self.state = self.best = init_state(self.method, trained, jax.tree.map(jnp.array, stats))
