@@ -148,10 +148,17 @@ def main(config: Config) -> None:
 
 
 def keep(config: Config, comparison: Comparison, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replace the comparison's file, a row a line; every command that added to it is kept."""
+    """Replace the comparison's file, a row a line; every command that added to it is kept.
+
+    With no row more it stays as it is: its date, versions and device are those that its rows were made with.
+    """
     path, context = config.file(comparison), report.run_context(config.kept(comparison), config.seeds[0])
-    earlier = json.loads(path.read_text(encoding="utf-8"))["context"]["commands"] if path.exists() else []
-    context["commands"] = list(dict.fromkeys([*earlier, context.pop("command")]))
+    earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if earlier.get("rows") == rows:
+        context = earlier["context"]
+    else:
+        commands = earlier["context"]["commands"] if earlier else []
+        context["commands"] = list(dict.fromkeys([*commands, context.pop("command")]))
     write_records(path, context, rows, "rows")
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from experiments.intervals import mean_difference
 from experiments.suite_parts import decoded
 
 from xbm_jax.tasks.files import replace_file
@@ -21,6 +21,9 @@ LABELS = {
     "quickdraw100": "Quick, Draw!",
     "cifar10": "CIFAR-10",
 }
+STARTS = ("learned on chip", "moved, then learned")
+CHOSEN = "learned, start chosen on validation"
+CHANCE = "over paired test images and seeds (*: one seed, of the test images alone, chance of training unknown)"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#7F3C8D")
 
 
@@ -70,8 +73,8 @@ def suite_table(rows: Rows) -> str:
         )
     note = (
         "Accuracy in % of the test images. Differences to Piggyback are the mean over the tasks that both have, with a "
-        "95 % interval from the paired test images (one training each: chance of training is not in it). Norm and head "
-        "bits are the same for all methods of one norm policy and are in the JSON file, apart.\n"
+        f"95 % interval {CHANCE}. Norm and head bits are the same for all methods of one norm policy and are in the "
+        "JSON file, apart.\n"
     )
     return "\n".join([*parts, note])
 
@@ -91,18 +94,19 @@ def _suite_line(rows: Rows, method: str, tasks: Sequence[str]) -> list[str]:
 
 
 def paired(rows: Rows, method: str, other: str) -> str:
-    """Mean difference in points over shared (task, seed), and 1.96 standard errors of it from paired test images."""
-    by = {(r["task"], r["seed"], r["method"]): r for r in rows}
-    means, variances = [], []
-    for task, seed, name in by:
-        if name == method and (task, seed, other) in by:
-            ours, theirs = (decoded(r["hits"], r["test_images"]) for r in (by[task, seed, name], by[task, seed, other]))
-            difference = ours.astype(float) - theirs
-            means.append(difference.mean())
-            variances.append(difference.var() / len(difference))
-    if not means:
+    """Mean difference in points over the tasks and seeds that both have, with a 95 % interval.
+
+    Of several tasks the seeds that all of them have: an interval over tasks needs the same ones (`intervals.py`).
+    """
+    by = {(r["task"], r["seed"], r["method"]): decoded(r["hits"], r["test_images"]).astype(float) for r in rows}
+    both = [(task, seed) for task, seed, name in by if name == method and (task, seed, other) in by]
+    seeds = {task: {s for t, s in both if t == task} for task, _ in both}
+    shared = sorted(set.intersection(*seeds.values())) if seeds else []
+    if not shared:
         return "-"
-    return f"{100 * np.mean(means):+.1f} ± {196 * math.sqrt(sum(variances)) / len(means):.1f}"
+    return mean_difference(
+        [np.array([by[task, s, method] - by[task, s, other] for s in shared]) for task in seeds]
+    ).points()
 
 
 def front_table(rows: Rows) -> str:
@@ -112,7 +116,8 @@ def front_table(rows: Rows) -> str:
     lines = []
     for method in sorted(methods, key=bits.__getitem__):
         lines.append([method, f"{bits[method]:,}", *_suite_line(rows, method, tasks)[1 : 2 + len(tasks)]])
-    return table(["method", "mask bits", *(LABELS.get(t, t) for t in tasks), "mean - Piggyback"], lines)
+    heads = ["method", "mask bits", *(LABELS.get(t, t) for t in tasks), "mean - Piggyback"]
+    return f"{table(heads, lines)}\nAccuracy in %, differences with a 95 % interval {CHANCE}.\n"
 
 
 def chips_table(rows: Rows) -> str:
@@ -134,10 +139,11 @@ def chips_table(rows: Rows) -> str:
             "Accuracy in %, in brackets the share of the loss won back (goal: 90 %, for losses of 5 to 30 points)",
             [ideal],
         ),
-        ("Points above the moved masks, 95 % intervals of paired test images", gains),
+        (f"Points above the moved masks, 95 % intervals {CHANCE}", gains),
         ("The same masks on 20 other chips of the kind, mean and standard deviation between chips", unseen),
     )
     parts[0][1].extend(cells(arm, _recovered) for arm in arms)
+    parts[0][1].append([CHOSEN, *(_chosen(at[place]) for place in places)])
     return "\n".join(f"{title}:\n\n{table(heads, lines)}" for title, lines in parts)
 
 
@@ -148,8 +154,30 @@ def _recovered(found: Rows) -> str:
     return f"{accuracy} ({100 * _mean(found, 'recovered'):.0f} %)"
 
 
+def _chosen(rows: Rows) -> str:
+    """Of the two starts of masks that are learned on the chip the one that is better on validation images, by seed."""
+    chosen = []
+    for seed in dict.fromkeys(r["seed"] for r in rows):
+        own = [r for r in rows if r["seed"] == seed and r["method"] in STARTS]
+        if len(own) < len(STARTS):
+            return "-"
+        if any(r["val_accuracy"] is None for r in own):
+            return "unknown: no validation accuracy"
+        chosen.append(max(own, key=lambda r: r["val_accuracy"]))
+    return _recovered(chosen)
+
+
 def _unseen(found: Rows) -> str:
     return f"{100 * _mean(found, 'unseen_mean'):.1f} ± {100 * _mean(found, 'unseen_std'):.1f}"
+
+
+def over_seeds(rows: Rows, *axes: str) -> Rows:
+    """A row for all that are equal in ``axes``: the first of them, with the means of their accuracies."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[axis] for axis in axes), []).append(row)
+    names = ("accuracy", "accuracy_ideal", "accuracy_moved")
+    return [{**own[0], **{n: _mean(own, n) for n in names if n in own[0]}} for own in groups.values()]
 
 
 def _mean(rows: Rows, name: str) -> float:
@@ -185,7 +213,8 @@ def picture(draw: Callable[[Any, Rows], None], rows: Rows) -> bytes:
 
 
 def draw_front(figure: Any, rows: Rows) -> None:
-    """Accuracy against mask bits, a panel a task."""
+    """Accuracy against mask bits, a panel a task; means over seeds."""
+    rows = over_seeds(rows, "task", "method")
     tasks = list(dict.fromkeys(r["task"] for r in rows))
     figure.set_size_inches(4.6 * len(tasks), 3.8)
     families = {"xbm": "XBM, rows", "xma": "XMA, bits"}
@@ -217,6 +246,7 @@ def draw_front(figure: Any, rows: Rows) -> None:
 
 def draw_chips(figure: Any, rows: Rows) -> None:
     """For each task and chip the accuracy of every arm, between that of the ideal chip and that of moved masks."""
+    rows = over_seeds(rows, "task", "chip", "method")
     places = list(dict.fromkeys((r["task"], r["chip"]) for r in rows))
     arms = [a for a in dict.fromkeys(r["method"] for r in rows) if a != "moved"]
     figure.set_size_inches(1.6 + 1.5 * len(places), 4.2)
@@ -241,7 +271,7 @@ def draw_chips(figure: Any, rows: Rows) -> None:
 def draw_forgetting(figure: Any, rows: Rows) -> None:
     """A panel a tested task: its accuracy after each task that was learned."""
     place = rows[0]["job"].split()[1]
-    own = [r for r in rows if r["job"].split()[1] == place]
+    own = over_seeds([r for r in rows if r["job"].split()[1] == place], "task", "method", "step")
     tasks, methods = (list(dict.fromkeys(r[key] for r in own)) for key in ("task", "method"))
     after = list(dict.fromkeys(r["after"] for r in own))
     figure.set_size_inches(2.6 * len(tasks), 3.2)

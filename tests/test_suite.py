@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from experiments import suite, suite_chips, suite_forgetting, suite_jobs, suite_parts, suite_report
+from experiments.intervals import mean_difference
 from experiments.suite_parts import Job, coded, decoded
 
 import xbm_jax as xbm
@@ -77,6 +78,9 @@ def test_finished_jobs_are_not_done_again(tmp_path: Path, learned: list[str]) ->
     suite.main(small(tmp_path))
     first = ["cifar-resnet20 usps default head_only 0", "cifar-resnet20 usps default piggyback 0"]
     assert learned[:2] == first and learned[2:] == ["cifar-resnet20 usps ideal piggyback 0"]
+    made = (tmp_path / "results/small_suite.json").read_bytes()
+    suite.main(small(tmp_path))
+    assert (tmp_path / "results/small_suite.json").read_bytes() == made  # the date is that of its rows
     suite.main(small(tmp_path, methods=("head_only", "piggyback", "xbm"), chips=("default",), seeds=(0, 1)))
     assert learned[3:] == [
         "cifar-resnet20 usps default xbm 0",
@@ -215,19 +219,69 @@ def test_forgetting(tiny_suite: suite.Config, method: str) -> None:
 # Tables and figures
 
 
+def compared_rows(hits: dict[tuple[str, str, int], np.ndarray]) -> list[dict[str, Any]]:
+    """Rows by (task, method, seed)."""
+    rows = []
+    for (task, method, seed), right in hits.items():
+        job = Job("small_suite", "b", task, "default", method, seed)
+        rows.append(made_up_row(job) | {"hits": coded(right), "test_images": len(right)})
+    return rows
+
+
 def test_paired_differences_against_the_formula() -> None:
-    """Mean of the per-image differences, 1.96 standard errors of it."""
+    """Mean of the per-image differences, 1.96 standard errors of it; with one seed it says that it is no more."""
     rng = np.random.default_rng(0)
     ours, theirs = rng.random(200) < 0.7, rng.random(200) < 0.6
-    job = Job("small_suite", "b", "t", "default", "xbm", 0)
-    rows = [
-        made_up_row(job) | {"hits": coded(ours), "test_images": 200},
-        made_up_row(dataclasses.replace(job, method="piggyback")) | {"hits": coded(theirs), "test_images": 200},
-    ]
+    rows = compared_rows({("t", "xbm", 0): ours, ("t", "piggyback", 0): theirs})
     d = ours.astype(float) - theirs
-    wanted = f"{100 * d.mean():+.1f} ± {196 * d.std() / np.sqrt(200):.1f}"
+    wanted = f"{100 * d.mean():+.1f} ± {196 * d.std(ddof=1) / np.sqrt(200):.1f}*"
     assert suite_report.paired(rows, "xbm", "piggyback") == wanted
     assert suite_report.paired(rows, "xbm", "none") == "-"
+    assert "*: one seed" in suite_report.suite_table(rows)
+
+
+def test_a_comparison_takes_the_seeds_that_all_of_its_tasks_have() -> None:
+    rng = np.random.default_rng(0)
+    places = [(task, method, seed) for task in "tu" for method in ("xbm", "piggyback") for seed in range(3)]
+    hits = {place: rng.random(50) < 0.5 for place in places}
+    whole = suite_report.paired(compared_rows(hits), "xbm", "piggyback")
+    difference = [[hits[t, "xbm", s].astype(float) - hits[t, "piggyback", s] for s in range(3)] for t in "tu"]
+    assert whole == mean_difference([np.array(d) for d in difference]).points() and not whole.endswith("*")
+    del hits["u", "piggyback", 1]
+    part = suite_report.paired(compared_rows(hits), "xbm", "piggyback")
+    assert part == mean_difference([np.array(d)[[0, 2]] for d in difference]).points() != whole
+    del hits["u", "xbm", 0], hits["t", "xbm", 2]
+    assert suite_report.paired(compared_rows(hits), "xbm", "piggyback") == "-"  # no seed that both tasks have
+
+
+def two_starts(seed: int, val: tuple[float | None, float | None], test: tuple[float, float]) -> list[dict[str, Any]]:
+    """Rows of both starts on one bad chip that lost 30 points."""
+    rows = []
+    for arm, accuracy, on_validation in zip(suite_report.STARTS, test, val, strict=True):
+        job = Job("chip_in_the_loop", "cifar-resnet20", "usps", "worn", arm, seed)
+        more = {"accuracy_ideal": 0.8, "accuracy_moved": 0.5, "recovered": (accuracy - 0.5) / 0.3}
+        rows.append(made_up_row(job, accuracy, val_accuracy=on_validation, **more))
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (two_starts(0, (0.9, 0.8), (0.65, 0.8)), "65.0 (50 %)"),  # not the better one on test images
+        (two_starts(0, (0.7, 0.8), (0.65, 0.8)), "80.0 (100 %)"),
+        (two_starts(0, (0.9, 0.8), (0.65, 0.8)) + two_starts(1, (0.7, 0.8), (0.65, 0.8)), "72.5 (75 %)"),
+        (two_starts(0, (None, 0.8), (0.65, 0.8)), "unknown: no validation accuracy"),
+        (two_starts(0, (0.9, 0.8), (0.65, 0.8))[:1], "-"),
+    ],
+)
+def test_the_start_is_chosen_on_validation_images(rows: list[dict[str, Any]], said: str) -> None:
+    assert f"| {suite_report.CHOSEN} | {said} |" in suite_report.chips_table(rows)
+
+
+def test_figures_show_means_over_seeds() -> None:
+    rows = [r | {"seed": seed, "accuracy": 0.1 * seed} for seed in (1, 3) for r in front_rows()]
+    (first, *rest) = suite_report.over_seeds(rows, "task", "method")
+    assert len(rest) == 4 and first["accuracy"] == pytest.approx(0.2) and first["mask_bits"] == 16_000
 
 
 def bad_chip_rows() -> list[dict[str, Any]]:

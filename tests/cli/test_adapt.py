@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -146,3 +147,16 @@ def test_interrupt_stores_nothing(tmp_path, capsys, monkeypatch, with_tiny):
     assert small.run(*ADAPT, "--task", f"npz:{task}", *given) == 130
     assert "interrupted" in capsys.readouterr().err
     assert [path for path in (tmp_path / "bank").rglob("*") if path.is_file()] == []
+
+
+def test_a_training_that_diverges_is_one_line_and_leaves_nothing(with_tiny, tmp_path, capsys, monkeypatch):
+    fast = dataclasses.replace(tiny.METHODS["norm_only-full"], norm_lr=1e30, head_lr=1e30)
+    monkeypatch.setattr(commands.methods, "by_name", lambda *_, **__: fast)
+    small.write_npz(tmp_path / "halves.npz")
+    small.write_weights(tmp_path / "tiny.npz")
+    model = ("--model", "tiny", "--weights", tmp_path / "tiny.npz")
+    arguments = (*ADAPT, *model, "--task", f"npz:{tmp_path / 'halves.npz'}", "--bank", tmp_path / "bank")
+    assert small.run(*arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("xbm: loss at step 2 of 2, epoch 1, of 'halves' = nan: finite numbers; lower the learning")
+    assert not any(path.is_file() for path in (tmp_path / "bank").rglob("*"))

@@ -122,7 +122,7 @@ def test_test_labels_are_no_part_of_learning():
 def test_the_best_epoch_is_chosen_on_validation_and_test_is_read_once(monkeypatch, scores):
     data, measured = tiny.stripes(), []
 
-    def scripted(_run, state, images, labels):
+    def scripted(_run, state, images, labels, _key):
         measured.append((np.array(images), np.array(labels), tiny.leaves((state.trained, state.stats))))
         return scores[len(measured) - 1]
 
@@ -225,6 +225,18 @@ def test_grey_images_are_repeated_and_resized_for_the_chip():
     assert np.array_equal(fitted.x_test, np.repeat(grey.x_test, 3, axis=-1))
     assert for_chip(tiny.chip("ideal"), grey, 16).x_test.shape == (160, 16, 16, 3)
     assert for_chip(tiny.chip("ideal"), data).x_train is data.x_train
+
+
+@pytest.mark.parametrize("method", ["norm_only-affine", "head_only"])
+def test_a_start_gives_statistics_only_to_a_method_that_keeps_some(method):
+    """Without a state of its own a task predicts with the chip's: training and its accuracy have to, too."""
+    first, data = learned("norm_only-full")[0], tiny.stripes()
+    config = TrainConfig(epochs=1, batch_size=64)
+    options = {"method": METHODS[method], "key": jax.random.key(1), "config": config, "start": first}
+    task = adapt(tiny.chip("ideal"), data, **options)
+    assert task.state == {}
+    guesses = predict(tiny.chip("ideal"), task, data.x_test).argmax(-1)
+    assert task.meta["accuracy"] == pytest.approx(np.mean(guesses == data.y_test))
 
 
 def few(count):

@@ -35,6 +35,8 @@ def test_defaults_are_possible():
         ("schedule", "linear", "'cosine', 'step', 'constant'"),
         ("schedule", None, "'cosine', 'step', 'constant'"),
         ("eval_batch_size", 0, "an integer from 1"),
+        ("augment", True, "an Augment, or None"),
+        ("augment", 8, "an Augment, or None"),
     ],
 )
 def test_impossible_values_are_named(field, value, allowed):
@@ -42,8 +44,8 @@ def test_impossible_values_are_named(field, value, allowed):
         TrainConfig(**{field: value})
 
 
-def run_with(schedule):
-    config = TrainConfig(epochs=3, batch_size=32, schedule=schedule)
+def run_with(schedule, epochs=3, batch_size=32):
+    config = TrainConfig(epochs=epochs, batch_size=batch_size, schedule=schedule)
     return Run(tiny.chip("ideal"), tiny.stripes(), methods.head_only(), config, jax.random.key(0), lambda _: None)
 
 
@@ -59,9 +61,16 @@ def test_cosine_falls_from_one_to_zero():
     assert run.rate(total) == pytest.approx(0.0)
 
 
-def test_step_falls_to_a_tenth_in_the_second_half_of_the_epochs():
-    run = run_with("step")
-    assert [run.rate(step) for step in range(24)] == [1.0] * 8 + [0.1] * 16  # 1 of 3 epochs, 8 steps each
+@pytest.mark.parametrize(("epochs", "full", "tenth"), [(1, 4, 4), (2, 8, 8), (3, 12, 12), (5, 20, 20)])
+def test_step_falls_to_a_tenth_in_the_second_half_of_the_steps(epochs, full, tenth):
+    """However many epochs they are: of 30 the last 15, which is Piggyback's recipe."""
+    run = run_with("step", epochs)
+    assert [run.rate(step) for step in range(8 * epochs)] == [1.0] * full + [0.1] * tenth
+
+
+def test_of_an_odd_number_of_steps_the_middle_one_is_full():
+    run = run_with("step", epochs=1, batch_size=90)
+    assert [run.rate(step) for step in range(run.steps)] == [1.0, 1.0, 0.1]
 
 
 def test_constant_stays():

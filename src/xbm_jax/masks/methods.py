@@ -64,7 +64,7 @@ class Method:
         if self.norms not in ("frozen", "affine", "full"):
             raise MethodError("Method.norms", self.norms, "one of 'frozen', 'affine', 'full'")
         for name in ("mask_lr", "norm_lr", "head_lr"):
-            check_number(f"Method.{name}", getattr(self, name), low=0.0)
+            check_number(f"Method.{name}", getattr(self, name), low=0.0, high=3e38)  # what a float32 holds
         if self.optimizer not in ("adam", "sgd"):
             raise MethodError("Method.optimizer", self.optimizer, "one of 'adam', 'sgd'")
 

@@ -9,7 +9,7 @@ from xbm_jax.models.calibrate import (
     source_trained,
 )
 from xbm_jax.models.chip import Chip, Rules, another, check_calibrated, check_images, program, redrawn
-from xbm_jax.models.forward import forward, initial_trained
+from xbm_jax.models.forward import forward, head_logits, initial_trained
 from xbm_jax.models.network import Backbone, Calibration, Network, Preprocess, backbone, network_from_module
 from xbm_jax.models.registry import MODELS, load_backbone, named_network
 
@@ -27,6 +27,7 @@ __all__ = [
     "check_calibrated",
     "check_images",
     "forward",
+    "head_logits",
     "initial_trained",
     "load_backbone",
     "measure_inputs",

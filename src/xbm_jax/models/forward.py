@@ -15,7 +15,7 @@ from xbm_jax.masks import Method
 from xbm_jax.models.chip import Chip
 from xbm_jax.models.norm import batch_norm, layer_norm
 
-__all__ = ["LayerRead", "forward", "initial_trained"]
+__all__ = ["LayerRead", "forward", "head_logits", "initial_trained"]
 
 LayerRead = Callable[[str, Tiles, jax.Array, jax.Array | None, jax.Array | None], jax.Array]
 """``(path, tiles, x, gain, key) -> y``: how a crossbar layer answers; replaced to observe or calibrate a chip."""
@@ -125,8 +125,12 @@ class _Pass:
         return y
 
     def head(self, x: jax.Array) -> jax.Array:
-        head = self.trained["head"]
-        return jnp.matmul(x, head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"]
+        return head_logits(self.trained["head"], x)
+
+
+def head_logits(head: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    """Logits of a task's digital head ``{kernel, bias}`` for its inputs, in full precision on every device."""
+    return jnp.matmul(x, head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"]
 
 
 def _reader(gain_at: Literal["weights", "columns"]) -> LayerRead:

@@ -84,10 +84,13 @@ def active_columns(chip: Chip, task: Task) -> dict[str, float]:
     return {path: float(_active(chip, task, path).mean()) for path in chip.tiles}
 
 
-def adc_clip_rates(chip: Chip, task: Task, images: np.ndarray) -> dict[str, float]:
-    """Share of the active columns' conversions that clip, by layer, on one batch under the task's masks and norms."""
-    # Read noise does not decide whether a converter clips; a fixed key keeps noisy devices readable.
-    sums = _watched(_clipping, chip, task, np.asarray(images), np.ones(len(images), np.float32), jax.random.key(0))
+def adc_clip_rates(chip: Chip, task: Task, images: np.ndarray, key: jax.Array | None = None) -> dict[str, float]:
+    """Share of the active columns' conversions that clip, by layer, on one batch under the task's masks and norms.
+
+    ``key`` draws the read noise of the layers before; by default it is a fixed one, which keeps noisy devices readable.
+    """
+    key = jax.random.key(0) if key is None else key
+    sums = _watched(_clipping, chip, task, np.asarray(images), np.ones(len(images), np.float32), key)
     return {path: _clip_rate(sums[path], _active(chip, task, path), len(images)) for path in chip.tiles}
 
 

@@ -16,9 +16,11 @@ from collections.abc import Callable
 import jax
 
 from xbm_jax.data import Dataset, resize, to_rgb
+from xbm_jax.errors import DataError
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip
 from xbm_jax.tasks import Task
+from xbm_jax.training.checks import check_chip, check_data
 from xbm_jax.training.config import TrainConfig
 from xbm_jax.training.run import Report, Run
 
@@ -26,9 +28,18 @@ __all__ = ["adapt", "for_chip"]
 
 
 def for_chip(chip: Chip, data: Dataset, image_size: int | None = None) -> Dataset:
-    """The data with images as the chip's backbone takes them: grey repeated to its channels, resized if asked."""
-    images = [data.x_train, data.x_test]
-    if images[0].shape[-1] == 1 and len(chip.network.preprocess.mean) == 3:
+    """The data with images as the chip's backbone takes them: grey repeated to its channels, resized if asked.
+
+    Raises:
+        DataError: colour images for a backbone of grey ones, or an impossible size.
+        SpecError: no chip.
+    """
+    check_chip(chip)
+    check_data(data)
+    images, channels = [data.x_train, data.x_test], len(chip.network.preprocess.mean)
+    if images[0].shape[-1] > channels:
+        raise DataError("data channels", images[0].shape[-1], f"{channels}, as the chip's backbone takes them")
+    if channels == 3:
         images = [to_rgb(x) for x in images]
     if image_size is not None:
         images = [resize(x, image_size) for x in images]
@@ -56,15 +67,19 @@ def adapt(
         config: epochs, batch size, validation split; the same for every method that is to be compared.
         report: called after every step.
         start: a task whose norms, statistics, head (of as many classes, or ``{}``) and mask logits (if its rule is the
-            same) training starts from; ``None``: the chip's norms and a random head.
+            same) training starts from, of each what ``method`` trains; ``None``: the chip's norms and a random head.
         chips: ``(chip, key) -> chip``, traceable: the chip of every training step, for masks that hold on many chips
             (``xbm.models.redrawn``). Validation and test are on ``chip`` itself.
+
+    Raises:
+        SpecError, DataError, MethodError: what cannot be learned, before the first step.
+        TrainingError: a loss, a trained number or a logit that is not finite; it names the step, and the rates.
 
     Returns:
         The task. ``task.meta`` holds test and validation accuracy, the history, the share of active columns and the
         ADC clip rate per layer, and the time it took.
     """
     began = time.perf_counter()
-    run = Run(chip, data, method, config or TrainConfig(), key, report, start, chips)
+    run = Run(chip, data, method, TrainConfig() if config is None else config, key, report, start, chips)
     run.learn()
     return run.task(time.perf_counter() - began)

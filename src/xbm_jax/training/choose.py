@@ -13,6 +13,7 @@ import numpy as np
 
 from xbm_jax.masks import ArrayChoice, Method, most_wanted
 from xbm_jax.models import Chip
+from xbm_jax.streams import stream
 from xbm_jax.training.step import TrainState, loss_and_stats
 
 __all__ = ["choose_arrays"]
@@ -30,14 +31,14 @@ def choose_arrays(
     Args:
         method: one whose rule is an ArrayChoice.
         batches: training images and labels.
-        key: draws read noise.
+        key: draws read noise, of each batch its own.
     """
     rule = method.rule
     assert isinstance(rule, ArrayChoice)
     undecided = dataclasses.replace(method, rule=rule.undecided)
     total: Any = None
     for i, (images, labels) in enumerate(batches):
-        batch_key = jax.random.fold_in(key, i)
+        batch_key = stream(key, i)
         found = _weight_gradients(undecided, chip, state.trained, state.stats, images, labels, batch_key)
         total = found if total is None else jax.tree.map(jnp.add, total, found)
     plans = {path: tiles.plan for path, tiles in chip.tiles.items()}

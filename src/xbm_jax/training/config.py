@@ -7,6 +7,7 @@ from typing import Literal
 
 from xbm_jax.crossbar.validate import check_choice, check_int, check_number
 from xbm_jax.data import Augment
+from xbm_jax.errors import SpecError
 from xbm_jax.tasks.task import EVAL_BATCH
 
 __all__ = ["TrainConfig"]
@@ -21,7 +22,7 @@ class TrainConfig:
         batch_size: images per step; the rest of an epoch that does not fill a batch is left out.
         validation_fraction: share of the training split held out, stratified, to choose the best epoch.
         schedule: ``"cosine"`` from the method's learning rate to zero over all steps, ``"step"``: a tenth of it in the
-            second half of the epochs, or ``"constant"``.
+            second half of the steps, however many epochs they are, or ``"constant"``.
         eval_batch_size: images per evaluation step.
         augment: what is done to training images, anew in every epoch; ``None`` takes them as they are.
     """
@@ -39,3 +40,5 @@ class TrainConfig:
         check_number("TrainConfig.validation_fraction", self.validation_fraction, low=0.0, high=0.9, open_low=True)
         check_choice("TrainConfig.schedule", self.schedule, ("cosine", "step", "constant"))
         check_int("TrainConfig.eval_batch_size", self.eval_batch_size, 1, 65_536)
+        if not isinstance(self.augment, Augment | None):
+            raise SpecError("TrainConfig.augment", self.augment, "an Augment, or None")

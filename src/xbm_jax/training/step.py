@@ -10,8 +10,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from xbm_jax import streams
+from xbm_jax.errors import SpecError
 from xbm_jax.masks import Method
-from xbm_jax.models import Chip, forward
+from xbm_jax.models import Chip, forward, head_logits
+from xbm_jax.streams import stream
 
 __all__ = ["TrainState", "head_epoch", "init_state", "loss_and_stats", "train_step", "train_steps"]
 
@@ -69,15 +72,18 @@ def train_step(
     Args:
         images: uint8 [batch, H, W, C]. labels: int [batch].
         rate: factor on all learning rates, the schedule's value at this step.
-        key: draws read noise.
+        key: of this step; draws read noise, and what ``chips`` draws.
         progress: share of the training done.
         chips: ``(chip, key) -> chip``: the chip of this step; ``None`` is ``chip`` itself.
     """
     if chips is not None:
-        chip = chips(chip, jax.random.fold_in(key, 2**31))
+        chip = chips(chip, stream(key, streams.Step.CHIP))
+        if not isinstance(chip, Chip):
+            raise SpecError("chips", type(chip).__name__, "a function that returns a Chip")
+    read_key = stream(key, streams.Step.READ)
     grad = jax.value_and_grad(loss_and_stats, has_aux=True)
     (loss, (stats, accuracy)), grads = grad(
-        state.trained, method, chip, state.stats, images, labels, key, jnp.asarray(progress, jnp.float32)
+        state.trained, method, chip, state.stats, images, labels, read_key, jnp.asarray(progress, jnp.float32)
     )
     return _updated(method, state, grads, rate, stats), {"loss": loss, "accuracy": accuracy}
 
@@ -111,11 +117,10 @@ def train_steps(
 def head_epoch(
     method: Method, state: TrainState, features: jax.Array, labels: jax.Array, order: jax.Array, rates: jax.Array
 ) -> tuple[TrainState, jax.Array]:
-    """One epoch of a head alone on cached features: ``order`` int [steps, batch], ``rates`` [steps]."""
+    """One epoch of a head alone on cached features, and its losses [steps]; ``order`` int [steps, batch]."""
 
     def loss(trained: dict[str, Any], index: jax.Array) -> jax.Array:
-        head = trained["head"]
-        logits = jnp.matmul(features[index], head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"]
+        logits = head_logits(trained["head"], features[index])
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels[index]))
 
     def step(state: TrainState, xs: tuple[jax.Array, jax.Array]) -> tuple[TrainState, jax.Array]:
@@ -123,8 +128,7 @@ def head_epoch(
         value, grads = jax.value_and_grad(loss)(state.trained, index)
         return _updated(method, state, grads, rate, state.stats), value
 
-    state, losses = jax.lax.scan(step, state, (order, rates))
-    return state, jnp.mean(losses)
+    return jax.lax.scan(step, state, (order, rates))
 
 
 def _updated(method: Method, state: TrainState, grads: Any, rate: jax.Array, stats: Any) -> TrainState:

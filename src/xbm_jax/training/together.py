@@ -47,16 +47,24 @@ def adapt_together(
         config: as for one task.
         report: called after every step, with the means over tasks.
 
+    Raises:
+        SpecError, DataError, MethodError: as for one task, and tasks that do not fit together; before the first step.
+        TrainingError: as for one task; it names the task.
+
     Returns:
         The tasks, in order. ``meta["seconds"]`` is each one's share of the time that all took.
     """
-    each = [chips] * len(data) if isinstance(chips, Chip) else list(chips)
-    config = config or TrainConfig()
+    data, keys = _listed("data", data, "a sequence of data sets"), _listed("keys", keys, "a sequence of keys")
+    each = [chips] * len(data) if isinstance(chips, Chip) else _listed("chips", chips, "a Chip, or a sequence of them")
+    config = TrainConfig() if config is None else config
     if not len(data) == len(keys) == len(each):
         raise DataError("keys", f"{len(keys)}, and {len(each)} chips", f"one for each of {len(data)} tasks")
     began = time.perf_counter()
-    parts = enumerate(zip(each, data, keys, strict=True))
-    runs = [Run(chip, task, method, config, key, None if i else report) for i, (chip, task, key) in parts]
+    places = [f" ({i} of {len(data)})" for i in range(1, len(data) + 1)]
+    parts = zip(each, data, keys, places, strict=True)
+    runs = [Run(chip, task, method, config, key, report, place=place) for chip, task, key, place in parts]
+    for run in runs[1:]:
+        run.report = None
     _check(runs)
     if not runs:
         return []
@@ -84,13 +92,15 @@ def _train(runs: Sequence[Run]) -> None:
             rate, _, progress = moments[0]
             keys = jnp.stack([key for _, key, _ in moments])
             states, seen = train_steps(first.method, chips, states, images, labels, rate, keys, progress, shared=shared)
-            losses.append(np.asarray(seen["loss"]))
+            losses.append(np.asarray(seen["loss"], np.float64))
             seconds = (time.perf_counter() - began) / len(runs)
+            for run, loss in zip(runs, losses[-1], strict=True):
+                run.check_losses([loss], step)
             for run in runs:
                 run.tell(step, float(np.mean(losses[-1])), float(np.mean(seen["accuracy"])), seconds)
         for i, (run, loss) in enumerate(zip(runs, np.mean(losses, 0), strict=True)):
             state = jax.tree.map(lambda a, i=i: a[i], states)
-            run.keep(state, float(loss), run.validated(state))
+            run.end_epoch(state, float(loss))
 
 
 def _batch(runs: Sequence[Run], orders: Sequence[np.ndarray], epoch: int, i: int) -> tuple[np.ndarray, np.ndarray]:
@@ -102,6 +112,13 @@ def _batch(runs: Sequence[Run], orders: Sequence[np.ndarray], epoch: int, i: int
 
 def _stacked(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _listed(field: str, values: Any, allowed: str) -> list[Any]:
+    try:
+        return list(values)
+    except TypeError:
+        raise DataError(field, type(values).__name__, allowed) from None
 
 
 def _check(runs: Sequence[Run]) -> None:

@@ -1,0 +1,131 @@
+"""What training asks of its arguments, before the first step; and which numbers are none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xbm_jax.data import Dataset
+from xbm_jax.errors import DataError, MethodError, SpecError
+from xbm_jax.masks import ArrayChoice, Method
+from xbm_jax.masks.rules import is_real
+from xbm_jax.models import Chip, check_calibrated, check_images
+from xbm_jax.tasks import Task
+from xbm_jax.training.config import TrainConfig
+
+__all__ = [
+    "check_arguments",
+    "check_chip",
+    "check_data",
+    "check_fit",
+    "check_split",
+    "first_not_finite",
+    "started",
+]
+
+
+def check_arguments(
+    chip: Any, data: Any, method: Any, key: Any, config: Any, report: Any, start: Any, chips: Any
+) -> None:
+    """Raise unless each is of its kind, whatever it holds; ``None`` stands for the last three where there is none."""
+    check_chip(chip)
+    check_data(data)
+    if not isinstance(method, Method):
+        raise MethodError("method", _shown(method), "a Method, such as xbm.methods.xbm()")
+    _check_key(key)
+    if not isinstance(config, TrainConfig):
+        raise SpecError("config", _shown(config), "a TrainConfig, or None for the usual settings")
+    if not isinstance(start, Task | None):
+        raise SpecError("start", _shown(start), "a Task to start from, or None")
+    for name, function in (("report", report), ("chips", chips)):
+        if function is not None and not callable(function):
+            raise SpecError(name, _shown(function), "a function, or None")
+
+
+def check_chip(chip: Any) -> None:
+    """Raise unless it is a chip."""
+    if not isinstance(chip, Chip):
+        raise SpecError("chip", _shown(chip), "a Chip: xbm.program(backbone, spec, key) makes one")
+
+
+def check_data(data: Any) -> None:
+    """Raise unless it is a data set."""
+    if not isinstance(data, Dataset):
+        raise DataError("data", _shown(data), "a Dataset: xbm.load(name), or xbm.data.Dataset(...)")
+
+
+def _check_key(key: Any) -> None:
+    try:
+        jax.random.fold_in(key, 0)
+    except (TypeError, ValueError):
+        raise SpecError("key", _shown(key), "one random key, such as jax.random.key(0)") from None
+
+
+def _shown(value: Any) -> Any:
+    """What an error shows of a value of the wrong kind: itself where it is short, else its kind and shape."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ + ("" if shape is None else f" of shape {shape}")
+
+
+def check_fit(chip: Chip, data: Dataset, method: Method, config: TrainConfig) -> None:
+    """Raise unless chip, images, method and settings go together."""
+    check_calibrated(chip)
+    check_images(chip, data.x_train[:1])
+    if data.num_classes < 2:
+        raise DataError("data.class_names", data.class_names, "two classes or more, to be told apart")
+    augment, side = config.augment, min(data.x_train.shape[1:3])
+    if augment is not None and augment.size is not None and augment.size > side:
+        raise DataError("config.augment.size", augment.size, f"at most {side}, the images' shorter side in pixels")
+    if isinstance(method.rule, ArrayChoice) and method.rule.after_epochs >= config.epochs:
+        allowed = f"more than the {method.rule.after_epochs} after which {method.name!r} chooses its arrays"
+        raise SpecError("config.epochs", config.epochs, allowed)
+    check_split(len(data.y_train), len(data.y_train) - 1, config)
+
+
+def check_split(images: int, left: int, config: TrainConfig) -> None:
+    """Raise unless the ``left`` training images beside the validation split fill a batch."""
+    if left < config.batch_size:
+        allowed = f"more than batch_size = {config.batch_size} besides the validation split"
+        raise DataError("data.x_train", f"{images} images", allowed)
+
+
+def started(trained: Any, stats: Any, method: Method, start: Task | None) -> tuple[Any, Any]:
+    """What training starts from: of ``start`` what the method trains too, the rest as it is.
+
+    Raises:
+        DataError: parts of ``start`` that have other layers or shapes, or numbers that are none.
+    """
+    if start is None:
+        return trained, stats
+    taken, head = {}, start.trained["head"]
+    if head:
+        if head["bias"].shape != trained["head"]["bias"].shape:
+            allowed = f"{len(trained['head']['bias'])}, those of the task, or none"
+            raise DataError("start", f"a head of {start.num_classes} classes", allowed)
+        taken["head"] = head
+    if trained["norms"] and start.trained["norms"]:
+        taken["norms"] = start.trained["norms"]
+    values = jax.tree.leaves(start.trained["masks"])
+    if start.method.rule == method.rule and all(is_real(leaf) for leaf in values):
+        taken["masks"] = start.trained["masks"]
+    own_stats = method.norms == "full" and start.state  # without a state of its own a task predicts with the chip's
+    first = {**trained, **jax.tree.map(jnp.array, taken)}, start.state if own_stats else stats
+    if jax.tree.map(jnp.shape, first) != jax.tree.map(jnp.shape, (trained, stats)):
+        raise DataError("start", "layers or shapes of another network", "a task of the chip's backbone and arrays")
+    broken = first_not_finite(first)
+    if broken is not None:
+        raise DataError("start", f"{broken} not finite", "finite numbers")
+    return first
+
+
+def first_not_finite(tree: Any) -> str | None:
+    """The path of the first array that holds NaN or infinity; ``None`` if none does."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(jax.device_get(tree))[0]:
+        if not np.isfinite(leaf).all():
+            return jax.tree_util.keystr(path, simple=True, separator="/")
+    return None
