@@ -18,7 +18,7 @@ from xbm_jax.errors import DataError
 from xbm_jax.streams import Cells, Host, generator, named, stream
 
 SRC = Path(streams.__file__).parent
-PURPOSES = (streams.Cells, streams.Run, streams.Step, streams.Command, streams.Host)
+PURPOSES = (streams.Cells, streams.Run, streams.Step, streams.Noise, streams.Command, streams.Host)
 NUMBERS = st.lists(st.integers(0, 9), max_size=3)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from xbm_jax.errors import DataError
 
-__all__ = ["Cells", "Command", "Host", "Run", "Step", "generator", "named", "stream"]
+__all__ = ["Cells", "Command", "Host", "Noise", "Run", "Step", "generator", "named", "stream"]
 
 
 class Cells(IntEnum):
@@ -47,6 +47,13 @@ class Step(IntEnum):
 
     READ = 0
     CHIP = 1
+
+
+class Noise(IntEnum):
+    """Of the key of one layer's read, drawn anew for each tile and cycle: both share one numbering."""
+
+    CELLS = 0
+    CONVERTERS = 1
 
 
 class Command(IntEnum):

@@ -60,9 +60,11 @@ def code_index(sums: jax.Array, grid: AdcRange, bits: int, mismatch: Mismatch | 
     return (_code(sums, grid, bits, mismatch, 0.0) - grid.min_code).astype(jnp.int32)
 
 
-def clipped(sums: jax.Array, grid: AdcRange, bits: int, mismatch: Mismatch | None = None) -> jax.Array:
-    """True where a column sum lies beyond the last code by more than half a step."""
-    position = _position(sums, grid, mismatch, 0.0)
+def clipped(
+    sums: jax.Array, grid: AdcRange, bits: int, mismatch: Mismatch | None = None, noise_lsb: ArrayLike = 0.0
+) -> jax.Array:
+    """True where what a converter sees of a column sum lies beyond the last code by more than half a step."""
+    position = _position(sums, grid, mismatch, noise_lsb)
     # A sum that lies half a step out is still the last code's; float rounding must not decide that.
     low, high = grid.min_code - _HALF, grid.min_code + (2**bits - 1) + _HALF
     return (position < low) | (position > high)

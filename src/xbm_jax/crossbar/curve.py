@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import jax
 
 from xbm_jax.crossbar.published_reram import MILO_MAX_VOLTS, milo_nonlinearity
-from xbm_jax.crossbar.validate import check_number
+from xbm_jax.crossbar.validate import keep_number
 
 __all__ = ["Curve", "MiloCurve"]
 
@@ -35,7 +35,7 @@ class Curve:
     v_read_volts: float = 0.2
 
     def __post_init__(self) -> None:
-        check_number(f"{type(self).__name__}.v_read_volts", self.v_read_volts, low=0.0, open_low=True)
+        keep_number(self, "v_read_volts", low=0.0, open_low=True)
 
     def coefficients(self, g: jax.Array) -> tuple[jax.Array, jax.Array]:
         """A2 and A3 of cells of conductance ``g`` (siemens near 0 V), in A/V^2 and A/V^3; the shape of ``g``."""
@@ -47,7 +47,7 @@ class MiloCurve(Curve):
     """HfO2 ReRAM, |V| <= 0.5; see :func:`~xbm_jax.crossbar.published_reram.milo_nonlinearity` for fit and source."""
 
     def __post_init__(self) -> None:
-        check_number("MiloCurve.v_read_volts", self.v_read_volts, low=0.0, high=MILO_MAX_VOLTS, open_low=True)
+        keep_number(self, "v_read_volts", low=0.0, high=MILO_MAX_VOLTS, open_low=True)
 
     def coefficients(self, g: jax.Array) -> tuple[jax.Array, jax.Array]:
         return milo_nonlinearity(g)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from xbm_jax.crossbar import draws
-from xbm_jax.crossbar.validate import check_choice, check_number
+from xbm_jax.crossbar.validate import check_choice, keep_number
 from xbm_jax.errors import SpecError
 
 __all__ = ["Device", "Faults", "Gaussian", "Ideal"]
@@ -80,9 +80,9 @@ class Gaussian(Device):
     read_noise: float = 0.0
 
     def __post_init__(self) -> None:
-        check_number("Gaussian.sigma", self.sigma, low=0.0)
+        keep_number(self, "sigma", low=0.0)
         check_choice("Gaussian.relative_to", self.relative_to, ("g_max", "g"))
-        check_number("Gaussian.read_noise", self.read_noise, low=0.0)
+        keep_number(self, "read_noise", low=0.0)
 
     def program(self, target: jax.Array, g_max: float, key: jax.Array) -> jax.Array:
         if self.sigma == 0.0:
@@ -114,8 +114,8 @@ class Faults:
     stuck_off: float = 0.0
 
     def __post_init__(self) -> None:
-        check_number("Faults.stuck_on", self.stuck_on, low=0.0, high=1.0)
-        check_number("Faults.stuck_off", self.stuck_off, low=0.0, high=1.0)
+        keep_number(self, "stuck_on", low=0.0, high=1.0)
+        keep_number(self, "stuck_off", low=0.0, high=1.0)
         # 1e-9: rates such as 0.9 + 0.1 must pass although 1 - 0.9 < 0.1 in floating point.
         if self.stuck_on + self.stuck_off > 1.0 + 1e-9:
             raise SpecError("Faults.stuck_off", self.stuck_off, f"at most 1 - stuck_on = {1.0 - self.stuck_on:g}")

@@ -18,13 +18,14 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from xbm_jax.crossbar import draws
 from xbm_jax.crossbar.devices import Device
 from xbm_jax.crossbar.validate import check_number
 from xbm_jax.errors import SpecError
 
-__all__ = ["FittedDevice", "check_bool", "check_time", "polynomial", "relax"]
+__all__ = ["FittedDevice", "check_age", "check_bool", "check_time", "polynomial", "relax"]
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,30 @@ def relax(
     return jnp.maximum(g + shift + shrink * (g - mean_0) + fresh * eps, 0.0)
 
 
+LONGEST_SECONDS = 1e18
+"""Time beyond which the laws below would leave float32: twice the age of the universe."""
+
+
 def check_time(t_seconds: Any, dtype: Any) -> jax.Array:
-    """``t_seconds`` as an array of ``dtype``; raises SpecError where a plain number is no time (arrays: unchecked)."""
-    if not isinstance(t_seconds, (jax.Array, np.ndarray, np.generic)):
-        check_number("t_seconds", t_seconds, low=0.0)
+    """``t_seconds`` as an array of ``dtype``; raises SpecError where it is no time since programming.
+
+    A time that is traced has no value yet: below zero it counts as zero, and NaN stays NaN.
+    """
+    if isinstance(t_seconds, Tracer):
+        return jnp.maximum(t_seconds, 0).astype(dtype)
+    if not isinstance(t_seconds, (jax.Array, np.ndarray)):
+        return jnp.asarray(check_number("t_seconds", t_seconds, low=0.0, high=LONGEST_SECONDS), dtype)
+    times = np.asarray(t_seconds)
+    if not np.issubdtype(times.dtype, np.number) or not np.all((times >= 0.0) & (times <= LONGEST_SECONDS)):
+        raise SpecError("t_seconds", t_seconds, f"a finite number at least 0 and at most {LONGEST_SECONDS:g}")
     return jnp.asarray(t_seconds, dtype)
+
+
+def check_age(t_seconds: Any) -> jax.Array:
+    """:func:`check_time` for the one age of a whole chip, a float32 scalar."""
+    if np.ndim(t_seconds) != 0:
+        raise SpecError("t_seconds", t_seconds, "one number: all cells of a chip are as old")
+    return check_time(t_seconds, jnp.float32)
 
 
 def check_bool(name: str, value: Any) -> None:

@@ -103,7 +103,7 @@ def _channel_windows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[Plan, An
         return window(codes, axis=codes.ndim - 1), own
 
     shape = (*plan.kernel_shape[:2], width, plan.columns)
-    one_tile = dataclasses.replace(plan, kernel_shape=shape, spec=plan.spec.replace(rows=math.prod(shape[:-1])))
+    one_tile = dataclasses.replace(plan, kernel_shape=shape, tile_rows=math.prod(shape[:-1]))
     return one_tile, (jnp.asarray(start), jnp.asarray(kept)), rows_of
 
 

@@ -27,6 +27,9 @@ class Plan:
 
     A *conversion* is one pass of a column through its converter. A row tile has ``V`` of them per cycle: one per slice,
     times two where both columns of a pair are converted.
+
+    ``tile_rows`` is the height of a row tile; ``None`` for the arrays' own. A loop takes its tiles in pieces of the
+    kernel that no array need hold.
     """
 
     kernel_shape: tuple[int, ...]
@@ -35,6 +38,7 @@ class Plan:
     fold: bool
     fold_reason: str
     signed_inputs: bool = False
+    tile_rows: int | None = None
 
     @property
     def rows(self) -> int:
@@ -54,12 +58,12 @@ class Plan:
     @property
     def tiles(self) -> int:
         """T = ceil(K / rows)."""
-        return math.ceil(self.rows / self.spec.rows)
+        return math.ceil(self.rows / (self.tile_rows or self.spec.rows))
 
     @property
     def tile_index(self) -> np.ndarray:
         """Row tile of each kernel entry, int array of ``kernel_shape[:-1]``."""
-        return row_index(self.kernel_shape, self.spec.row_order) // self.spec.rows
+        return row_index(self.kernel_shape, self.spec.row_order) // (self.tile_rows or self.spec.rows)
 
     @property
     def conversion_weights(self) -> tuple[float, ...]:

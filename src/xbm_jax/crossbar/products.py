@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -37,18 +38,27 @@ class Conv:
 
     def __post_init__(self) -> None:
         for name in ("strides", "dilation"):
-            if not _integers(getattr(self, name), low=1):
+            pair = _integers(getattr(self, name), low=1)
+            if pair is None:
                 raise SpecError(f"Conv.{name}", getattr(self, name), "a tuple of two integers, each at least 1")
-        pairs = isinstance(self.padding, tuple) and len(self.padding) == 2 and all(_integers(p) for p in self.padding)
-        if not pairs and self.padding not in ("SAME", "VALID"):
-            raise SpecError("Conv.padding", self.padding, "'SAME', 'VALID' or ((top, bottom), (left, right))")
-        if isinstance(self.groups, bool) or not isinstance(self.groups, int) or self.groups < 1:
+            object.__setattr__(self, name, pair)
+        if self.padding not in ("SAME", "VALID"):
+            sides = self.padding if isinstance(self.padding, tuple) else ()
+            pairs = tuple(_integers(side, low=0) for side in sides)
+            if len(pairs) != 2 or None in pairs:
+                raise SpecError("Conv.padding", self.padding, "'SAME', 'VALID' or ((top, bottom), (left, right))")
+            object.__setattr__(self, "padding", pairs)
+        if isinstance(self.groups, bool) or not isinstance(self.groups, Integral) or self.groups < 1:
             raise SpecError("Conv.groups", self.groups, "an integer, at least 1")
+        object.__setattr__(self, "groups", int(self.groups))
 
 
-def _integers(value: Any, low: int = 0) -> bool:
-    """Whether ``value`` is a tuple of two integers of at least ``low``."""
-    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) and v >= low for v in value)
+def _integers(value: Any, low: int) -> tuple[int, int] | None:
+    """``value`` as plain integers where it is a tuple of two of at least ``low``, else ``None``."""
+    pair = isinstance(value, tuple) and len(value) == 2
+    if not pair or not all(isinstance(v, Integral) and not isinstance(v, bool) and v >= low for v in value):
+        return None
+    return int(value[0]), int(value[1])
 
 
 def kernel_matrix_shape(kernel_shape: tuple[int, ...]) -> tuple[int, int]:

@@ -18,6 +18,7 @@ import numpy as np
 from xbm_jax.crossbar import cells, quantise
 from xbm_jax.crossbar.adc import AdcRange, Mismatch
 from xbm_jax.crossbar.compensation import drift_compensation
+from xbm_jax.crossbar.fitted import check_age
 from xbm_jax.crossbar.plan import Plan
 from xbm_jax.crossbar.plan import plan as make_plan
 from xbm_jax.crossbar.ranges import draw_mismatch, known_range
@@ -139,10 +140,11 @@ def at_time(tiles: Tiles, t_seconds: jax.Array | float, *, compensate: bool = Fa
     Always counted from programming, so that ages do not add up. A cell's drift draw is its own, the same at all times.
 
     Args:
+        t_seconds: a finite number from 0 on. A traced one cannot be refused: below zero it counts as zero.
         compensate: global drift compensation (Joshi 2020), one digital factor per layer: the ratio of the summed
             magnitudes of its columns' currents under one fixed input, all DACs at full scale, before and after.
     """
-    spec = tiles.plan.spec
+    spec, t_seconds = tiles.plan.spec, check_age(t_seconds)
     wanted = cells.target(tiles.levels, spec)
     drift_key = stream(tiles.key, Cells.DRIFT)
     drifted = spec.device.drift(tiles.programmed, wanted, spec.cell.g_max_siemens, t_seconds, drift_key)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from xbm_jax.crossbar import draws
 from xbm_jax.crossbar.fitted import FittedDevice, check_time, polynomial
-from xbm_jax.crossbar.validate import check_choice, check_int
+from xbm_jax.crossbar.validate import check_choice, keep_int
 
 __all__ = ["PcmHermes", "PcmJoshi"]
 
@@ -131,7 +131,7 @@ class PcmHermes(_Pcm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_int("PcmHermes.devices", self.devices, 1, 2)
+        keep_int(self, "devices", 1, 2)
 
     @property
     def full_scale(self) -> float:

@@ -8,8 +8,9 @@
 ``v`` counts a column's conversions (its slices, and a pair's two columns where they are subtracted digitally), ``c``
 are their weights, powers of two; the offset is that of offset encoding. Gradients are straight through rounding and
 clipping: dx is one product with the gain-weighted effective weights, and ``dL/da[t, n] = sum_batch dy[n] * D[t, n]``
-with the converted D, recomputed rather than kept. Cells with a current-voltage curve
-(:mod:`xbm_jax.crossbar.curve`) add products of squared and cubed inputs to I; gradients pass through the linear part.
+with the converted D, noise and all, recomputed rather than kept; inputs and weights have no gradient through noise.
+Cells with a current-voltage curve (:mod:`xbm_jax.crossbar.curve`) add products of squared and cubed inputs to I;
+gradients pass through the linear part.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from xbm_jax.crossbar.products import product, tile_product
 from xbm_jax.crossbar.program import Tiles
 from xbm_jax.crossbar.sums import (
     Converters,
+    cell_noise,
     column_sums,
+    converter_noise,
     digital_offset,
     folded_squares,
     input_codes,
-    normal,
     side_by_side,
     tile_sums,
     together,
@@ -91,15 +93,20 @@ def linear_kernel(plan: Plan, effective: jax.Array) -> jax.Array:
 def _folded_read(
     plan: Plan, codes: jax.Array, effective: jax.Array, gain: jax.Array | None, converters: Converters
 ) -> jax.Array:
-    """One product with the gain-weighted effective weights; JAX differentiates it."""
+    """One product with the gain-weighted effective weights; JAX differentiates it.
+
+    The noise of all tiles is one draw a column, ``sqrt(sum_t a[t, n]**2 * V[t, n]) * eps[n]``. It has the gain's
+    gradient, as D has in the tiled read, and none of the inputs or weights.
+    """
     spread = None if gain is None else gain_on_kernel(plan, gain)
     sums = product(codes, effective[0] if spread is None else effective[0] * spread, plan.conv)
     if converters.variance is None:
         return sums
-    variance = converters.variance[0] if spread is None else converters.variance[0] * spread**2
-    deviation = jnp.sqrt(product(folded_squares(plan, codes), variance, plan.conv))
-    # Noise carries no gradient, here as in the tiled read; its square root has none at zero.
-    return sums + jax.lax.stop_gradient(deviation * normal(converters, 0, deviation))
+    variance, squares = jax.lax.stop_gradient((converters.variance[0], folded_squares(plan, codes)))
+    total = product(squares, variance if spread is None else variance * spread**2, plan.conv)
+    # A square root has no slope at zero, where a column is masked in all tiles or nothing is read.
+    deviation = jnp.where(total > 0.0, jnp.sqrt(jnp.where(total > 0.0, total, 1.0)), 0.0)
+    return sums + cell_noise(converters, 0, deviation)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -179,7 +186,8 @@ def _unclipped_gradient(
     total = jnp.zeros_like(codes)
     for t, j, sums in column_sums(plan, codes, effective, converters):
         mismatch = None if converters.mismatch is None else converters.mismatch.at(t)
-        free = ~clipped(sums, converters.adc.at(j, t), bits, mismatch)
+        noise = converter_noise(plan, converters, t, j, sums)
+        free = ~clipped(sums, converters.adc.at(j, t), bits, mismatch, noise)
         dsums = together((dy if gain is None else dy * gain[t])[..., None, :] * weights * free, plan)
         _, transpose = jax.vjp(lambda c, t=t: tile_product(c, kernel, plan.conv, plan.tile_index == t), codes)
         # sum_j c_j dx_j / dx = 1: each cycle answers for an equal share of the input.

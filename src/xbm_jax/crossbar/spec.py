@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from xbm_jax.crossbar.curve import Curve
 from xbm_jax.crossbar.devices import Device, Faults, Ideal
-from xbm_jax.crossbar.validate import check_choice, check_int, check_number
+from xbm_jax.crossbar.validate import check_choice, check_number, keep_int, keep_number
 from xbm_jax.errors import SpecError
 
 __all__ = ["Adc", "Cell", "CrossbarSpec", "Wires"]
@@ -35,11 +35,11 @@ class Cell:
 
     def __post_init__(self) -> None:
         if self.bits is not None:
-            check_int("Cell.bits", self.bits, 1, 8)
-        check_number("Cell.on_off", self.on_off, low=1.0, open_low=True, inf=True)
-        check_number("Cell.g_max_siemens", self.g_max_siemens, low=0.0, open_low=True)
+            keep_int(self, "bits", 1, 8)
+        keep_number(self, "on_off", low=1.0, open_low=True, inf=True)
+        keep_number(self, "g_max_siemens", low=0.0, open_low=True)
         if self.max_writes is not None:
-            check_int("Cell.max_writes", self.max_writes, 1, 2**31 - 1)
+            keep_int(self, "max_writes", 1, 2**31 - 1)
 
     @property
     def g_min_siemens(self) -> float:
@@ -77,15 +77,15 @@ class Adc:
 
     def __post_init__(self) -> None:
         if self.bits is not None:
-            check_int("Adc.bits", self.bits, 1, 16)
+            keep_int(self, "bits", 1, 16)
         if isinstance(self.range, (tuple, list)):
             object.__setattr__(self, "range", self._explicit(tuple(self.range)))
         else:
             check_choice("Adc.range", self.range, ("calibrated", "max", "granular"))
         check_choice("Adc.per", self.per, ("layer", "tile", "column"))
-        check_number("Adc.percentile", self.percentile, low=50.0, high=100.0, open_low=True)
+        keep_number(self, "percentile", low=50.0, high=100.0, open_low=True)
         for name in ("gain_mismatch", "offset_mismatch_lsb", "noise_lsb"):
-            check_number(f"Adc.{name}", getattr(self, name), low=0.0)
+            keep_number(self, name, low=0.0)
         check_choice("Adc.clip_gradient", self.clip_gradient, ("pass", "zero"))
         if self.bits is None and (self.gain_mismatch or self.offset_mismatch_lsb or self.noise_lsb):
             raise SpecError("Adc.bits", None, "a number of bits: an ideal converter has neither mismatch nor noise")
@@ -99,11 +99,10 @@ class Adc:
     def _explicit(limits: tuple[Any, ...]) -> tuple[float, float]:
         if len(limits) != 2:
             raise SpecError("Adc.range", limits, "a pair (lo, hi) with lo < hi, or a named range")
-        for limit in limits:
-            check_number("Adc.range", limit)
-        if not limits[0] < limits[1]:
+        low, high = (float(check_number("Adc.range", limit)) for limit in limits)
+        if not low < high:
             raise SpecError("Adc.range", limits, "a pair (lo, hi) with lo < hi")
-        return float(limits[0]), float(limits[1])
+        return low, high
 
 
 @dataclass(frozen=True)
@@ -119,8 +118,8 @@ class Wires:
     col_ohms: float = 0.0
 
     def __post_init__(self) -> None:
-        check_number("Wires.row_ohms", self.row_ohms, low=0.0)
-        check_number("Wires.col_ohms", self.col_ohms, low=0.0)
+        keep_number(self, "row_ohms", low=0.0)
+        keep_number(self, "col_ohms", low=0.0)
 
     @property
     def ideal(self) -> bool:
@@ -172,12 +171,12 @@ class CrossbarSpec:
     row_order: Literal["channel", "tap"] = "channel"
 
     def __post_init__(self) -> None:
-        check_int("CrossbarSpec.rows", self.rows, 8, 1024)
-        check_int("CrossbarSpec.cols", self.cols, 8, 1024)
-        check_int("CrossbarSpec.weight_bits", self.weight_bits, 2, 8)
-        check_int("CrossbarSpec.input_bits", self.input_bits, 1, 8)
+        keep_int(self, "rows", 8, 1024)
+        keep_int(self, "cols", 8, 1024)
+        keep_int(self, "weight_bits", 2, 8)
+        keep_int(self, "input_bits", 1, 8)
         if self.dac_bits is not None:
-            check_int("CrossbarSpec.dac_bits", self.dac_bits, 1, self.input_bits)
+            keep_int(self, "dac_bits", 1, self.input_bits)
         check_choice("CrossbarSpec.encoding", self.encoding, ("differential", "offset"))
         check_choice("CrossbarSpec.subtract", self.subtract, ("analog", "digital"))
         check_choice("CrossbarSpec.negative_inputs", self.negative_inputs, ("bipolar", "two_pass"))

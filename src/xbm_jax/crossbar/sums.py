@@ -19,9 +19,10 @@ from xbm_jax.crossbar.adc import AdcRange, Mismatch, convert
 from xbm_jax.crossbar.plan import Plan
 from xbm_jax.crossbar.products import tile_product
 from xbm_jax.crossbar.program import Tiles
+from xbm_jax.streams import Noise, stream
 
-__all__ = ["Converters", "column_sums", "digital_offset", "folded_squares", "input_codes", "normal"]
-__all__ += ["side_by_side", "tile_sums", "together"]
+__all__ = ["Converters", "cell_noise", "column_sums", "converter_noise", "digital_offset", "folded_squares"]
+__all__ += ["input_codes", "side_by_side", "tile_sums", "together"]
 
 
 class Converters(NamedTuple):
@@ -67,7 +68,8 @@ def column_sums(
             if variance is not None:
                 squares = folded_squares(plan, codes) if plan.fold else streamed**2
                 spread = jnp.sqrt(tile_product(squares, variance, plan.conv, tile))
-                sums = sums + spread * normal(converters, 2 * (len(cycles) * (t + converters.first_tile) + j), spread)
+                conversion = len(cycles) * (t + converters.first_tile) + j
+                sums = sums + cell_noise(converters, conversion, spread)
             yield t, j, _apart(sums, plan)
 
 
@@ -86,16 +88,19 @@ def tile_sums(
 
 def _convert(plan: Plan, sums: jax.Array, converters: Converters, t: int, j: int) -> jax.Array:
     """What the converters of one (tile, cycle) make of their sums [..., V, N]."""
-    adc = plan.spec.adc
     if converters.adc is None or plan.fold:
         return sums
-    noise = (
-        adc.noise_lsb * normal(converters, 2 * (len(plan.cycle_weights) * (t + converters.first_tile) + j) + 1, sums)
-        if adc.noise_lsb
-        else 0.0
-    )
     mismatch = None if converters.mismatch is None else converters.mismatch.at(t)
-    return convert(sums, converters.adc.at(j, t), adc.bits, mismatch, noise)
+    noise = converter_noise(plan, converters, t, j, sums)
+    return convert(sums, converters.adc.at(j, t), plan.spec.adc.bits, mismatch, noise)
+
+
+def converter_noise(plan: Plan, converters: Converters, t: int, j: int, sums: jax.Array) -> jax.Array | float:
+    """What the converters of one (tile, cycle) add in this read, in steps, shaped as ``sums``; 0 for silent ones."""
+    if not plan.spec.adc.noise_lsb:
+        return 0.0
+    conversion = len(plan.cycle_weights) * (t + converters.first_tile) + j
+    return plan.spec.adc.noise_lsb * _normal(converters, Noise.CONVERTERS, conversion, sums)
 
 
 def _shift_add(plan: Plan, converted: jax.Array) -> jax.Array:
@@ -166,8 +171,16 @@ def together(sums: jax.Array, plan: Plan) -> jax.Array:
     return jnp.moveaxis(split, -3, -2).reshape(*sums.shape[:-2], -1)
 
 
-def normal(converters: Converters, index: jax.Array | int, like: jax.Array) -> jax.Array:
-    """Standard normal draws of this read; one per column, equal in distribution to one per cell."""
+def cell_noise(converters: Converters, conversion: jax.Array | int, deviation: jax.Array) -> jax.Array:
+    """What the cells of one conversion add to their columns in this read, of standard deviation ``deviation``.
+
+    One draw a column, equal in distribution to one a cell.
+    """
+    return deviation * _normal(converters, Noise.CELLS, conversion, deviation)
+
+
+def _normal(converters: Converters, purpose: Noise, conversion: jax.Array | int, like: jax.Array) -> jax.Array:
+    """Standard normal draws of this read, shaped as ``like``."""
     assert converters.key_data is not None
-    key = jax.random.fold_in(jax.random.wrap_key_data(converters.key_data), index)
+    key = stream(jax.random.wrap_key_data(converters.key_data), len(Noise) * conversion + int(purpose))
     return draws.coarse_normal(key, like.shape, like.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,16 +50,17 @@ class TableDevice(Device):
 
     def __post_init__(self) -> None:
         check_bool("TableDevice.rescale", self.rescale)
-        _check_rising("TableDevice.g_siemens", self.g_siemens, shortest=2)
-        _check_rising("TableDevice.times_seconds", self.times_seconds, shortest=1)
+        for name, shortest in (("g_siemens", 2), ("times_seconds", 1)):
+            object.__setattr__(self, name, _rising(f"TableDevice.{name}", getattr(self, name), shortest))
         for name in ("mean_siemens", "sigma_siemens"):
             rows = getattr(self, name)
             if not isinstance(rows, tuple) or len(rows) != len(self.times_seconds):
                 raise SpecError(f"TableDevice.{name}", rows, f"one tuple for each of {len(self.times_seconds)} times")
+            rows = tuple(_entries(f"TableDevice.{name}[{i}]", row) for i, row in enumerate(rows))
             for i, row in enumerate(rows):
-                _check_entries(f"TableDevice.{name}[{i}]", row)
                 if len(row) != len(self.g_siemens):
                     raise SpecError(f"TableDevice.{name}[{i}]", row, f"{len(self.g_siemens)} numbers, as g_siemens")
+            object.__setattr__(self, name, rows)
 
     def program(self, target: jax.Array, g_max: float, key: jax.Array) -> jax.Array:
         """Conductances right after writing ``target``."""
@@ -272,17 +274,19 @@ def _since_first(table: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...
     return tuple(tuple(b - a for a, b in zip(table[0], row, strict=True)) for row in table)
 
 
-def _check_entries(name: str, values: Any) -> None:
+def _entries(name: str, values: Any) -> tuple[float, ...]:
+    """``values`` as plain numbers of at least 0."""
     if not isinstance(values, tuple):
         raise SpecError(name, values, "a tuple of numbers")
-    for i, value in enumerate(values):
-        check_number(f"{name}[{i}]", value, low=0.0)
+    return tuple(check_number(f"{name}[{i}]", value, low=0.0) for i, value in enumerate(values))
 
 
-def _check_rising(name: str, values: Any, shortest: int) -> None:
-    _check_entries(name, values)
-    if len(values) < shortest:
+def _rising(name: str, values: Any, shortest: int) -> tuple[float, ...]:
+    """:func:`_entries`, each above the one before, at least ``shortest`` of them."""
+    entries = _entries(name, values)
+    if len(entries) < shortest:
         raise SpecError(name, values, f"at least {shortest} numbers")
-    for i in range(1, len(values)):
-        if not values[i] > values[i - 1]:
-            raise SpecError(f"{name}[{i}]", values[i], f"above {values[i - 1]:g}")
+    for i, (before, entry) in enumerate(itertools.pairwise(entries), start=1):
+        if not entry > before:
+            raise SpecError(f"{name}[{i}]", entry, f"above {before:g}")
+    return entries

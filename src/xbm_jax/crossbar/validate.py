@@ -1,32 +1,65 @@
-"""Checks that a specification's fields are possible; each failure names the field, the value and what is allowed."""
+"""Checks that a specification's fields are possible; each failure names the field, the value and what is allowed.
+
+NumPy's integers and floats are numbers as Python's are, and are kept as Python's: a specification is hashed, compared
+and stored by its values. Arrays (JAX's scalars among them), strings and truth values are no numbers.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from xbm_jax.errors import SpecError
 
-__all__ = ["check_choice", "check_int", "check_number"]
+__all__ = ["check_choice", "check_int", "check_number", "keep_int", "keep_number"]
 
 
-def check_int(field: str, value: Any, low: int, high: int) -> None:
-    """Raise unless ``value`` is an integer (not a bool) with ``low <= value <= high``."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+def check_int(field: str, value: Any, low: int, high: int) -> int:
+    """``value`` as a plain integer; raises unless it is one (not a bool) with ``low <= value <= high``."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
         raise SpecError(field, value, f"an integer from {low} to {high}")
+    return int(value)
 
 
 def check_number(
     field: str, value: Any, low: float = -math.inf, high: float = math.inf, *, open_low: bool = False, inf: bool = False
-) -> None:
-    """Raise unless ``value`` is a real number in [low, high] (above ``low`` if ``open_low``); finite unless ``inf``."""
+) -> float:
+    """``value`` as a plain number, an integer left one.
+
+    Raises unless it is a real number in [low, high] (above ``low`` if ``open_low``); finite unless ``inf``.
+    """
     bounds = f"a {'' if inf else 'finite '}number {'above' if open_low else 'at least'} {low:g}"
     allowed = bounds + ("" if math.isinf(high) else f" and at most {high:g}")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+    number = _plain(value)
+    if number is None or math.isnan(number):
         raise SpecError(field, value, allowed)
-    if (math.isinf(value) and not inf) or value > high or value < low or (open_low and value == low):
+    if (math.isinf(number) and not inf) or number > high or number < low or (open_low and number == low):
         raise SpecError(field, value, allowed)
+    return number
+
+
+def keep_int(made: Any, name: str, low: int, high: int) -> None:
+    """:func:`check_int` for a field of a frozen dataclass, which then holds the plain integer."""
+    object.__setattr__(made, name, check_int(f"{type(made).__name__}.{name}", getattr(made, name), low, high))
+
+
+def keep_number(made: Any, name: str, low: float = -math.inf, high: float = math.inf, **bounds: bool) -> None:
+    """:func:`check_number` for a field of a frozen dataclass, which then holds the plain number."""
+    number = check_number(f"{type(made).__name__}.{name}", getattr(made, name), low, high, **bounds)
+    object.__setattr__(made, name, number)
+
+
+def _plain(value: Any) -> float | None:
+    """A real number as Python's, ``None`` for anything else, and for an integer that no float can hold."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return int(value) if isinstance(value, Integral) else number
 
 
 def check_choice(field: str, value: Any, choices: Sequence[str]) -> None:

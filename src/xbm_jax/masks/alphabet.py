@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from xbm_jax.crossbar.validate import check_int, check_number
+from xbm_jax.crossbar.validate import keep_int, keep_number
+from xbm_jax.errors import SpecError
 
 __all__ = ["Alphabet", "Binary", "Shift", "Soft", "Ternary"]
 
@@ -22,7 +23,7 @@ class Alphabet:
     threshold: float = 5e-3
 
     def __post_init__(self) -> None:
-        check_number(f"{type(self).__name__}.threshold", self.threshold)
+        keep_number(self, "threshold")
 
     @property
     def bits(self) -> int:
@@ -78,14 +79,15 @@ class Soft(Alphabet):
 
     Args:
         width: bits of a code, 2 to 32. The highest code is «on», the others are the grey values, evenly spaced; the
-            published code keeps them in floating point.
+            published code keeps them in floating point. A code can be no wider than the logits' own precision: up
+            to 24 bits are learned in float32, more in float64 alone.
     """
 
     width: int = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_int("Soft.width", self.width, 2, 32)
+        keep_int(self, "width", 2, 32)
 
     @property
     def bits(self) -> int:
@@ -96,15 +98,19 @@ class Soft(Alphabet):
         return 2**self.width - 2
 
     def encode(self, logits: jax.Array) -> jax.Array:
+        precision = jnp.finfo(logits.dtype).nmant + 1
+        if self.width > precision:  # a grey value rounded up would be a code that has no place in so many bits
+            raise SpecError("Soft.width", self.width, f"at most {precision}, the precision of {logits.dtype} logits")
         on = logits > self.threshold
         a = jnp.where(on, 0, logits)
         low, span = jnp.min(a), jnp.max(a) - jnp.min(a)
         grey = jnp.where(a == 0, 0, (a - low) / jnp.where(span == 0, 1, span))
-        code = jnp.where(on, 1, 0).astype(_unsigned(self.width)) * (self._greys + 1)
-        return code + jnp.where(on, 0, jnp.round(grey * self._greys)).astype(code.dtype)
+        code = jnp.round(grey * float(self._greys)).astype(_unsigned(self.width))
+        return jnp.where(on, jnp.asarray(self._greys + 1, code.dtype), code)
 
     def decode(self, codes: jax.Array, dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
-        return jnp.where(codes > self._greys, 1, 0.5 * codes.astype(dtype) / self._greys).astype(dtype)
+        on = codes > jnp.asarray(self._greys, _unsigned(self.width))
+        return jnp.where(on, 1, 0.5 * codes.astype(dtype) / float(self._greys)).astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -126,9 +132,9 @@ class Shift(Alphabet):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("Shift.threshold", self.threshold, low=0.0)
-        check_int("Shift.width", self.width, 2, 8)
-        check_int("Shift.top", self.top, 0, self.powers - 1)
+        keep_number(self, "threshold", low=0.0)
+        keep_int(self, "width", 2, 8)
+        keep_int(self, "top", 0, self.powers - 1)
 
     @property
     def bits(self) -> int:

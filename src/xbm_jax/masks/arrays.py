@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from xbm_jax.crossbar import Plan, Tiles, nominal_weights, reprogram
 from xbm_jax.crossbar.quantise import straight_through
 from xbm_jax.crossbar.read import gain_on_kernel
-from xbm_jax.crossbar.validate import check_int, check_number
+from xbm_jax.crossbar.validate import keep_int, keep_number
 from xbm_jax.masks.rules import Codes, Rule, Values, is_real, weight_codes, weights_of
 
 __all__ = ["ArrayChoice", "array_grid", "array_of_column", "most_wanted"]
@@ -57,10 +57,10 @@ class ArrayChoice(Rule):
     gain_rate: float = 30.0
 
     def __post_init__(self) -> None:
-        check_number("ArrayChoice.share", self.share, low=0.0, high=1.0)
-        check_int("ArrayChoice.gain_bits", self.gain_bits, 2, 8)
-        check_int("ArrayChoice.after_epochs", self.after_epochs, 0, 100_000)
-        check_number("ArrayChoice.gain_rate", self.gain_rate, low=0.0)
+        keep_number(self, "share", low=0.0, high=1.0)
+        keep_int(self, "gain_bits", 2, 8)
+        keep_int(self, "after_epochs", 0, 100_000)
+        keep_number(self, "gain_rate", low=0.0)
 
     @property
     def rewrites_cells(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import jax
 
-from xbm_jax.crossbar.validate import check_number
+from xbm_jax.crossbar.validate import keep_number
 
 __all__ = ["Annealed", "Estimator", "Identity", "Sigmoid"]
 
@@ -22,7 +22,7 @@ class Estimator:
     soft_until: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_number(f"{type(self).__name__}.soft_until", self.soft_until, low=0.0, high=1.0)
+        keep_number(self, "soft_until", low=0.0, high=1.0)
 
     def carrier(self, logits: jax.Array, threshold: float, progress: jax.Array | float) -> jax.Array:
         """A real array of the logits' shape, differentiable in them; ``progress`` is the share of training done."""
@@ -50,8 +50,8 @@ class Sigmoid(Estimator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("Sigmoid.beta", self.beta, low=0.0, open_low=True)
-        check_number("Sigmoid.temperature", self.temperature, low=0.0, open_low=True)
+        keep_number(self, "beta", low=0.0, open_low=True)
+        keep_number(self, "temperature", low=0.0, open_low=True)
 
     def carrier(self, logits: jax.Array, threshold: float, progress: jax.Array | float) -> jax.Array:
         del progress
@@ -74,9 +74,9 @@ class Annealed(Estimator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("Annealed.soft_until", self.soft_until, low=0.0, high=1.0, open_low=True)
-        check_number("Annealed.beta_start", self.beta_start, low=0.0, open_low=True)
-        check_number("Annealed.beta_end", self.beta_end, low=self.beta_start)
+        keep_number(self, "soft_until", low=0.0, high=1.0, open_low=True)
+        keep_number(self, "beta_start", low=0.0, open_low=True)
+        keep_number(self, "beta_end", low=self.beta_start)
 
     def carrier(self, logits: jax.Array, threshold: float, progress: jax.Array | float) -> jax.Array:
         q = jax.numpy.minimum(progress / self.soft_until, 1.0)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from xbm_jax.crossbar import Plan, Tiles
 from xbm_jax.crossbar.products import product
 from xbm_jax.crossbar.quantise import straight_through
-from xbm_jax.crossbar.validate import check_int, check_number
+from xbm_jax.crossbar.validate import keep_int, keep_number
 from xbm_jax.masks.rules import Codes, Rule, Values, is_real
 
 __all__ = ["LowRank"]
@@ -33,8 +33,8 @@ class LowRank(Rule):
     alpha: float = 4.0
 
     def __post_init__(self) -> None:
-        check_int("LowRank.rank", self.rank, 1, 1024)
-        check_number("LowRank.alpha", self.alpha, low=0.0, open_low=True)
+        keep_int(self, "rank", 1, 1024)
+        keep_number(self, "alpha", low=0.0, open_low=True)
 
     @property
     def computes_beside(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from xbm_jax.crossbar.validate import check_number
+from xbm_jax.crossbar.validate import check_int, keep_number
 from xbm_jax.errors import MethodError
 from xbm_jax.masks.alphabet import Alphabet, Binary, Shift, Soft, Ternary
 from xbm_jax.masks.arrays import ArrayChoice
@@ -64,7 +64,7 @@ class Method:
         if self.norms not in ("frozen", "affine", "full"):
             raise MethodError("Method.norms", self.norms, "one of 'frozen', 'affine', 'full'")
         for name in ("mask_lr", "norm_lr", "head_lr"):
-            check_number(f"Method.{name}", getattr(self, name), low=0.0, high=3e38)  # what a float32 holds
+            keep_number(self, name, low=0.0, high=3e38)  # what a float32 holds
         if self.optimizer not in ("adam", "sgd"):
             raise MethodError("Method.optimizer", self.optimizer, "one of 'adam', 'sgd'")
 
@@ -120,7 +120,8 @@ def ksm_binary(norms: NormPolicy = "full", lr: float = 1e-3) -> Method:
 
 
 def ksm_soft(norms: NormPolicy = "full", lr: float = 1e-3, bits: int = 8) -> Method:
-    """KSM (Yang 2021), soft: kernels that are off keep a grey value of at most a half, in ``bits`` bits."""
+    """KSM (Yang 2021), soft: kernels that are off keep a grey value of at most a half, in ``bits`` bits, 2 to 24."""
+    bits = check_int("ksm_soft.bits", bits, 2, 24)
     return masked("ksm_soft", Kernel(), Soft(width=bits), Sigmoid(), norms=norms, mask_lr=lr)
 
 

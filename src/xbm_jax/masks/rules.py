@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from xbm_jax.crossbar import Plan, Tiles, nominal_weights, reprogram
 from xbm_jax.crossbar.quantise import quantise, straight_through
+from xbm_jax.crossbar.validate import keep_number
 from xbm_jax.masks.alphabet import Alphabet
 from xbm_jax.masks.estimator import Estimator
 from xbm_jax.masks.granularity import Granularity
@@ -102,6 +103,9 @@ class Masked(Rule):
     alphabet: Alphabet
     estimator: Estimator
     start: float = 1e-2
+
+    def __post_init__(self) -> None:
+        keep_number(self, "start")
 
     @property
     def rewrites_cells(self) -> bool:

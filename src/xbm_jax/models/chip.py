@@ -17,6 +17,7 @@ from xbm_jax.crossbar import CrossbarSpec, Tiles, at_time, nominal_weights
 from xbm_jax.crossbar import plan as plan_kernel
 from xbm_jax.crossbar import program as program_kernel
 from xbm_jax.crossbar.adc import snapped_range
+from xbm_jax.crossbar.fitted import check_age
 from xbm_jax.crossbar.quantise import input_code_limits
 from xbm_jax.errors import DataError, ModelError, SpecError
 from xbm_jax.models.network import Backbone, Calibration, Network
@@ -64,8 +65,12 @@ class Chip:
 
         Always counted from programming: ``chip.at(a).at(b)`` is ``chip.at(b)``. With ``compensate`` every layer gets
         one digital factor for its mean drift (see :func:`xbm_jax.crossbar.at_time`).
+
+        Raises:
+            SpecError: ``t_seconds`` is below zero, not finite or not one number. A traced one cannot be refused: below
+                zero it counts as zero.
         """
-        aged = _aged(self.tiles, jnp.asarray(t_seconds, jnp.float32), compensate)
+        aged = _aged(self.tiles, check_age(t_seconds), compensate)
         return self.replace(tiles=aged)
 
     @property

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from xbm_jax.crossbar import CrossbarSpec, Faults, Ideal, with_signed_inputs
+from xbm_jax.crossbar.fitted import check_age
 from xbm_jax.crossbar.validate import check_int
 from xbm_jax.data.dataset import check_labels
 from xbm_jax.errors import DataError, SpecError
@@ -87,12 +88,13 @@ def population_accuracy(
             convolution a grouped one, slow on CPU: there one at a time is fastest (the default).
 
     Raises:
-        SpecError: keys that are no key array [chips], sizes below 1, or a design that needs calibration images and
-            has none. DataError: images or labels that do not fit.
+        SpecError: keys that are no key array [chips], sizes below 1, a time that :meth:`Chip.at` refuses, or a
+            design that needs calibration images and has none. DataError: images or labels that do not fit.
     """
     _check_keys(keys)
     check_int("batch_size", batch_size, 1, 2**31 - 1)
     check_int("at_once", at_once, 1, 2**31 - 1)
+    age = None if t_seconds is None else check_age(t_seconds)
     drawn = design(backbone, spec, calibration_images, rules=rules)
     images = check_images(drawn, images)
     labels = check_labels("labels", labels, "images", len(images))
@@ -107,7 +109,7 @@ def population_accuracy(
         (task.trained, task.state or drawn.stats),
         keys,
         _batches(images, labels, min(batch_size, len(images))),
-        None if t_seconds is None else jnp.asarray(t_seconds, jnp.float32),
+        age,
         compensate,
         at_once,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from xbm_jax.crossbar.validate import check_choice, check_int, check_number
+from xbm_jax.crossbar.validate import check_choice, keep_int, keep_number
 from xbm_jax.data import Augment
 from xbm_jax.errors import SpecError
 from xbm_jax.tasks.task import EVAL_BATCH
@@ -35,10 +35,10 @@ class TrainConfig:
     augment: Augment | None = None
 
     def __post_init__(self) -> None:
-        check_int("TrainConfig.epochs", self.epochs, 1, 100_000)
-        check_int("TrainConfig.batch_size", self.batch_size, 2, 65_536)
-        check_number("TrainConfig.validation_fraction", self.validation_fraction, low=0.0, high=0.9, open_low=True)
+        keep_int(self, "epochs", 1, 100_000)
+        keep_int(self, "batch_size", 2, 65_536)
+        keep_number(self, "validation_fraction", low=0.0, high=0.9, open_low=True)
         check_choice("TrainConfig.schedule", self.schedule, ("cosine", "step", "constant"))
-        check_int("TrainConfig.eval_batch_size", self.eval_batch_size, 1, 65_536)
+        keep_int(self, "eval_batch_size", 1, 65_536)
         if not isinstance(self.augment, Augment | None):
             raise SpecError("TrainConfig.augment", self.augment, "an Augment, or None")
