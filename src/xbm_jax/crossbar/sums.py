@@ -19,6 +19,7 @@ from xbm_jax.crossbar.adc import AdcRange, Mismatch, convert
 from xbm_jax.crossbar.plan import Plan
 from xbm_jax.crossbar.products import tile_product
 from xbm_jax.crossbar.program import Tiles
+from xbm_jax.streams import stream
 
 __all__ = ["Converters", "column_sums", "digital_offset", "folded_squares", "input_codes", "normal"]
 __all__ += ["side_by_side", "tile_sums", "together"]
@@ -26,14 +27,14 @@ __all__ += ["side_by_side", "tile_sums", "together"]
 
 class Converters(NamedTuple):
     """What a read needs besides weights: grids, mismatch, the variance and curvature of the weights, this read's key
-    (data), and the number of the first row tile, by which each tile draws noise of its own.
+    (a typed one), and the number of the first row tile, by which each tile draws noise of its own.
     """
 
     adc: AdcRange | None = None
     mismatch: Mismatch | None = None
     variance: jax.Array | None = None
     curvature: jax.Array | None = None
-    key_data: jax.Array | None = None
+    key: jax.Array | None = None
     first_tile: jax.Array | int = 0
 
 
@@ -168,6 +169,5 @@ def together(sums: jax.Array, plan: Plan) -> jax.Array:
 
 def normal(converters: Converters, index: jax.Array | int, like: jax.Array) -> jax.Array:
     """Standard normal draws of this read; one per column, equal in distribution to one per cell."""
-    assert converters.key_data is not None
-    key = jax.random.fold_in(jax.random.wrap_key_data(converters.key_data), index)
-    return draws.coarse_normal(key, like.shape, like.dtype)
+    assert converters.key is not None
+    return draws.coarse_normal(stream(converters.key, index), like.shape, like.dtype)
