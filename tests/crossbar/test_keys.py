@@ -78,5 +78,5 @@ def test_what_is_no_key_is_refused_by_name(key):
     with pytest.raises(SpecError, match=r"(?s)^key = .*: one key of a generator that JAX knows by name"):
         tiles_of(key)
     if key is not None:
-        with pytest.raises(SpecError, match="^key = "):
+        with pytest.raises(SpecError, match=r"^key = "):
             read(tiles_of(jax.random.key(0)), X, key=key)

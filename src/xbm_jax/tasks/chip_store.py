@@ -76,7 +76,7 @@ def _described(chip: Chip) -> dict[str, Any]:
     layers = {
         path: {
             "kernel_shape": list(t.plan.kernel_shape),
-            "spec": codec.encode(t.plan.spec),
+            "spec": codec.encode(t.plan.spec, f"chip.{path}.spec"),
             "fold": t.plan.fold,
             "fold_reason": t.plan.fold_reason,
             "signed_inputs": t.plan.signed_inputs,
@@ -114,13 +114,13 @@ def _tiles(path: str, layer: dict[str, Any], network: Network, arrays: dict[str,
 
 def _key_impl(path: str, layer: dict[str, Any], key_data: jax.Array) -> str:
     """The generator that a layer's key belongs to. Older files do not say it: theirs were read by the default one."""
-    impl = layer.get("key_impl") or ("threefry2x32" if key_data.shape == (2,) else jax.config.jax_default_prng_impl)
+    impl = layer.get("key_impl")
+    if impl is None:
+        impl = "threefry2x32" if key_data.shape == (2,) else str(jax.random.key_impl(jax.random.key(0)))
     try:
         jax.random.wrap_key_data(key_data, impl=impl)
     except (TypeError, ValueError) as error:
-        allowed = (
-            f"a key of the generator {impl!r}; an older file says nothing of it: load it where that is the default"
-        )
+        allowed = f"a key of {impl!r}; load an older file where its generator is the default one"
         raise BankError(f"chip.{path}.key_data.shape", key_data.shape, allowed) from error
     return impl
 
