@@ -118,7 +118,7 @@ def test_a_missing_class_name_is_refused():
 
 @pytest.mark.parametrize("value", [FunctionDevice(lambda g, g_max: 0.1 * g), {"a": 1}, 1j, Device])
 def test_what_json_cannot_hold_is_refused(value):
-    with pytest.raises(BankError, match="^spec.*nothing else can be stored"):
+    with pytest.raises(BankError, match=r"^spec.*nothing else can be stored"):
         encode(value, "spec")
 
 
