@@ -49,7 +49,7 @@ class DataError(XbmError):
 
 
 class BankError(XbmError):
-    """A mask bank that is damaged, incomplete or belongs to another chip."""
+    """A mask bank, or a task, that is damaged, incomplete or belongs to another chip."""
 
 
 class TrainingError(XbmError):

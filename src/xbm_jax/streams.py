@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import zlib
 from enum import IntEnum
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from xbm_jax.errors import DataError
+from xbm_jax.errors import DataError, SpecError
 
-__all__ = ["Cells", "Command", "Host", "Noise", "Run", "Step", "generator", "named", "stream"]
+__all__ = ["Cells", "Command", "Host", "Noise", "Run", "Step", "checked_key", "generator", "named", "stream"]
 
 
 class Cells(IntEnum):
@@ -72,6 +74,21 @@ class Host(IntEnum):
     ORDER = 4
     AUGMENT = 5
     CALIBRATION = 6
+
+
+def checked_key(key: Any, field: str = "key") -> jax.Array:
+    """``key`` as JAX's typed keys are; old-style ones, uint32 words alone, belong to the default implementation.
+
+    Raises:
+        SpecError: anything but one key.
+    """
+    if isinstance(key, (jax.Array, np.ndarray)):
+        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0
+        if typed and isinstance(jax.random.key_impl(key), str):
+            return key  # type: ignore[return-value]  # NumPy has no such dtype
+        if key.dtype == np.uint32 and key.shape == jax.random.key_data(jax.random.key(0)).shape:
+            return jax.random.wrap_key_data(jnp.asarray(key))
+    raise SpecError(field, key, "one key of a generator that JAX knows by name: jax.random.key(seed)")
 
 
 def stream(key: jax.Array, *numbers: int | jax.Array) -> jax.Array:

@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 
 from tasks import tiny
+from xbm_jax.crossbar import FunctionDevice
 from xbm_jax.errors import BankError, OutputError
+from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.masks import Binary, Filter, Identity, methods
-from xbm_jax.tasks import MaskBank, describe, predict, save_chip, source_task, stored, task_names
+from xbm_jax.models import program
+from xbm_jax.tasks import MaskBank, chip_mark, describe, predict, save_chip, serve, source_task, stored, task_names
 from xbm_jax.tasks.packing import packed_bytes
 
 IMAGES = tiny.stripes().x_test[:16]
+KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
@@ -231,17 +235,117 @@ def test_a_changed_identity_is_noticed(bank, chip):
         MaskBank.open(bank.folder, chip)
 
 
-def test_a_task_of_other_shapes_is_named(bank, chip, task):
-    """A task folder copied over from the bank of another chip."""
-    other_chip = tiny.chip("ideal", key=1)
-    wider = dataclasses.replace(
-        task, trained={**task.trained, "norms": {"bn1": task.trained["norms"]["bn1"]}}
-    )  # fewer norms than the chip has
-    other = MaskBank.create(bank.folder.parent / "other", other_chip)
-    other.put("t", wider)
-    (other.folder / "tasks" / "t").rename(bank.folder / "tasks" / "t")
+def test_a_task_of_other_shapes_is_refused_and_replaces_nothing(bank, chip, task):
+    bank.put("t", task)
+    fewer = {**task.trained, "norms": {"bn1": task.trained["norms"]["bn1"]}}
+    taller = tiny.made_up_task(program(tiny.weights(), tiny.SPECS["ideal"].replace(rows=48), KEY), methods.xbm())
     with pytest.raises(BankError, match=r"array\.size = 16: 48"):
+        bank.put("t", task.replace(trained=fewer))
+    with pytest.raises(BankError, match=r"task\.trained\['masks'\] = \(1, 8\): \(2, 8\), what this chip's layers need"):
+        bank.put("t", taller)
+    assert bank.get("t") == stored(chip, task)
+
+
+def test_a_task_folder_of_another_chips_bank_is_refused(bank, chip, task):
+    other = MaskBank.create(bank.folder.parent / "other", tiny.chip("ideal", key=1))
+    other.put("t", task)
+    (other.folder / "tasks" / "t").rename(bank.folder / "tasks" / "t")
+    with pytest.raises(BankError, match=r"task\.chip = '\w{12}': \w{12}, the bank's chip"):
         bank.get("t")
+
+
+def test_a_task_of_another_chip_is_refused_and_replaces_nothing(bank, chip, task):
+    bank.put("t", task.replace(chip=chip_mark(chip)))
+    other = tiny.made_up_task(chip, methods.xbm(), seed=1).replace(chip=chip_mark(tiny.chip("ideal", key=1)))
+    with pytest.raises(BankError, match=r"task\.chip = "):
+        bank.put("t", other)
+    got = bank.get("t")
+    assert got == stored(chip, task) and got.chip == chip_mark(chip)
+    bank.put("moved", other.replace(chip=None))
+    assert bank.get("moved").chip == chip_mark(chip)
+
+
+def recalibrated(chip, input_scale=1.0, lsb=1.0):
+    """The same cells, their inputs and converters measured on something else."""
+    tiles = {}
+    for path, layer in chip.tiles.items():
+        adc = None if layer.adc is None else dataclasses.replace(layer.adc, lsb=lsb * layer.adc.lsb)
+        tiles[path] = layer.replace(input_scale=input_scale * layer.input_scale, adc=adc)
+    return chip.replace(tiles=tiles)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"input_scale": 1.1}, r"conv1 \(input scale [\d.]+, the bank's [\d.]+\), conv2 \(.*\), conv3 \(input"),
+        ({"lsb": 0.9}, r"conv1 \(converter range [-\d.e+]+ to [-\d.e+]+, the bank's"),
+    ],
+)
+def test_another_calibration_is_said_with_the_layers(tmp_path, changes, said):
+    chip = tiny.chip("adc")
+    bank = MaskBank.create(tmp_path, chip)
+    task = tiny.made_up_task(chip, methods.xbm()).replace(chip=chip_mark(chip))
+    bank.put("t", task)
+    other = recalibrated(chip, **changes)
+    with pytest.warns(UserWarning, match=rf"calibrated otherwise than for this bank: {said}") as heard:
+        again = MaskBank.open(tmp_path, other)
+    assert heard[0].filename == __file__
+    with pytest.warns(UserWarning, match=r"calibrated otherwise than for this bank"):
+        serve(other, bank)
+    with pytest.warns(UserWarning, match="the task was learned under another calibration than the bank's chip has"):
+        again.put("t", task)
+    assert again.get("t").chip.calibration == chip_mark(chip).calibration != chip_mark(other).calibration
+
+
+def test_the_same_calibration_is_not_spoken_of(tmp_path):
+    chip = tiny.chip("adc")
+    bank = MaskBank.create(tmp_path, chip)
+    bank.put("t", tiny.made_up_task(chip, methods.xbm()))
+    for same in (chip.at(60.0), recalibrated(chip, 1 + 1e-5, 1 - 1e-5)):  # rounding of another machine
+        serve(same, MaskBank.open(tmp_path, same))
+    card = json.loads((tmp_path / "bank.json").read_text())
+    del card["chip"]["measured"]  # as banks were written before
+    (tmp_path / "bank.json").write_text(json.dumps(card))
+    MaskBank.open(tmp_path, recalibrated(chip, 2.0))
+
+
+@pytest.mark.parametrize("name", ["xbm", "piggyback", "lora", "head_only"])
+def test_a_chip_without_crossbars_stores_its_tasks(tmp_path, name):
+    chip = program(tiny.weights(), tiny.SPECS["ideal"], KEY, rules={"*": None})
+    assert not chip.tiles
+    task = tiny.made_up_task(chip, tiny.METHODS[name])
+    bank = MaskBank.create(tmp_path, chip)
+    bank.put("t", task)
+    got = MaskBank.open(tmp_path, chip).get("t")
+    assert got == stored(chip, task)
+    bits = task_bits(chip, got)
+    assert (bits.mask_bits, bits.mask_share_of_weights, task_cells_written(chip, got)) == (0, 0.0, 0)
+    wanted = predict(chip, task, IMAGES, batch_size=16)
+    assert np.array_equal(predict(chip, got, IMAGES, batch_size=16), wanted)
+    if name in ("xbm", "head_only"):
+        served = serve(chip, bank, batch_size=16).logits(IMAGES, "t")
+        np.testing.assert_allclose(served, wanted, rtol=0, atol=1e-5)
+
+
+def test_a_chip_of_functions_is_said_to_be_nothing_to_store(tmp_path):
+    spec = tiny.SPECS["ideal"].replace(device=FunctionDevice(program_sigma=lambda g, g_max: 0.01 * g_max + 0 * g))
+    with pytest.warns(UserWarning, match=r"spec\.device\.program_sigma is nothing that a file can hold") as heard:
+        chip = program(tiny.weights(), spec, KEY)
+    assert heard[0].filename == __file__ and len(heard) == 1
+    for store in (save_chip, lambda chip, folder: MaskBank.create(folder, chip)):
+        with pytest.raises(
+            BankError, match=r"^chip\.conv1\.spec\.device\.program_sigma = .*nothing else can be stored"
+        ):
+            store(chip, tmp_path / "new")
+        assert not list(tmp_path.rglob("*.json"))
+    assert chip_mark(chip).same_chip(chip_mark(chip.replace()))
+
+
+def test_what_is_no_chip_or_name_is_named(tmp_path, bank, task):
+    with pytest.raises(BankError, match="chip = 'Backbone': a Chip"):
+        MaskBank.create(tmp_path / "new", tiny.weights())
+    with pytest.raises(BankError, match=r"name = .*letters, digits"):
+        bank.put(task, "t")
 
 
 def test_an_unwritable_place_is_named(tmp_path, chip, task):

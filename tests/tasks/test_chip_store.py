@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tasks import tiny
-from xbm_jax.crossbar import Cell, MiloCurve
+from xbm_jax.crossbar import PUBLISHED, Cell, MiloCurve
 from xbm_jax.errors import BankError, ModelError
 from xbm_jax.models import calibrate, load_backbone, program
 from xbm_jax.tasks import chip_card, load_chip, predict, save_chip, store
@@ -58,6 +58,30 @@ def test_a_registered_model_needs_no_structure(tmp_path):
     chip = program(backbone, tiny.SPECS["ideal"].replace(rows=64), jax.random.key(0))
     save_chip(chip, tmp_path)
     assert_same_chip(load_chip(tmp_path), chip)
+
+
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_a_chip_keeps_the_generator_of_its_keys_whatever_the_default_is(tmp_path, impl):
+    spec = tiny.SPECS["ideal"].replace(device=PUBLISHED["pcm_joshi"], cell=Cell(bits=7, on_off=100.0))
+    chip = program(tiny.weights(), spec, jax.random.key(0, impl=impl), rules={"conv[13]": None})
+    save_chip(chip, tmp_path)
+    with jax.default_prng_impl("threefry2x32" if impl == "rbg" else "rbg"):
+        got = load_chip(tmp_path, tiny.network())
+        assert_same_chip(got, chip)
+        tiny.assert_same_bits(got.at(60.0), chip.at(60.0))
+
+
+def test_an_older_file_of_another_generator_is_read_where_that_is_the_default(tmp_path):
+    chip = program(tiny.weights(), tiny.SPECS["ideal"], jax.random.key(0, impl="rbg"))
+    save_chip(chip, tmp_path / "new")
+    arrays, described = store.load(tmp_path / "new")
+    for layer in described["layers"].values():
+        del layer["key_impl"]
+    store.save(tmp_path / "old", arrays, described)
+    with jax.default_prng_impl("rbg"):
+        assert_same_chip(load_chip(tmp_path / "old", tiny.network()), chip)
+    with pytest.raises(BankError, match=r"chip\.conv1\.key_data\.shape = \(4,\): a key of 'threefry2x32'"):
+        load_chip(tmp_path / "old", tiny.network())
 
 
 def test_saving_again_replaces(tmp_path):

@@ -118,5 +118,13 @@ def test_a_missing_class_name_is_refused():
 
 @pytest.mark.parametrize("value", [FunctionDevice(lambda g, g_max: 0.1 * g), {"a": 1}, 1j, Device])
 def test_what_json_cannot_hold_is_refused(value):
-    with pytest.raises(TypeError, match="cannot be stored"):
-        encode(value)
+    with pytest.raises(BankError, match=r"^spec.*nothing else can be stored"):
+        encode(value, "spec")
+
+
+def test_what_cannot_be_stored_is_named_within_the_whole():
+    spec = CrossbarSpec(device=FunctionDevice(program_sigma=lambda g, g_max: 0.1 * g))
+    with pytest.raises(BankError, match=r"chip\.conv1\.spec\.device\.program_sigma = .*nothing else can be stored"):
+        encode(spec, "chip.conv1.spec")
+    with pytest.raises(BankError, match=r"value\[1\] = "):
+        encode((1, {"a": 2}))

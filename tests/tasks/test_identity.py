@@ -3,6 +3,8 @@
 import json
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from tasks import tiny
@@ -90,3 +92,22 @@ def test_a_card_of_the_wrong_shape_is_damaged(chip, changes):
 def test_default_specs_are_equal_on_every_card():
     default = programmed(CrossbarSpec(adc=Adc(bits=None)))
     assert len(set(chip_card(default).specs.values())) == 1
+
+
+def test_what_was_measured_is_on_the_card_and_comes_back():
+    chip = tiny.chip("adc")
+    card = chip_card(chip)
+    assert ChipCard.from_json(json.loads(json.dumps(card.to_json()))).measured == card.measured
+    grid, found = chip.tiles["conv2"].adc, card.measured["conv2"]
+    assert found.input_scale == float(chip.tiles["conv2"].input_scale)
+    lowest = np.mean(grid.lsb * grid.min_code)
+    np.testing.assert_allclose((found.low, found.high), (lowest, lowest + 255 * np.mean(grid.lsb)), rtol=1e-6)
+
+
+def test_the_generator_of_its_keys_is_part_of_who_a_chip_is():
+    words = jnp.arange(4, dtype=jnp.uint32)
+    chips = [program(tiny.weights(), SPEC, jax.random.wrap_key_data(words, impl=i)) for i in ("rbg", "unsafe_rbg")]
+    same_words = {p: t.replace(key_data=chips[0].tiles[p].key_data) for p, t in chips[1].tiles.items()}
+    one, other = chip_card(chips[0]), chip_card(chips[1].replace(tiles=same_words))
+    with pytest.raises(BankError, match=r"chip\.identity"):
+        one.check(other)

@@ -2,11 +2,13 @@
 
 from functools import cache
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tasks import tiny
-from xbm_jax.errors import DataError, MethodError
+from xbm_jax.errors import BankError, DataError, MethodError, SpecError
 from xbm_jax.masks import Binary, Filter, Identity, methods
 from xbm_jax.tasks import MaskBank, predict, serve, serving
 
@@ -144,3 +146,37 @@ def test_an_empty_bank_cannot_be_served(tmp_path):
     bank = MaskBank.create(tmp_path, chip)
     with pytest.raises(DataError, match="at least one task"):
         serve(chip, bank)
+
+
+def test_another_chip_cannot_serve_the_bank(bank_of):
+    with pytest.raises(BankError, match=r"chip\.identity = "):
+        serve(tiny.chip("ideal", key=1), bank_of("ideal"))
+    with pytest.raises(BankError, match=r"chip\.conv1\.spec\.adc\.bits = 8: None"):
+        serve(tiny.chip("adc"), bank_of("ideal"))
+
+
+def test_calls_that_are_nearly_right_are_named(bank_of, server_of):
+    chip, bank = tiny.chip("ideal"), bank_of("ideal")
+    with pytest.raises(DataError, match=r"names = 'two': a list of names: \['two'\]"):
+        serve(chip, bank, "two")
+    with pytest.raises(BankError, match="name = 'six': one of"):
+        serve(chip, bank, ["two", "six"])
+    with pytest.raises(DataError, match="bank = .*a MaskBank"):
+        serve(chip, bank.folder)
+    for size in (0, -1):
+        with pytest.raises(DataError, match=rf"batch_size = {size}: at least 1"):
+            serve(chip, bank, batch_size=size)
+    with pytest.raises(SpecError, match="key = 7"):
+        server_of("ideal")(tiny.stripes().x_test[:3], "two", key=7)
+
+
+def test_images_of_a_batch_draw_noise_of_their_own():
+    chip = tiny.chip("noisy")
+    task = tiny.made_up_task(chip, methods.xbm())
+    common = serving._common(chip, task, 4)
+    stacked = jax.tree.map(lambda a: jnp.asarray(a)[None], common)
+    server = serving.Server(chip, ("t",), (4,), stacked["trained"], stacked["stats"], 2)
+    images = np.repeat(tiny.stripes().x_test[:1], 6, 0)
+    first, again, other = (server.logits(images, "t", key=jax.random.key(k)) for k in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert len({row.tobytes() for row in np.concatenate([first, other])}) == 12

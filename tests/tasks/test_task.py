@@ -1,4 +1,8 @@
-"""A task as a pytree, and its predictions."""
+"""A task as a pytree, its predictions, and the chip that it knows."""
+
+import copy
+import pickle
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +10,21 @@ import numpy as np
 import pytest
 
 from tasks import tiny
-from xbm_jax.errors import DataError, SpecError
+from xbm_jax.errors import BankError, DataError, SpecError
+from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.masks import methods
-from xbm_jax.tasks import Task, predict, source_task, stored
+from xbm_jax.models import program
+from xbm_jax.tasks import (
+    Task,
+    active_columns,
+    adc_clip_rates,
+    chip_mark,
+    inspect,
+    predict,
+    source_task,
+    stored,
+    with_measured_norms,
+)
 
 IMAGES = tiny.stripes().x_test
 
@@ -81,3 +97,102 @@ def test_read_noise_comes_from_the_key():
 def test_bad_images_are_named(chip, task, images, wanted):
     with pytest.raises(DataError, match=wanted):
         predict(chip, task, images)
+
+
+@pytest.mark.parametrize("name", tiny.METHODS)
+def test_a_task_equals_its_copies_and_no_other(chip, name):
+    task = tiny.made_up_task(chip, tiny.METHODS[name]).replace(chip=chip_mark(chip))
+    for got in (pickle.loads(pickle.dumps(task)), copy.deepcopy(task)):
+        assert got == task and got.meta == task.meta and got.chip == task.chip
+    bias = task.trained["head"]["bias"]
+    others = [
+        task.replace(trained={**task.trained, "head": {**task.trained["head"], "bias": bias.at[0].add(1e-6)}}),
+        task.replace(method=methods.xbm(norms="frozen")),
+        task.replace(state={**task.state, "more": {"mean": bias}}),
+    ]
+    assert all(other != task for other in others) and task != "task"
+
+
+READERS = {
+    "predict": partial(predict, images=IMAGES[:4]),
+    "with_measured_norms": partial(with_measured_norms, images=IMAGES, batch_size=16),
+    "inspect": lambda chip, task: inspect(chip, IMAGES[:4], task),
+    "active_columns": active_columns,
+    "adc_clip_rates": partial(adc_clip_rates, images=IMAGES[:4]),
+    "stored": stored,
+    "task_bits": task_bits,
+    "task_cells_written": task_cells_written,
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_task_of_another_chip_is_refused(chip, task, reader):
+    own = task.replace(chip=chip_mark(chip))
+    others = {
+        "another chip of the design": tiny.chip("ideal", key=1),
+        "other weights": tiny.chip("ideal", seed=1),
+        "the same levels on other devices": tiny.chip("noisy").replace(tiles=chip.tiles | tiny.chip("noisy").tiles),
+        "the same levels on taller arrays": program(
+            tiny.weights(), tiny.SPECS["ideal"].replace(rows=48), jax.random.key(0)
+        ),
+    }
+    for other in others.values():
+        with pytest.raises(BankError, match=r"^task\.chip = '.*': .*, this chip; task\.replace\(chip=None\)"):
+            READERS[reader](other, own)
+
+
+def test_a_task_stays_one_of_its_chip_however_aged_and_calibrated(chip, task):
+    own = task.replace(chip=chip_mark(chip))
+    measured = {path: tiles.replace(input_scale=1.5 * tiles.input_scale) for path, tiles in chip.tiles.items()}
+    for same in (chip, chip.at(3600.0), chip.replace(tiles=measured)):
+        assert predict(same, own, IMAGES[:4]).shape == (4, 4)
+    other = tiny.chip("ideal", key=1)
+    assert np.array_equal(predict(other, own.replace(chip=None), IMAGES[:4]), predict(other, task, IMAGES[:4]))
+    assert source_task(chip).chip == own.chip
+    assert jax.tree.map(lambda a: a, own).chip is None
+
+
+def test_a_chip_keeps_its_mark_and_gives_it_to_no_other(chip):
+    chip = chip.replace()
+    before = jax.tree.structure(chip), len(jax.tree.leaves(chip))
+    mark = chip_mark(chip)
+    assert mark is not None and chip_mark(chip) is mark
+    assert (jax.tree.structure(chip), len(jax.tree.leaves(chip))) == before
+    louder = chip.replace(digital={"bias": jnp.ones(3)})
+    assert chip_mark(louder) != mark and chip_mark(jax.tree.map(lambda a: a, chip)) == mark
+    found = []
+    jax.jit(lambda chip: found.append(chip_mark(chip)) or chip.head)(chip)
+    assert found == [None]
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8", None, True])
+def test_a_batch_size_that_is_none_is_named(chip, task, batch_size):
+    for reader in (predict, with_measured_norms):
+        with pytest.raises(DataError, match=r"batch_size = .*: at least 1, a whole number"):
+            reader(chip, task, IMAGES, batch_size=batch_size)
+
+
+def test_calls_that_are_nearly_right_are_named(chip, task):
+    for key in (0, jax.random.split(jax.random.key(0))):
+        with pytest.raises(SpecError, match=r"(?s)^key = .*jax\.random\.key\(seed\)"):
+            predict(chip, task, IMAGES[:4], key=key)
+    with pytest.raises(DataError, match="task = 'str': a Task"):
+        predict(chip, "task", IMAGES[:4])
+    with pytest.raises(DataError, match="chip = 'Task': a Chip"):
+        predict(task, chip, IMAGES[:4])
+    with pytest.raises(BankError, match=r"task\.trained\['masks'\] = \['conv1'\]: the chip's layers"):
+        masks = {"conv1": task.trained["masks"]["conv1"]}
+        predict(chip, task.replace(trained={**task.trained, "masks": masks}), IMAGES[:4])
+    with pytest.raises(BankError, match=r"task\.trained\['head'\] = '3 features': 8"):
+        head = {"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)}
+        predict(chip, task.replace(trained={**task.trained, "head": head}), IMAGES[:4])
+
+
+def test_a_traced_call_is_named(chip, task):
+    for traced in (
+        lambda: jax.jit(lambda x: predict(chip, task, x))(IMAGES[:4]),
+        lambda: jax.vmap(lambda t: predict(chip.at(t), task, IMAGES[:4]))(jnp.ones(2)),
+        lambda: jax.grad(lambda task: predict(chip, task, IMAGES[:4]).sum())(task),
+    ):
+        with pytest.raises(DataError, match="images, chip or task = 'traced': .*forward"):
+            traced()

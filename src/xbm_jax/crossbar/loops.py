@@ -65,7 +65,7 @@ def scanned_tiles(
     def partial_sum_of(tile: Any) -> jax.Array:
         rows, own = tile
         codes, (effective, variance, curvature) = rows_of(rows)
-        own = own._replace(variance=variance, curvature=curvature, key_data=converters.key_data)
+        own = own._replace(variance=variance, curvature=curvature, key=converters.key)
         ((_, partial_sum),) = tile_sums(one_tile, codes, effective, own)
         return partial_sum
 

@@ -23,7 +23,7 @@ from xbm_jax.crossbar.plan import Plan
 from xbm_jax.crossbar.plan import plan as make_plan
 from xbm_jax.crossbar.ranges import draw_mismatch, known_range
 from xbm_jax.errors import SpecError
-from xbm_jax.streams import Cells, stream
+from xbm_jax.streams import Cells, checked_key, stream
 
 __all__ = ["Tiles", "at_time", "cells_written", "nominal_weights", "program", "reprogram", "with_signed_inputs"]
 __all__ += ["worn_cells"]
@@ -49,6 +49,7 @@ class Tiles:
         writes: how often each cell was written, int32 [P, S, *kernel_shape], or ``None`` where cells do not wear.
         key_data: the cells' own random key (uint32), so that a rewritten cell pays for its programming error.
         plan: static geometry.
+        key_impl: the generator that the key belongs to, by JAX's name; static.
     """
 
     levels: jax.Array
@@ -65,6 +66,7 @@ class Tiles:
     writes: jax.Array | None
     key_data: jax.Array
     plan: Plan = field(metadata={"static": True})
+    key_impl: str = field(default="threefry2x32", metadata={"static": True})
 
     def replace(self, **changes: Any) -> Tiles:
         """A copy with some fields changed."""
@@ -79,7 +81,7 @@ class Tiles:
     @property
     def key(self) -> jax.Array:
         """The cells' own random key."""
-        return jax.random.wrap_key_data(self.key_data)
+        return jax.random.wrap_key_data(self.key_data, impl=self.key_impl)
 
 
 def program(
@@ -103,7 +105,7 @@ def program(
         input_scale = jnp.asarray(input_scale, jnp.float32)
     kernel = jnp.asarray(kernel)
     kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
-    return _program(kernel, key, weight_scale, input_scale, plan)
+    return _program(kernel, checked_key(key), weight_scale, input_scale, plan)
 
 
 @partial(jax.jit, static_argnames="plan")
@@ -131,6 +133,7 @@ def _program(
         writes=None if spec.cell.max_writes is None else jnp.ones(levels.shape, jnp.int32),
         key_data=jax.random.key_data(key),
         plan=plan,
+        key_impl=str(jax.random.key_impl(key)),
     )
 
 

@@ -39,6 +39,7 @@ from xbm_jax.crossbar.sums import (
     together,
 )
 from xbm_jax.errors import SpecError
+from xbm_jax.streams import checked_key
 
 __all__ = ["gain_on_kernel", "linear_kernel", "read"]
 
@@ -66,8 +67,8 @@ def read(
     """
     _check_readable(tiles, x, gain, key)
     codes = input_codes(tiles, x)
-    key_data = None if key is None else jax.random.key_data(key)
-    converters = Converters(tiles.adc, tiles.mismatch, tiles.read_variance, tiles.curvature, key_data)
+    key = None if key is None else checked_key(key)
+    converters = Converters(tiles.adc, tiles.mismatch, tiles.read_variance, tiles.curvature, key)
     if tiles.plan.fold and (gain is None or gain_at == "weights"):
         sums = _folded_read(tiles.plan, codes, tiles.effective, gain, converters)
     else:

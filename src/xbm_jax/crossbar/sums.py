@@ -27,14 +27,14 @@ __all__ += ["input_codes", "side_by_side", "tile_sums", "together"]
 
 class Converters(NamedTuple):
     """What a read needs besides weights: grids, mismatch, the variance and curvature of the weights, this read's key
-    (data), and the number of the first row tile, by which each tile draws noise of its own.
+    (a typed one), and the number of the first row tile, by which each tile draws noise of its own.
     """
 
     adc: AdcRange | None = None
     mismatch: Mismatch | None = None
     variance: jax.Array | None = None
     curvature: jax.Array | None = None
-    key_data: jax.Array | None = None
+    key: jax.Array | None = None
     first_tile: jax.Array | int = 0
 
 
@@ -181,6 +181,6 @@ def cell_noise(converters: Converters, conversion: jax.Array | int, deviation: j
 
 def _normal(converters: Converters, purpose: Noise, conversion: jax.Array | int, like: jax.Array) -> jax.Array:
     """Standard normal draws of this read, shaped as ``like``."""
-    assert converters.key_data is not None
-    key = stream(jax.random.wrap_key_data(converters.key_data), len(Noise) * conversion + int(purpose))
+    assert converters.key is not None
+    key = stream(converters.key, len(Noise) * conversion + int(purpose))
     return draws.coarse_normal(key, like.shape, like.dtype)

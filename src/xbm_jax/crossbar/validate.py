@@ -6,6 +6,7 @@ and stored by its values. Arrays (JAX's scalars among them), strings and truth v
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
@@ -13,7 +14,7 @@ from typing import Any
 
 from xbm_jax.errors import SpecError
 
-__all__ = ["check_choice", "check_int", "check_number", "keep_int", "keep_number"]
+__all__ = ["check_choice", "check_int", "check_number", "keep_int", "keep_number", "unstorable"]
 
 
 def check_int(field: str, value: Any, low: int, high: int) -> int:
@@ -66,3 +67,14 @@ def check_choice(field: str, value: Any, choices: Sequence[str]) -> None:
     """Raise unless ``value`` is one of ``choices``; a string "False" is never taken for a bool."""
     if not isinstance(value, str) or value not in choices:
         raise SpecError(field, value, "one of " + ", ".join(repr(c) for c in choices))
+
+
+def unstorable(field: str, value: Any) -> str | None:
+    """The first part of ``value`` that no file can hold, a function say, by its name below ``field``; else ``None``."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = [(f"{field}.{f.name}", getattr(value, f.name)) for f in dataclasses.fields(value)]
+    elif isinstance(value, (tuple, list)):
+        parts = [(f"{field}[{i}]", part) for i, part in enumerate(value)]
+    else:
+        return None if value is None or isinstance(value, (bool, int, float, str)) else field
+    return next((found for name, part in parts if (found := unstorable(name, part))), None)

@@ -14,6 +14,7 @@ from xbm_jax.crossbar import Plan, Tiles, cells_written
 from xbm_jax.masks import Rule, array_grid
 from xbm_jax.models import Chip
 from xbm_jax.tasks import Task
+from xbm_jax.tasks.task import check_fits
 
 __all__ = ["TaskBits", "arrays_used", "layer_arrays", "task_bits", "task_cells_written"]
 
@@ -47,8 +48,8 @@ class TaskBits:
 
     @property
     def mask_share_of_weights(self) -> float:
-        """Mask bits per crossbar weight: 1 for Piggyback, 1 / rows for XBM."""
-        return self.mask_bits / self.backbone_weights
+        """Mask bits per crossbar weight: 1 for Piggyback, 1 / rows for XBM; 0 where no layer is on crossbars."""
+        return self.mask_bits / self.backbone_weights if self.backbone_weights else 0.0
 
     @property
     def mask_share_of_parameters(self) -> float:
@@ -58,6 +59,7 @@ class TaskBits:
 
 def task_bits(chip: Chip, task: Task) -> TaskBits:
     """Count a task's bits: ``sum over layers of codes * code width`` for masks, 32 a value for norms and head."""
+    check_fits(chip, task)
     plans = {path: tiles.plan for path, tiles in chip.tiles.items()}
     bits = _code_bits(task.method.rule, plans, task.trained["masks"])
     network = chip.network
@@ -86,6 +88,7 @@ def _code_bits(rule: Rule | None, plans: dict[str, Plan], values: dict[str, Any]
 
 def task_cells_written(chip: Chip, task: Task) -> int:
     """Physical cells whose level the task changes against the programmed backbone; 0 for column masks."""
+    check_fits(chip, task)
     rule = task.method.rule
     if rule is None or not rule.rewrites_cells:
         return 0

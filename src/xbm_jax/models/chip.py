@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from xbm_jax.crossbar import program as program_kernel
 from xbm_jax.crossbar.adc import snapped_range
 from xbm_jax.crossbar.fitted import check_age
 from xbm_jax.crossbar.quantise import input_code_limits
+from xbm_jax.crossbar.validate import unstorable
 from xbm_jax.errors import DataError, ModelError, SpecError
 from xbm_jax.models.network import Backbone, Calibration, Network
 from xbm_jax.pixels import check_uint8, warn_if_binary
@@ -93,6 +95,7 @@ def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Ru
     """
     network, arrays = backbone.network, backbone.arrays
     specs = _layer_specs(network, spec, rules or {})
+    _warn_of_what_no_file_holds(specs)
     tiles = {path: _program_layer(backbone, path, layer_spec, named(key, path)) for path, layer_spec in specs.items()}
     taken = {f"{path}/kernel" for path in tiles}
     taken |= {p for p in arrays if p.rsplit("/", 1)[0] in (*network.norms, network.head)}
@@ -190,6 +193,13 @@ def _layer_specs(network: Network, spec: CrossbarSpec, rules: Rules) -> dict[str
         if layer_spec is not None:
             chosen[path] = layer_spec
     return chosen
+
+
+def _warn_of_what_no_file_holds(specs: Mapping[str, CrossbarSpec]) -> None:
+    for spec in dict.fromkeys(specs.values()):
+        if found := unstorable("spec", spec):
+            text = f"{found} is nothing that a file can hold: this chip and its tasks can be used but not stored"
+            warnings.warn(text, UserWarning, stacklevel=3)
 
 
 def _program_layer(backbone: Backbone, path: str, spec: CrossbarSpec, key: jax.Array) -> Tiles:

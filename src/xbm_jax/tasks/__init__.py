@@ -2,7 +2,7 @@
 
 from xbm_jax.tasks.bank import MaskBank, describe, task_names
 from xbm_jax.tasks.chip_store import load_chip, save_chip
-from xbm_jax.tasks.identity import ChipCard, chip_card
+from xbm_jax.tasks.identity import ChipCard, ChipMark, chip_card, chip_mark
 from xbm_jax.tasks.inspect import active_columns, adc_clip_rates, inspect
 from xbm_jax.tasks.inspection import Inspection, LayerInspection, WorstClip, WorstColumn
 from xbm_jax.tasks.population import Population, design, population_accuracy
@@ -11,6 +11,7 @@ from xbm_jax.tasks.task import Task, predict, source_task, stored, with_measured
 
 __all__ = [
     "ChipCard",
+    "ChipMark",
     "Inspection",
     "LayerInspection",
     "MaskBank",
@@ -22,6 +23,7 @@ __all__ = [
     "active_columns",
     "adc_clip_rates",
     "chip_card",
+    "chip_mark",
     "describe",
     "design",
     "inspect",

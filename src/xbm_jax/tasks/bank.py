@@ -9,9 +9,11 @@ its chip: the chip's identity, its spec and its row order are checked by name wh
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,15 @@ import numpy as np
 
 from xbm_jax.errors import BankError
 from xbm_jax.masks import Method, Rule
+from xbm_jax.masks.rules import Codes
 from xbm_jax.models import Chip
 from xbm_jax.tasks import codec, store
 from xbm_jax.tasks.files import replace_file
-from xbm_jax.tasks.identity import ChipCard, chip_card
+from xbm_jax.tasks.identity import ChipCard, ChipMark, chip_card, chip_mark
 from xbm_jax.tasks.packing import pack, packed_bytes, unpack
-from xbm_jax.tasks.task import Task, stored
+from xbm_jax.tasks.task import Task, check_fits, stored
 
-__all__ = ["MaskBank", "describe", "task_names"]
+__all__ = ["MaskBank", "card_of", "describe", "task_names"]
 
 _FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
@@ -59,7 +62,7 @@ class MaskBank:
             BankError: no bank there, a damaged one, or one whose network, row order, spec or cells are not this chip's.
         """
         folder = Path(folder)
-        ChipCard.from_json(_bank_card(folder)["chip"]).check(chip_card(chip))
+        card_of(folder).check(chip_card(chip))
         return cls(folder, chip)
 
     @property
@@ -69,11 +72,18 @@ class MaskBank:
 
     def put(self, name: str, task: Task) -> None:
         """Store a task under ``name``; a task of that name is replaced once the new one is whole."""
-        if not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise BankError("name", name, "letters, digits and . _ @ + - , the first a letter or digit")
-        task = stored(self.chip, task)
+        check_fits(self.chip, task)
+        chip, task = self._chip_of(task), stored(self.chip, task)
         arrays = _task_arrays(self.chip, task)
-        described = {"method": codec.encode(task.method), "classes": task.num_classes, "meta": task.meta}
+        _task_from_arrays(self.chip, task.method, arrays, task.meta)  # what cannot be got is not put
+        described = {
+            "method": codec.encode(task.method, "task.method"),
+            "classes": task.num_classes,
+            "meta": task.meta,
+            "chip": {"identity": chip.identity, "calibration": chip.calibration},
+        }
         try:
             json.dumps(described)
         except TypeError as error:
@@ -89,10 +99,12 @@ class MaskBank:
         if name not in self.names:
             raise BankError("name", name, "one of " + (", ".join(self.names) or "none: the bank is empty"))
         arrays, described = store.load(self.folder / "tasks" / name)
+        self._check_chip(described.get("chip", {}))
         method = codec.decode(described["method"])
         if not isinstance(method, Method):
             raise BankError("method", type(method).__name__, "a Method")
-        return _task_from_arrays(self.chip, method, arrays, described["meta"])
+        task = _task_from_arrays(self.chip, method, arrays, described["meta"])
+        return task.replace(chip=dataclasses.replace(self._mark, **described.get("chip", {})))
 
     def meta(self, name: str) -> dict[str, Any]:
         """What was measured of a task, without reading its arrays."""
@@ -103,6 +115,26 @@ class MaskBank:
         if name not in self.names:
             raise BankError("name", name, "one of " + ", ".join(self.names))
         shutil.rmtree(self.folder / "tasks" / name)
+
+    @property
+    def _mark(self) -> ChipMark:
+        mark = chip_mark(self.chip)
+        assert mark is not None  # a bank has the card of its chip, which a traced chip cannot have
+        return mark
+
+    def _check_chip(self, chip: dict[str, str]) -> None:
+        """Raise unless a stored task is one of the bank's chip, as far as it says."""
+        if chip.get("identity", self._mark.identity) != self._mark.identity:
+            allowed = f"{self._mark.identity[:12]}, the bank's chip; the task's folder came from another bank"
+            raise BankError("task.chip", chip["identity"][:12], allowed)
+
+    def _chip_of(self, task: Task) -> ChipMark:
+        """The bank's chip with the calibration that a task was learned under; warns where the chip has another now."""
+        if task.chip is None or task.chip.calibration == self._mark.calibration:
+            return self._mark
+        text = "the task was learned under another calibration than the bank's chip has; what it answers may differ"
+        warnings.warn(text, UserWarning, stacklevel=3)
+        return dataclasses.replace(self._mark, calibration=task.chip.calibration)
 
 
 def task_names(folder: str | Path) -> list[str]:
@@ -121,6 +153,11 @@ def describe(folder: str | Path) -> dict[str, Any]:
     card = _bank_card(Path(folder))
     tasks = {name: store.load_metadata(Path(folder) / "tasks" / name) for name in task_names(folder)}
     return {"chip": card["chip"], "tasks": tasks}
+
+
+def card_of(folder: str | Path) -> ChipCard:
+    """The chip that the bank at ``folder`` belongs to."""
+    return ChipCard.from_json(_bank_card(Path(folder))["chip"])
 
 
 def _bank_card(folder: Path) -> dict[str, Any]:
@@ -167,8 +204,14 @@ def _pack_masks(chip: Chip, task: Task) -> np.ndarray:
     rule, masks = task.method.rule, task.trained["masks"]
     if rule is None:
         return np.zeros(0, np.uint8)
-    packed = jax.tree.map(lambda kept, codes: pack(np.asarray(codes), kept.bits), _stored(chip, rule), masks)
-    return np.concatenate(jax.tree.leaves(packed))
+
+    def packed(kept: Codes, codes: Any) -> np.ndarray:
+        if np.shape(codes) != kept.shape:
+            raise BankError("task.trained['masks']", np.shape(codes), f"{kept.shape}, what this chip's layers need")
+        return pack(np.asarray(codes), kept.bits)
+
+    parts = jax.tree.leaves(jax.tree.map(packed, _stored(chip, rule), masks))
+    return np.concatenate([np.zeros(0, np.uint8), *parts])
 
 
 def _unpack_masks(chip: Chip, rule: Rule | None, data: np.ndarray) -> dict[str, Any]:
@@ -193,7 +236,7 @@ def _cut(flat: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.n
     sizes = [int(np.prod(s)) for s in shapes.values()]
     if flat.size != sum(sizes):
         raise BankError("array.size", flat.size, f"{sum(sizes)}, what this chip's layers need")
-    parts = np.split(flat, np.cumsum(sizes)[:-1])
+    parts = np.split(flat, np.cumsum(sizes))[:-1]
     return {p: part.reshape(s) for (p, s), part in zip(shapes.items(), parts, strict=True)}
 
 

@@ -76,10 +76,11 @@ def _described(chip: Chip) -> dict[str, Any]:
     layers = {
         path: {
             "kernel_shape": list(t.plan.kernel_shape),
-            "spec": codec.encode(t.plan.spec),
+            "spec": codec.encode(t.plan.spec, f"chip.{path}.spec"),
             "fold": t.plan.fold,
             "fold_reason": t.plan.fold_reason,
             "signed_inputs": t.plan.signed_inputs,
+            "key_impl": t.key_impl,
         }
         for path, t in chip.tiles.items()
     }
@@ -108,7 +109,20 @@ def _tiles(path: str, layer: dict[str, Any], network: Network, arrays: dict[str,
     adc = None if grid["lsb"] is None else AdcRange(**grid)
     differing = {name: _array(arrays, _name("tiles", path, f"mismatch_{name}")) for name in _MISMATCH}
     mismatch = None if differing["gain"] is None else Mismatch(**differing)
-    return Tiles(**cells, adc=adc, mismatch=mismatch, plan=plan)
+    return Tiles(**cells, adc=adc, mismatch=mismatch, plan=plan, key_impl=_key_impl(path, layer, cells["key_data"]))
+
+
+def _key_impl(path: str, layer: dict[str, Any], key_data: jax.Array) -> str:
+    """The generator that a layer's key belongs to. Older files do not say it: theirs were read by the default one."""
+    impl = layer.get("key_impl")
+    if impl is None:
+        impl = "threefry2x32" if key_data.shape == (2,) else str(jax.random.key_impl(jax.random.key(0)))
+    try:
+        jax.random.wrap_key_data(key_data, impl=impl)
+    except (TypeError, ValueError) as error:
+        allowed = f"a key of {impl!r}; load an older file where its generator is the default one"
+        raise BankError(f"chip.{path}.key_data.shape", key_data.shape, allowed) from error
+    return impl
 
 
 def _array(arrays: dict[str, np.ndarray], name: str, required: bool = False) -> Any:

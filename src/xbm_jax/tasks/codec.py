@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Curve, Device, Faults, Wires
+from xbm_jax.crossbar.validate import unstorable
 from xbm_jax.errors import BankError
 from xbm_jax.masks import Alphabet, Estimator, Granularity, Method, Rule
 
@@ -20,8 +21,14 @@ _SPECS: tuple[type, ...] = (Adc, Cell, Conv, CrossbarSpec, Curve, Device, Faults
 _METHODS: tuple[type, ...] = (Alphabet, Estimator, Granularity, Method, Rule)
 
 
-def encode(value: Any) -> Any:
-    """``value`` as JSON-like data: dataclasses become ``{"class": name, field: ...}``, tuples lists, inf ``"inf"``."""
+def encode(value: Any, field: str = "value") -> Any:
+    """``value`` as JSON-like data: dataclasses become ``{"class": name, field: ...}``, tuples lists, inf ``"inf"``.
+
+    Raises:
+        BankError: something that cannot be stored, named below ``field``.
+    """
+    if found := unstorable(field, value):
+        raise BankError(found, value, "dataclasses, numbers, strings and tuples: nothing else can be stored")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"class": type(value).__name__, **fields}
@@ -29,9 +36,7 @@ def encode(value: Any) -> Any:
         return [encode(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return {"class": "float", "value": str(value)}
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(f"{type(value).__name__} {value!r} cannot be stored: use dataclasses, numbers, strings and tuples")
+    return value
 
 
 def decode(data: Any) -> Any:

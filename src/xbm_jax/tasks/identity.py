@@ -1,20 +1,81 @@
-"""Who a chip is: enough to tell whether a mask bank was learned on it."""
+"""Who a chip is: enough to tell whether a task or a mask bank was learned on it, and under which calibration."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 
+from xbm_jax.crossbar import Tiles
 from xbm_jax.errors import BankError
 from xbm_jax.models import Chip
 from xbm_jax.tasks.codec import encode
 
-__all__ = ["ChipCard", "chip_card"]
+__all__ = ["ChipCard", "ChipMark", "Measured", "chip_card", "chip_mark"]
+
+_MARK = "_mark"
+"""Where a chip keeps its mark. It is no field, so that neither JAX nor ``replace`` carries it to another chip."""
+
+_SAME = 1e-3
+"""Share of a scale or range below which two measurements are one: an 8-bit step is four times as much."""
+
+
+@dataclass(frozen=True)
+class ChipMark:
+    """What a task remembers of its chip: SHA-256 digests.
+
+    Attributes:
+        identity: as on the :class:`ChipCard`.
+        calibration: of input scales and converter grids, which can be measured anew on the same chip.
+        design: of network and specs; ``None`` where they cannot be compared (a device of functions).
+    """
+
+    identity: str
+    calibration: str
+    design: str | None
+
+    def same_chip(self, other: ChipMark) -> bool:
+        """Whether the other is this chip, at whatever age and however calibrated."""
+        return self.identity == other.identity and (None in (self.design, other.design) or self.design == other.design)
+
+    def __str__(self) -> str:
+        """The first digits of both: cells alone do not tell two specs apart."""
+        return f"{self.identity[:12]}, design {(self.design or 'unknown')[:12]}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What calibration found for a layer.
+
+    Attributes:
+        input_scale: ``None`` before calibration.
+        signed_inputs: whether they go below zero.
+        low: lowest value of its converters, a mean over conversions; ``None`` where they have no grid.
+        high: likewise the highest.
+    """
+
+    input_scale: float | None
+    signed_inputs: bool
+    low: float | None
+    high: float | None
+
+    def difference(self, bank: Measured) -> str | None:
+        """What was measured otherwise for ``bank``, if anything."""
+        if self.input_scale is not None and bank.input_scale is not None:
+            apart = abs(self.input_scale - bank.input_scale) > _SAME * bank.input_scale
+            if apart or self.signed_inputs != bank.signed_inputs:
+                return f"input scale {self.input_scale:.4g}, the bank's {bank.input_scale:.4g}"
+        if self.low is None or self.high is None or bank.low is None or bank.high is None:
+            return None
+        if max(abs(self.low - bank.low), abs(self.high - bank.high)) <= _SAME * (bank.high - bank.low):
+            return None
+        return f"converter range {self.low:.4g} to {self.high:.4g}, the bank's {bank.low:.4g} to {bank.high:.4g}"
 
 
 @dataclass(frozen=True)
@@ -28,12 +89,14 @@ class ChipCard:
         identity: SHA-256 of nominal levels, scales, cell keys, digital arrays and norms. Drift changes conductances and
             recalibration ranges, not identity;
             another key or other weights are another chip.
+        measured: what each layer was calibrated to, no part of who the chip is; empty on cards of before it was kept.
     """
 
     network: str
     row_order: dict[str, str]
     specs: dict[str, str]
     identity: str
+    measured: dict[str, Measured] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-like data; equal specs are written once."""
@@ -45,6 +108,7 @@ class ChipCard:
             "row_order": self.row_order,
             "specs": [json.loads(text) for text in distinct],
             "spec_of_layer": index,
+            "measured": {path: dataclasses.asdict(found) for path, found in self.measured.items()},
         }
 
     @classmethod
@@ -53,12 +117,17 @@ class ChipCard:
         try:
             specs = {p: _canonical(data["specs"][i]) for p, i in data["spec_of_layer"].items()}
             orders = {p: data["row_order"][p] for p in specs}
-            return cls(data["network"], orders, specs, data["identity"])
+            measured = {p: Measured(**found) for p, found in data.get("measured", {}).items()}
+            return cls(data["network"], orders, specs, data["identity"], measured)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise BankError("bank.chip", data, f"an undamaged chip card ({error!r})") from error
 
     def check(self, chip: ChipCard) -> None:
-        """Raise unless ``chip`` is this one, naming what differs: network, layers, row order, spec or cells."""
+        """Raise unless ``chip`` is this one, naming what differs: network, layers, row order, spec or cells.
+
+        Warn where it is, with other input scales or converter ranges: to measure them again is a remedy for drift, but
+        on other images it changes what tasks answer.
+        """
         if chip.network != self.network:
             raise BankError("chip.network", chip.network, f"{self.network}, what the bank was learned on")
         if chip.specs.keys() != self.specs.keys():
@@ -73,26 +142,86 @@ class ChipCard:
         if chip.identity != self.identity:
             allowed = f"{self.identity[:12]}: the bank's masks were learned on other cells"
             raise BankError("chip.identity", chip.identity[:12], allowed)
+        self._warn_of_another_calibration(chip)
+
+    def _warn_of_another_calibration(self, chip: ChipCard) -> None:
+        both = [path for path in chip.measured if path in self.measured]
+        found = {path: chip.measured[path].difference(self.measured[path]) for path in both}
+        named = [f"{path} ({text})" for path, text in found.items() if text]
+        if named:
+            rest = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+            text = f"the chip is calibrated otherwise than for this bank: {', '.join(named[:_NAMED])}{rest}"
+            warnings.warn(f"{text}; what the tasks answer may differ", UserWarning, stacklevel=4)
+
+
+_NAMED = 3
+"""Layers that a warning names."""
 
 
 def chip_card(chip: Chip) -> ChipCard:
     """The card of a chip; hashes its nominal levels, scales and keys on the host."""
-    digest = hashlib.sha256()
+    if not isinstance(chip, Chip):
+        raise BankError("chip", type(chip).__name__, "a Chip: xbm.program(backbone, spec, key)")
+    specs, mark = {path: tiles.plan.spec for path, tiles in sorted(chip.tiles.items())}, chip_mark(chip)
+    return ChipCard(
+        network=chip.network.name,
+        row_order={path: spec.row_order for path, spec in specs.items()},
+        specs={path: _canonical(encode(spec, f"chip.{path}.spec")) for path, spec in specs.items()},
+        identity=_identity(chip) if mark is None else mark.identity,
+        measured={path: _measured(tiles) for path, tiles in chip.tiles.items()},
+    )
+
+
+def chip_mark(chip: Chip) -> ChipMark | None:
+    """The mark of a chip, hashed once and kept on it; ``None`` while JAX traces it: there is nothing to hash."""
+    kept = vars(chip).get(_MARK)
+    if kept is None and not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(chip)):
+        kept = ChipMark(_identity(chip), _calibration(chip), _design(chip))
+        object.__setattr__(chip, _MARK, kept)
+    return kept
+
+
+def _identity(chip: Chip) -> str:
     arrays: list[tuple[str, Any]] = []
     for path, tiles in chip.tiles.items():
         arrays += [(f"{path}/{name}", getattr(tiles, name)) for name in ("levels", "weight_scale", "key_data")]
     arrays += chip.digital.items()
     arrays += [(f"{path}/{name}", array) for path, norm in chip.norms.items() for name, array in norm.items()]
-    for name, array in sorted(arrays, key=lambda item: item[0]):
+    # Of the usual generator nothing is said, as before there were others.
+    others = {path: tiles.key_impl for path, tiles in chip.tiles.items() if tiles.key_impl != "threefry2x32"}
+    return _digest(sorted(arrays, key=lambda item: item[0]), _canonical(others) if others else "")
+
+
+def _calibration(chip: Chip) -> str:
+    layers = sorted(chip.tiles.items())
+    arrays = [(path, leaf) for path, tiles in layers for leaf in jax.tree.leaves((tiles.input_scale, tiles.adc))]
+    return _digest(arrays, _canonical({path: tiles.plan.signed_inputs for path, tiles in layers}))
+
+
+def _design(chip: Chip) -> str | None:
+    try:
+        specs = {path: encode(tiles.plan.spec) for path, tiles in chip.tiles.items()}
+    except BankError:
+        return None
+    return _digest([], _canonical([chip.network.name, specs]))
+
+
+def _digest(arrays: list[tuple[str, Any]], text: str) -> str:
+    digest = hashlib.sha256()
+    for name, array in arrays:
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(jax.device_get(array)).tobytes())
-    specs = {path: tiles.plan.spec for path, tiles in sorted(chip.tiles.items())}
-    return ChipCard(
-        network=chip.network.name,
-        row_order={path: spec.row_order for path, spec in specs.items()},
-        specs={path: _canonical(encode(spec)) for path, spec in specs.items()},
-        identity=digest.hexdigest(),
-    )
+    digest.update(text.encode())
+    return digest.hexdigest()
+
+
+def _measured(tiles: Tiles) -> Measured:
+    grid, bits, low, high = tiles.adc, tiles.plan.spec.adc.bits, None, None
+    if grid is not None and bits is not None:
+        lsb, code, offset = (np.asarray(array, np.float64) for array in (grid.lsb, grid.min_code, grid.offset))
+        low, high = (float(np.mean(offset + lsb * end)) for end in (code, code + 2**bits - 1))
+    scale = None if tiles.input_scale is None else float(tiles.input_scale)
+    return Measured(scale, tiles.plan.signed_inputs, low, high)
 
 
 def _canonical(data: Any) -> str:

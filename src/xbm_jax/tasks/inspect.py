@@ -24,8 +24,9 @@ from xbm_jax.crossbar.read import gain_on_kernel
 from xbm_jax.errors import DataError
 from xbm_jax.masks import Method, Rule
 from xbm_jax.models import Chip, check_calibrated, check_images, forward
+from xbm_jax.streams import stream
 from xbm_jax.tasks.inspection import Inspection, LayerInspection, WorstClip, WorstColumn
-from xbm_jax.tasks.task import EVAL_BATCH, Task, source_task
+from xbm_jax.tasks.task import EVAL_BATCH, Task, check_fits, checked_call, source_task
 
 __all__ = ["active_columns", "adc_clip_rates", "inspect"]
 
@@ -56,20 +57,19 @@ def inspect(
         batch_size: images per compiled call, at most.
 
     Raises:
-        DataError: images that the chip cannot read, or none.
-        SpecError: a chip that is not calibrated, or no key for
-            noisy reads.
+        BankError: a task of another chip. DataError: images that the chip cannot read, or none.
+        SpecError: a chip that is not calibrated, or no key for noisy reads.
     """
+    task = source_task(chip) if task is None else task
+    check_fits(chip, task)
+    key = checked_call(chip, task, images, batch_size, key)
     images = check_images(chip, images)
     if len(images) == 0:
         raise DataError("images", "0 images", "at least one image to inspect the chip on")
-    if batch_size < 1:
-        raise DataError("batch_size", batch_size, "at least 1")
     check_calibrated(chip)
-    task = source_task(chip) if task is None else task
     totals: dict[str, dict[str, np.ndarray]] = {}
     for start, batch, counted in _batches(images, batch_size):
-        batch_key = None if key is None else jax.random.fold_in(key, start)
+        batch_key = None if key is None else stream(key, start)
         for path, sums in _watched(_everything, chip, task, batch, counted, batch_key).items():
             totals[path] = _added(totals[path], sums) if path in totals else sums
     plans = _plans(chip, task, images[0])
@@ -81,6 +81,7 @@ def inspect(
 
 def active_columns(chip: Chip, task: Task) -> dict[str, float]:
     """Share of each layer's columns whose gain is not zero (all of them where the method masks no columns)."""
+    check_fits(chip, task)
     return {path: float(_active(chip, task, path).mean()) for path in chip.tiles}
 
 
@@ -89,6 +90,7 @@ def adc_clip_rates(chip: Chip, task: Task, images: np.ndarray, key: jax.Array | 
 
     ``key`` draws the read noise of the layers before; by default it is a fixed one, which keeps noisy devices readable.
     """
+    check_fits(chip, task)
     key = jax.random.key(0) if key is None else key
     sums = _watched(_clipping, chip, task, np.asarray(images), np.ones(len(images), np.float32), key)
     return {path: _clip_rate(sums[path], _active(chip, task, path), len(images)) for path in chip.tiles}

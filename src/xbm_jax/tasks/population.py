@@ -29,6 +29,7 @@ from xbm_jax.models import (
     measure_ranges,
     program,
 )
+from xbm_jax.streams import stream
 from xbm_jax.tasks.task import EVAL_BATCH, Task, source_task
 
 __all__ = ["Population", "design", "population_accuracy"]
@@ -188,7 +189,7 @@ def _count_right(
 
         def batch_right(batch: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
             start, images, labels = batch
-            read_key = jax.random.fold_in(jax.random.fold_in(key, 0), start)
+            read_key = stream(key, 0, start)
             logits, _ = forward(chip, method, trained, stats, images, key=read_key)
             return jnp.sum(jnp.argmax(logits, -1) == labels)
 

@@ -14,8 +14,10 @@ from xbm_jax.crossbar import Tiles
 from xbm_jax.errors import DataError, MethodError
 from xbm_jax.masks import Method, Rule
 from xbm_jax.models import Chip, check_images, forward
-from xbm_jax.tasks.bank import MaskBank
-from xbm_jax.tasks.task import Task
+from xbm_jax.streams import stream
+from xbm_jax.tasks.bank import MaskBank, card_of
+from xbm_jax.tasks.identity import chip_card
+from xbm_jax.tasks.task import Task, checked_call
 
 __all__ = ["Server", "serve"]
 
@@ -65,8 +67,10 @@ class Server:
 
         Args:
             task: one name for all images, or a name per image.
-            key: draws read noise, for every image its own; needed where the chip's reads are noisy.
+            key: draws read noise, for every image its own; needed where the chip's reads are noisy. Equal keys draw
+                equal noise: give each call another.
         """
+        key = checked_call(self.chip, None, images, self.batch_size, key)
         images = check_images(self.chip, images)
         index = self._indices(task, len(images))
         parts = []
@@ -74,7 +78,7 @@ class Server:
             batch, which = images[start : start + self.batch_size], index[start : start + self.batch_size]
             short = self.batch_size - len(batch)
             padded = np.pad(batch, ((0, short), (0, 0), (0, 0), (0, 0)))
-            batch_key = None if key is None else jax.random.fold_in(key, start)
+            batch_key = None if key is None else stream(key, start)
             tasks = np.pad(which, (0, short))
             logits = mixed_logits(self.chip, self.trained, self.stats, tasks, padded, batch_key)
             parts.append(np.asarray(logits)[: len(batch)])
@@ -94,8 +98,17 @@ def serve(chip: Chip, bank: MaskBank, names: Sequence[str] | None = None, *, bat
     """Load tasks from a bank for serving together; ``None`` takes all of them.
 
     Raises:
+        BankError: a chip that is not the bank's, or an unknown or damaged task.
         MethodError: a task that rewrites cells: the chip would have to be reprogrammed within the batch.
+        DataError: no task, names that are no list, or a batch size below 1.
     """
+    if not isinstance(bank, MaskBank):
+        raise DataError("bank", bank, "a MaskBank: xbm.MaskBank.open(folder, chip)")
+    if isinstance(names, str):
+        raise DataError("names", names, f"a list of names: [{names!r}]")
+    checked_call(chip, None, None, batch_size, None)
+    if chip is not bank.chip:
+        card_of(bank.folder).check(chip_card(chip))
     chosen = tuple(bank.names if names is None else names)
     if not chosen:
         raise DataError("names", chosen, "at least one task of the bank: " + ", ".join(bank.names))
@@ -135,10 +148,10 @@ def mixed_logits(
     chip: Chip, trained: Any, stats: Any, index: jax.Array, images: jax.Array, key: jax.Array | None
 ) -> jax.Array:
     """Logits of images, each under the task of its index: what tasks do not share is gathered per image."""
-    keys = None if key is None else jax.random.split(key, len(index))
 
-    def single(i: jax.Array, image: jax.Array, own_key: jax.Array | None) -> jax.Array:
+    def single(i: jax.Array, image: jax.Array, place: jax.Array) -> jax.Array:
+        own_key = None if key is None else stream(key, place)
         own_trained, own_stats = jax.tree.map(lambda a: a[i], (trained, stats))
         return forward(chip, _SERVED, own_trained, own_stats, image[None], gain_at="columns", key=own_key)[0][0]
 
-    return jax.vmap(single, in_axes=(0, 0, None if keys is None else 0))(index, images, keys)
+    return jax.vmap(single)(index, images, jnp.arange(len(index)))

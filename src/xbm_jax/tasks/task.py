@@ -11,17 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xbm_jax.errors import BankError, DataError
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip, check_images, forward, norm_statistics, source_trained
+from xbm_jax.streams import checked_key, stream
+from xbm_jax.tasks.identity import ChipMark, chip_mark
 
-__all__ = ["Task", "predict", "source_task", "stored", "with_measured_norms"]
+__all__ = ["Task", "check_fits", "checked_call", "predict", "source_task", "stored", "with_measured_norms"]
 
 EVAL_BATCH = 128
 """Images per evaluation step: one compiled shape for validation, test and prediction."""
 
 
 @jax.tree_util.register_pytree_with_keys_class
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """What a task learned. A pytree of ``trained`` and ``state``; a stack of tasks is a task with a leading axis.
 
@@ -31,12 +34,22 @@ class Task:
         state: running statistics ``{path: {mean, var}}``; empty where the method leaves the chip's.
         method: how ``trained`` is read (static).
         meta: what was measured, JSON-like. It belongs to exactly this task: tree transformations drop it.
+        chip: which chip it was learned on; no other runs it. ``None``, as after a tree transformation, is not known and
+            not checked: ``task.replace(chip=None)`` takes masks to another chip on purpose.
     """
 
     trained: dict[str, Any]
     state: dict[str, Any]
     method: Method
-    meta: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
+    meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+    chip: ChipMark | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Whether method, names, shapes, dtypes and bits are equal; ``meta`` and ``chip`` are not looked at."""
+        if not isinstance(other, Task):
+            return NotImplemented
+        (mine, structure), (theirs, of_other) = jax.tree.flatten(self), jax.tree.flatten(other)
+        return structure == of_other and all(_same_bits(a, b) for a, b in zip(mine, theirs, strict=True))
 
     def tree_flatten_with_keys(self) -> tuple[tuple, Method]:
         """Children with their names, for JAX."""
@@ -60,11 +73,12 @@ class Task:
 
 def source_task(chip: Chip) -> Task:
     """The task that the backbone was pretrained on, as the chip runs it."""
-    return Task(source_trained(chip), {}, Method("source", norms="frozen"))
+    return Task(source_trained(chip), {}, Method("source", norms="frozen"), chip=chip_mark(chip))
 
 
 def stored(chip: Chip, task: Task) -> Task:
     """The task as a bank keeps it: mask logits replaced by their integer codes. It predicts the same, bit for bit."""
+    check_fits(chip, task)
     rule = task.method.rule
     if rule is None:
         return task
@@ -88,7 +102,12 @@ def with_measured_norms(
     Args:
         images: uint8 [n, H, W, C], training images of the task, at least one batch.
         key: draws read noise; needed where the chip's reads are noisy.
+
+    Raises:
+        BankError: a task of another chip.
     """
+    check_fits(chip, task)
+    key = checked_call(chip, task, images, batch_size, key)
     return task.replace(state=norm_statistics(chip, task.method, task.trained, images, batch_size=batch_size, key=key))
 
 
@@ -100,17 +119,58 @@ def predict(
     key: jax.Array | None = None,
     batch_size: int = EVAL_BATCH,
 ) -> np.ndarray:
-    """Logits [n, classes] of uint8 NHWC images, in batches of one compiled size."""
+    """Logits [n, classes] of uint8 NHWC images, in batches of one compiled size.
+
+    Raises:
+        BankError: a task of another chip. DataError: images that the chip cannot read, or a batch size below 1.
+        SpecError: what is no key, or none for noisy reads.
+    """
+    check_fits(chip, task)
+    key = checked_call(chip, task, images, batch_size, key)
     images = check_images(chip, images)
     parts = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         padded = np.zeros((batch_size, *images.shape[1:]), images.dtype)
         padded[: len(batch)] = batch
-        batch_key = None if key is None else jax.random.fold_in(key, start)
+        batch_key = None if key is None else stream(key, start)
         logits = batch_logits(task.method, chip, task.trained, task.state or chip.stats, padded, batch_key)
         parts.append(np.asarray(logits)[: len(batch)])
     return np.concatenate(parts) if parts else np.zeros((0, task.num_classes), np.float32)
+
+
+def check_fits(chip: Chip, task: Task) -> None:
+    """Raise BankError unless ``task`` was learned on ``chip``, where that is known, and has what its layers need."""
+    if not isinstance(chip, Chip):
+        raise DataError("chip", type(chip).__name__, "a Chip: xbm.program(backbone, spec, key)")
+    if not isinstance(task, Task):
+        raise DataError("task", type(task).__name__, "a Task: what xbm.adapt gives, or bank.get(name)")
+    own = None if task.chip is None else chip_mark(chip)
+    if task.chip is not None and own is not None and not task.chip.same_chip(own):
+        allowed = f"{own}, this chip; task.replace(chip=None) takes masks to another one on purpose"
+        raise BankError("task.chip", str(task.chip), allowed)
+    masks = task.trained["masks"]
+    if task.method.rule is not None and masks.keys() != chip.tiles.keys():
+        raise BankError("task.trained['masks']", sorted(masks), f"the chip's layers {sorted(chip.tiles)}")
+    head = task.trained["head"]
+    if head and head["kernel"].shape[-2] != chip.num_features:
+        got = f"{head['kernel'].shape[-2]} features"
+        raise BankError("task.trained['head']", got, f"{chip.num_features}, what this chip gives")
+
+
+def checked_call(chip: Chip, task: Task | None, images: Any, batch_size: Any, key: Any) -> jax.Array | None:
+    """The key of a call that goes through images in batches, checked with what else is easily mistaken."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in [images, *jax.tree.leaves((chip, task))]):
+        allowed = "arrays: this compiles on its own; inside of jit, vmap or grad call xbm_jax.models.forward"
+        raise DataError("images, chip or task", "traced", allowed)
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise DataError("batch_size", batch_size, "at least 1, a whole number")
+    return None if key is None else checked_key(key)
+
+
+def _same_bits(one: Any, other: Any) -> bool:
+    a, b = np.asarray(one), np.asarray(other)
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
 @partial(jax.jit, static_argnames="method")

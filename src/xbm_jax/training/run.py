@@ -19,7 +19,7 @@ from xbm_jax.errors import TrainingError
 from xbm_jax.masks import ArrayChoice, Method
 from xbm_jax.models import Chip, forward, head_logits, initial_trained
 from xbm_jax.streams import stream
-from xbm_jax.tasks import Task, active_columns, adc_clip_rates
+from xbm_jax.tasks import Task, active_columns, adc_clip_rates, chip_mark
 from xbm_jax.tasks.task import batch_logits
 from xbm_jax.training.checks import check_arguments, check_fit, check_split, first_not_finite, started
 from xbm_jax.training.choose import choose_arrays
@@ -201,7 +201,7 @@ class Run:
         best = max(self.history, key=lambda row: row["val_accuracy"])
         accuracy = self.accuracy(state, data.x_test, data.y_test, self.draw(streams.Run.TEST))
         own_state = jax.device_get(state.stats) if method.norms == "full" else {}
-        task = Task(state.trained, own_state, method)
+        task = Task(state.trained, own_state, method, chip=chip_mark(self.chip))
         few = self.evaluated(data.x_train[self.val_index[: self.config.batch_size]])
         sizes = {"train": len(self.train_index), "validation": len(self.val_index), "test": len(data.y_test)}
         meta = {
