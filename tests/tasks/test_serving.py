@@ -161,7 +161,7 @@ def test_calls_that_are_nearly_right_are_named(bank_of, server_of):
         serve(chip, bank, "two")
     with pytest.raises(BankError, match="name = 'six': one of"):
         serve(chip, bank, ["two", "six"])
-    with pytest.raises(DataError, match="bank = .*a MaskBank"):
+    with pytest.raises(DataError, match=r"bank = .*a MaskBank"):
         serve(chip, bank.folder)
     for size in (0, -1):
         with pytest.raises(DataError, match=rf"batch_size = {size}: at least 1"):
