@@ -356,9 +356,7 @@ def test_images(config: Config, data: xbm.Dataset, count: int) -> tuple[np.ndarr
 @lru_cache(maxsize=1)
 def calibration_images(config: Config) -> np.ndarray:
     """Training images."""
-    data = load_source(config)
-    count = min(config.calibration_images, len(data.y_train))
-    return data.x_train[xbm.data.stratified_sample(data.y_train, count, config.seed)]
+    return xbm.data.calibration_images(load_source(config), config.calibration_images, config.seed)
 
 
 def read_finished(config: Config, path: Path) -> dict[tuple, dict[str, Any]]:

@@ -29,7 +29,7 @@ import numpy as np
 import tyro
 from experiments.resume import read_records, write_records
 from experiments.suite_chips import ChipKind, backbone_of, chip_of
-from experiments.suite_parts import CALIBRATION_IMAGES, PIXELS
+from experiments.suite_parts import PIXELS
 from experiments.tasks import local_task
 from rich.console import Console
 
@@ -164,7 +164,7 @@ def main(config: Config) -> None:
 def prepared(config: Config, task: str) -> tuple[xbm.Chip, xbm.Dataset]:
     """The chip and the images that all arms of a task share."""
     data, backbone = local_task(task, config.data, config.size), backbone_of(config.backbone, config.data)
-    images = xbm.data.to_rgb(data.x_train[:CALIBRATION_IMAGES])
+    images = xbm.data.to_rgb(xbm.data.calibration_images(data, seed=config.seed))
     chip = chip_of(ChipKind(SPEC), backbone, images, config.seed)
     data = xbm.for_chip(chip, data)
     return chip, data.subset(min(config.images, len(data.y_train)), len(data.y_test), config.seed)

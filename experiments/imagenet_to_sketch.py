@@ -140,8 +140,8 @@ def main(config: Config) -> None:
         data, augment = load(config, name)
         chip = xbm.program(backbone, SPEC, jax.random.key(config.seed))
         data = xbm.for_chip(chip, data)  # sketches are grey
-        images = data.x_train[:128] if augment.size is None else augment.evaluate(data.x_train[:128])
-        chip = xbm.calibrate(chip, images)
+        images = xbm.data.calibration_images(data, 128, config.seed)
+        chip = xbm.calibrate(chip, images if augment.size is None else augment.evaluate(images))
         for method in missing:
             rows.append(learn(config, chip, data, name, method, augment))
             report.write_results(path, rows, report.run_context(config.kept, config.seed))

@@ -150,9 +150,7 @@ def learn(config: Config, seed: int, rows: int, name: str, console: Console) -> 
 def calibrated_chip(config: Config, seed: int, rows: int) -> xbm.Chip:
     """The backbone on arrays of ``rows``, scales and ranges measured on the task's training images."""
     chip = xbm.program(xbm.load_backbone("cifar-resnet20"), SPEC.replace(rows=rows), jax.random.key(seed))
-    data = task_data(config)
-    chosen = xbm.data.stratified_sample(data.y_train, min(config.calibration_images, len(data.y_train)), seed)
-    return xbm.calibrate(chip, data.x_train[chosen])
+    return xbm.calibrate(chip, xbm.data.calibration_images(task_data(config), config.calibration_images, seed))
 
 
 @lru_cache(maxsize=1)

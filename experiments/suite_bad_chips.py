@@ -57,7 +57,7 @@ def arms(
     config: Any, job: Job, bad: xbm.Chip, source: xbm.Task, data: xbm.Dataset
 ) -> Iterator[tuple[str, xbm.Chip, xbm.Task, float]]:
     """(arm, chip, task, seconds of learning); moved first, then remedies, then what is learned on the chip."""
-    images, key, kind = data.x_train[:512], jax.random.key(1), CHIPS[job.chip]
+    images, key, kind = xbm.data.calibration_images(data, 512, job.seed), jax.random.key(1), CHIPS[job.chip]
     ranged = xbm.measure_ranges(bad, images)
     yield "moved", bad, source, 0.0
     yield "norms measured", bad, xbm.tasks.with_measured_norms(bad, source, images, key=key), 0.0

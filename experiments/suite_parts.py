@@ -17,7 +17,6 @@ import xbm_jax as xbm
 from xbm_jax.masks import Method
 
 PIXELS = {"cifar-resnet20": 32, "mobilenet-v2": 112, "resnet50-v1": 112}
-CALIBRATION_IMAGES = 256
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def chip_for(config: Any, job: Job, rows: int | None = None) -> xbm.Chip:
 
 def calibration_images(config: Any, job: Job) -> np.ndarray:
     """Training images of the job's task that ranges are measured on, where none came with the backbone."""
-    return data_of(config, job).x_train[:CALIBRATION_IMAGES]
+    return xbm.data.calibration_images(data_of(config, job), seed=job.seed)
 
 
 def data_of(config: Any, job: Job) -> xbm.Dataset:

@@ -341,4 +341,4 @@ print(f"one mask bit for {1 / share:.0f} weights: {share:.2%} of Piggyback's mas
 # - `xbm adapt --task folder:MY_IMAGES --image-size 32 --bank runs/mine`: a task of your own.
 # - `experiments/rows_and_bits.py`: what happens when arrays have fewer or more rows, and so more or fewer bits.
 # - Change something above: `sigma=0.05`, `xbm.Adc(bits=6)`, `rows=128` (then call `chip = xbm.calibrate(chip,
-#   fashion.x_train[:256])`, as the converters' ranges that come with the weights hold for 64 rows).
+#   xbm.data.calibration_images(fashion))`, as the converters' ranges that come with the weights hold for 64 rows).

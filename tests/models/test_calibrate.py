@@ -28,7 +28,6 @@ from xbm_jax.models import (
     program,
     source_trained,
 )
-from xbm_jax.models.calibrate import _thinned
 
 IDENTITY = Preprocess(mean=(0.0, 0.0), std=(1.0, 1.0), divisor=1.0)
 CELLS = ("levels", "conductance", "effective", "weight_scale", "key_data")
@@ -126,23 +125,80 @@ def test_ranges_by_hand(per: Any, percentile: float) -> None:
     np.testing.assert_array_equal(tiles.adc.offset, 0)
 
 
-def test_percentiles_are_averaged_over_batches() -> None:
-    images = pixels(8)
-    images[:4] //= 4
+@pytest.mark.parametrize("count", [8, 5])
+def test_percentiles_are_averaged_over_batches_by_their_images(count: int) -> None:
+    """A last batch of one image weighs as one image."""
+    images = pixels(count)
+    images[4:] //= 4
     tiles = measure_inputs(one_by_one(IDEAL), images, batch_size=4).tiles["conv"]
-    mean = (np.percentile(images[:4], 99.99) + np.percentile(images[4:], 99.99)) / 2
+    mean = np.average([np.percentile(images[:4], 99.99), np.percentile(images[4:], 99.99)], weights=[4, count - 4])
     np.testing.assert_allclose(scale_of(tiles), mean / 255, rtol=1e-6)
 
 
-def test_thinning_keeps_every_channel() -> None:
-    """A stride that divided the number of channels would look at some of them only."""
-    channels = 64
-    values = jnp.tile(jnp.arange(channels), 2**14)
-    kept = np.asarray(_thinned(values))
-    assert 2**16 <= len(kept) <= 2**18
-    counts = np.bincount(kept, minlength=channels)
-    assert counts.min() > 0.99 * counts.max()
-    np.testing.assert_array_equal(_thinned(values[:1000]), values[:1000])
+def test_ranges_too_weigh_batches_by_their_images() -> None:
+    images = pixels(5)
+    images[4:] //= 4
+    tiles = calibrate(one_by_one(CONVERTED), images, batch_size=4).tiles["conv"]
+    ends = []
+    for percent in (0.1, 99.9):
+        each = [np.percentile(sums_by_hand(part, scale_of(tiles)), percent) for part in (images[:4], images[4:])]
+        ends.append(np.average(each, weights=[4, 1]))
+    assert tiles.adc is not None
+    np.testing.assert_allclose(tiles.adc.lsb.item(), (ends[1] - ends[0]) / 255, rtol=1e-5)
+
+
+class OnEveryPixel(nnx.Module):
+    """A layer over the channels, by a convolution or by a dense layer on ``[batch, tokens, features]``."""
+
+    def __init__(self, channels: int, *, dense: bool, rngs: nnx.Rngs) -> None:
+        self.dense = dense
+        self.layer = nnx.Linear(channels, 2, rngs=rngs) if dense else nnx.Conv(channels, 2, (1, 1), rngs=rngs)
+        self.head = nnx.Linear(2, 2, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x.reshape(len(x), -1, x.shape[-1]) if self.dense else x
+        return self.head(self.layer(x).mean(tuple(range(1, x.ndim - 1))))
+
+
+@pytest.mark.parametrize(("channels", "size", "dense"), [(3, 50, False), (3, 50, True), (7, 46, False), (15, 24, True)])
+def test_every_channel_counts(channels: int, size: int, dense: bool) -> None:
+    """All channels but the last are flat; sizes at which every k-th value is always one channel's, k near n / 2**17."""
+    network = network_from_module(
+        lambda: OnEveryPixel(channels, dense=dense, rngs=nnx.Rngs(0)),
+        name="pixels",
+        head="head",
+        preprocess=Preprocess((0.0,) * channels, (1.0,) * channels, divisor=1.0),
+        image_size=size,
+    )
+    arrays = {path: np.ones(shape, np.float32) for path, shape in network.shapes.items()}
+    images = np.full((64 if channels < 15 else 512, size, size, channels), 20, np.uint8)
+    images[..., -1] = np.random.default_rng(0).integers(20, 200, images.shape[:-1])
+    chip = measure_inputs(program(backbone(network, arrays), IDEAL, jax.random.key(0)), images, batch_size=len(images))
+    np.testing.assert_allclose(scale_of(chip.tiles["layer"]), np.percentile(images, 99.99) / 255, rtol=1e-6)
+
+
+def lit(count: int = 4, level: int = 200) -> np.ndarray:
+    """Black images of 80 pixels; the first has one that is lit, of 51,200 values."""
+    images = np.zeros((count, 80, 80, 2), np.uint8)
+    images[0, 40, 40, 0] = level
+    return images
+
+
+def test_inputs_that_are_nearly_all_zero_are_covered_whole() -> None:
+    with pytest.warns(UserWarning, match=r"inputs of conv: zero but for outliers"):
+        tiles = measure_inputs(one_by_one(IDEAL), lit()).tiles["conv"]
+    np.testing.assert_allclose(scale_of(tiles), 200 / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize("per", ["layer", "column"])
+def test_sums_that_are_nearly_all_zero_are_covered_whole(per: Any) -> None:
+    """Levels 1, -1, 127 times the code 255; a column range of its own covers its own sums."""
+    chip = measure_inputs(one_by_one(CONVERTED.replace(adc=Adc(8, per=per))), np.full((1, 80, 80, 2), 200, np.uint8))
+    with pytest.warns(UserWarning, match="column sums of conv: zero but for outliers"):
+        grid = measure_ranges(chip, lit()).tiles["conv"].adc
+    assert grid is not None
+    wanted = [128.0] if per == "layer" else [1.0, 1.0, 127.0]
+    np.testing.assert_allclose(grid.lsb[0, 0, 0], wanted, rtol=1e-6)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -253,6 +309,17 @@ def test_measuring_norms_leaves_everything_else() -> None:
     jax.tree.map(np.testing.assert_array_equal, after.replace(stats=chip.stats), chip)
 
 
+def test_every_batch_of_norm_statistics_reads_with_noise_of_its_own() -> None:
+    """The same images twice: under one key the second batch would add nothing."""
+    images, key = tiny_images(8), jax.random.key(1)
+    once, twice = (
+        measure_norms(tiny_chip(NOISY), x, batch_size=8, key=key).stats["bn"]["mean"]
+        for x in (images, np.concatenate([images, images]))
+    )
+    assert not np.array_equal(once, twice)
+    np.testing.assert_allclose(once, twice, atol=0.01)
+
+
 def test_norms_of_a_noisy_chip_need_a_key() -> None:
     chip = tiny_chip(NOISY)
     with pytest.raises(SpecError, match="a PRNG key"):
@@ -280,3 +347,30 @@ def test_no_images_are_refused() -> None:
 def test_ranges_need_input_scales() -> None:
     with pytest.raises(SpecError, match="measure inputs first"):
         measure_ranges(program(tiny_backbone(), CONVERTED, jax.random.key(0)), tiny_images(2))
+
+
+MEASURES = {"calibrate": calibrate, "inputs": measure_inputs, "ranges": measure_ranges, "norms": measure_norms}
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+@pytest.mark.parametrize(
+    ("images", "batch_size", "error", "message"),
+    [
+        (tiny_images(2), 0, SpecError, "batch_size = 0"),
+        (tiny_images(2), -1, SpecError, "batch_size = -1"),
+        (tiny_images(2), 2.0, SpecError, "batch_size = 2.0"),
+        (tiny_images(0), 2, DataError, "images = '0 images': at least one"),
+        (tiny_images(2)[..., :1], 2, DataError, "images.shape"),
+        ([*tiny_images(1), *tiny_images(1)[:, 1:]], 2, DataError, "images = 'several shapes in one list'"),
+    ],
+    ids=["batches of none", "of minus one", "of a real number", "no images", "grey images", "images of several sizes"],
+)
+def test_what_cannot_be_measured_on_is_named(measure: Any, images: Any, batch_size: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        measure(tiny_chip(), images, batch_size=batch_size)
+
+
+def test_a_chip_without_arrays_has_nothing_to_measure() -> None:
+    chip = program(tiny_backbone(), CONVERTED, jax.random.key(0), rules={"*": None})
+    assert calibrate(chip, tiny_images(4)).calibrated
+    assert measure_norms(chip, tiny_images(4), batch_size=2).stats.keys() == chip.stats.keys()

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from models.tiny import CONVERTED, CONVS, IDEAL, NOISY, NORMS, tiny_backbone, tiny_chip, tiny_images
-from xbm_jax.crossbar import Adc, CrossbarSpec, Gaussian, nominal_weights
+from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Gaussian, Ideal, MiloCurve, column_sums, nominal_weights, plan
+from xbm_jax.crossbar import program as program_kernel
+from xbm_jax.crossbar.sums import Converters
 from xbm_jax.errors import ModelError, SpecError
 from xbm_jax.masks import methods
 from xbm_jax.models import Backbone, Calibration, Chip, calibrate, forward, program, redrawn, source_trained
@@ -190,6 +195,82 @@ def test_ranges_of_another_spec_are_not_used(spec: CrossbarSpec) -> None:
     assert chip.tiles["stem"].input_scale == pytest.approx(2.0 / top, rel=1e-6)  # input scales hold for any
     with pytest.raises(SpecError, match="calibrate the chip on images first"):
         answer(chip, tiny_images(2))
+
+
+OFFSET = CONVERTED.replace(encoding="offset", cell=Cell(8, on_off=100.0))
+DIGITAL = CONVERTED.replace(subtract="digital", cell=Cell(7, on_off=100.0))
+CURVED = CONVERTED.replace(curve=MiloCurve())
+
+
+@pytest.mark.parametrize(
+    ("known", "cell", "same"),
+    [
+        (OFFSET, Cell(8, on_off=10.0), False),
+        (OFFSET, Cell(8, on_off=100.0, g_max_siemens=1e-5), True),
+        (DIGITAL, Cell(7, on_off=10.0), False),
+        (DIGITAL, Cell(7), False),
+        (CONVERTED, Cell(7, on_off=10.0, g_max_siemens=1e-5), True),
+        (CURVED, Cell(7, g_max_siemens=1e-5), False),
+        (CURVED, Cell(7, on_off=10.0), False),
+    ],
+)
+def test_what_level_zero_conducts_voids_ranges_where_no_pair_cancels_it(
+    known: CrossbarSpec, cell: Cell, same: bool
+) -> None:
+    assert program(measured(known), known.replace(cell=cell), jax.random.key(0), rules=STEM_ONLY).calibrated is same
+
+
+KERNEL = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+INPUTS = jnp.asarray(np.random.default_rng(1).integers(-7, 8, (20, 12)), jnp.float32)
+
+FIELDS = {
+    "weight_bits": st.sampled_from([3, 4]),
+    "dac_bits": st.sampled_from([None, 2, 4]),
+    "cols": st.sampled_from([16, 32]),
+    "encoding": st.sampled_from(["differential", "offset"]),
+    "subtract": st.sampled_from(["analog", "digital"]),
+    "negative_inputs": st.sampled_from(["bipolar", "two_pass"]),
+    "row_order": st.sampled_from(["channel", "tap"]),
+    "device": st.sampled_from([Ideal(), Gaussian(0.05)]),
+    "curve": st.sampled_from([None, MiloCurve()]),
+    "cell": st.builds(
+        Cell,
+        bits=st.sampled_from([None, 2]),
+        on_off=st.sampled_from([math.inf, 20.0]),
+        g_max_siemens=st.sampled_from([1e-4, 2e-5]),
+    ),
+    "adc": st.builds(Adc, bits=st.sampled_from([6, 8]), gain_mismatch=st.sampled_from([0.0, 0.1])),
+}
+
+
+@st.composite
+def two_specs(draw: st.DrawFn) -> tuple[CrossbarSpec, CrossbarSpec]:
+    """A spec and one that differs from it in three fields at most, so that many keys are equal."""
+    first = {name: draw(values) for name, values in FIELDS.items()}
+    changed = draw(st.sets(st.sampled_from(sorted(FIELDS)), max_size=3))
+    second = first | {name: draw(FIELDS[name]) for name in sorted(changed)}
+    assume(all(one["encoding"] == "differential" or one["subtract"] == "analog" for one in (first, second)))
+    base = CrossbarSpec(rows=8, input_bits=4)
+    return base.replace(**first), base.replace(**second)
+
+
+def sums_of(spec: CrossbarSpec) -> list[np.ndarray]:
+    """All that the converters of ideal cells see of signed inputs."""
+    spec = spec.replace(device=Ideal())
+    tiles = program_kernel(KERNEL, plan(KERNEL, spec, signed_inputs=True), jax.random.key(0))
+    found = column_sums(tiles.plan, INPUTS, tiles.effective, Converters(curvature=tiles.curvature))
+    return [np.asarray(sums) for _, _, sums in found]
+
+
+@given(two_specs())
+def test_specs_of_one_key_have_one_range(specs: tuple[CrossbarSpec, CrossbarSpec]) -> None:
+    first, second = specs
+    assume(calibration_key(first) == calibration_key(second))
+    with jax.disable_jit():
+        one, other = sums_of(first), sums_of(second)
+    assert len(one) == len(other)
+    for here, there in zip(one, other, strict=True):
+        np.testing.assert_allclose(here, there, rtol=1e-5, atol=1e-5 * np.abs(here).max())
 
 
 def test_serial_inputs_of_all_bits_at_once_are_the_same_spec() -> None:

@@ -8,12 +8,13 @@ from functools import cache
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from tasks import tiny
-from xbm_jax.crossbar import Adc, Faults, PcmJoshi
+from xbm_jax.crossbar import Adc, Faults, Gaussian, PcmJoshi, with_signed_inputs
 from xbm_jax.errors import DataError, SpecError
 from xbm_jax.masks import methods
-from xbm_jax.models import Backbone, Chip, calibrate, program
+from xbm_jax.models import Backbone, Chip, Preprocess, backbone, calibrate, network_from_module, program
 from xbm_jax.tasks import Population, Task, population_accuracy, predict, source_task
 from xbm_jax.tasks.population import design
 
@@ -112,6 +113,49 @@ def test_what_came_with_the_weights_is_used_where_it_applies() -> None:
         assert layer.adc is not None
 
 
+def test_labels_are_those_of_the_tasks_head() -> None:
+    """The masked task has four classes, the backbone five."""
+    spec = FAULTY.replace(adc=Adc(bits=8, range="max"))
+    with pytest.raises(DataError, match=r"labels = '4 \(90 times\)': 0\.\.3"):
+        population_accuracy(tiny.measured_weights(), spec, KEYS, IMAGES, np.full(90, 4), task=masked_task())
+
+
+class Attention(nnx.Module):
+    """Projections with kernels [4, 2, 2] and [2, 2, 4]."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        self.stem = nnx.Conv(3, 4, (4, 4), strides=4, padding="VALID", rngs=rngs)
+        self.attend = nnx.MultiHeadAttention(2, 4, decode=False, rngs=rngs)
+        self.head = nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.head(self.attend(self.stem(x).reshape(len(x), -1, 4)).mean(1))
+
+
+def test_layers_over_several_axes() -> None:
+    preprocess = Preprocess((0.5,) * 3, (0.25,) * 3)
+    network = network_from_module(
+        lambda: Attention(rngs=nnx.Rngs(0)), name="attention", head="head", preprocess=preprocess, image_size=12
+    )
+    rng = np.random.default_rng(0)
+    made = backbone(network, {path: rng.normal(size=shape) for path, shape in network.shapes.items()})
+    spec, images = tiny.SPECS["ideal"].replace(device=Gaussian(0.2)), IMAGES[:24]
+    labels = np.argmax(made.logits(images), -1)
+    found = population_accuracy(made, spec, KEYS, images, labels, calibration_images=images)
+    drawn, wanted = design(made, spec, images), []
+    for key in KEYS:
+        tiles = program(made, spec, key).tiles
+        scaled = {
+            path: with_signed_inputs(layer, drawn.tiles[path].plan.signed_inputs).replace(
+                input_scale=drawn.tiles[path].input_scale
+            )
+            for path, layer in tiles.items()
+        }
+        chip = drawn.replace(tiles=scaled)
+        wanted.append(float(np.mean(np.argmax(predict(chip, source_task(chip), images), -1) == labels)))
+    assert found.accuracies.tolist() == wanted and 0.4 < max(wanted) < 1
+
+
 def test_one_chip_has_no_spread() -> None:
     assert np.isnan(Population(np.array([0.5])).std)
     assert Population(np.array([0.25, 0.75])).std == pytest.approx(0.125**0.5)
@@ -130,6 +174,8 @@ def test_keys_that_are_none_are_named(keys) -> None:
         (IMAGES, np.zeros(89, int), "labels"),
         (IMAGES, np.zeros(90), "labels"),
         (IMAGES[:0], np.zeros(0, int), "images"),
+        (IMAGES, np.arange(90) % 5 + 1, r"labels = '5 \(18 times\)': 0\.\.4"),
+        (IMAGES, np.full(90, -1), r"labels = '-1 \(90 times\)': 0\.\.4"),
     ],
 )
 def test_bad_images_and_labels_are_named(images, labels, field) -> None:

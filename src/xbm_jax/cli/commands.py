@@ -14,7 +14,7 @@ from xbm_jax.cli.console import say, writable
 from xbm_jax.cli.interrupt import heeding
 from xbm_jax.cli.options import Adapt, Inspect
 from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Gaussian
-from xbm_jax.data import Dataset, load, stratified_sample
+from xbm_jax.data import Dataset, calibration_images, load, stratified_sample
 from xbm_jax.errors import BankError, DataError
 from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.masks import Method, methods
@@ -25,9 +25,6 @@ from xbm_jax.tasks.files import replace_file
 from xbm_jax.training import TrainConfig, adapt, for_chip
 
 __all__ = ["adapt_command", "bank_list", "bank_show", "inspect_command"]
-
-CALIBRATION_IMAGES = 256
-
 
 def adapt_command(options: Adapt) -> None:
     """Learn a task on the bank's chip; chip and bank are saved with the first task. Whatever is wrong is said first."""
@@ -130,8 +127,7 @@ def _chip_of_bank(console: Console, folder: Path, chip: Chip, data: Dataset) -> 
             return load_chip(folder / "chip")
     if chip.calibrated:
         return chip
-    count = min(CALIBRATION_IMAGES, len(data.y_train))
-    images = data.x_train[stratified_sample(data.y_train, count, 0, keep_every_class=False)]  # sets may be sorted
+    images = calibration_images(data)
     say(console, f"Measuring input scales and converter ranges on {len(images)} training images.")
     return calibrate(chip, images)
 

@@ -4,6 +4,7 @@ Everything here is NumPy on the host; TFDS is imported lazily, inside functions,
 """
 
 from xbm_jax.data.augment import Augment, made_ahead
+from xbm_jax.data.calibration import calibration_images
 from xbm_jax.data.copies import near_copies
 from xbm_jax.data.dataset import Dataset
 from xbm_jax.data.images import center_crop, resize, to_rgb
@@ -16,6 +17,7 @@ __all__ = [
     "PUBLISHED_SETS",
     "Augment",
     "Dataset",
+    "calibration_images",
     "center_crop",
     "epoch_batches",
     "eval_batches",

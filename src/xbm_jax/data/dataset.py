@@ -14,7 +14,7 @@ from xbm_jax.data.split import stratified_sample
 from xbm_jax.errors import DataError
 from xbm_jax.pixels import IMAGES, check_uint8, warn_if_binary
 
-__all__ = ["Dataset", "check_images", "check_labels"]
+__all__ = ["Dataset", "check_images", "check_label_range", "check_labels"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Dataset:
         for split in ("train", "test"):
             x = check_images(f"x_{split}", getattr(self, f"x_{split}"))
             y = check_labels(f"y_{split}", getattr(self, f"y_{split}"), f"x_{split}", len(x))
-            _check_label_range(f"y_{split}", y, len(names))
+            check_label_range(f"y_{split}", y, len(names))
             warn_if_binary(f"{self.name}: x_{split}", x)
             object.__setattr__(self, f"x_{split}", x)
             object.__setattr__(self, f"y_{split}", y)
@@ -171,7 +171,8 @@ def _check_class_names(names: tuple[str, ...]) -> None:
         raise DataError("class_names", repeated, "every name once")
 
 
-def _check_label_range(field: str, labels: np.ndarray, num_classes: int) -> None:
+def check_label_range(field: str, labels: np.ndarray, num_classes: int) -> None:
+    """Raise DataError unless all labels lie in ``0..num_classes - 1``; names those that do not."""
     outside = labels[(labels < 0) | (labels >= num_classes)]
     if outside.size:
         values, counts = np.unique(outside, return_counts=True)

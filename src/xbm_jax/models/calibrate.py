@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -15,19 +17,19 @@ from xbm_jax.crossbar.adc import snapped_range
 from xbm_jax.crossbar.products import product
 from xbm_jax.crossbar.quantise import input_code_limits
 from xbm_jax.crossbar.sums import Converters, column_sums, input_codes
+from xbm_jax.crossbar.validate import check_int
 from xbm_jax.errors import DataError, SpecError
 from xbm_jax.masks import Method
 from xbm_jax.models.chip import Chip, check_images
 from xbm_jax.models.forward import forward
 from xbm_jax.models.norm import MOMENTUM
+from xbm_jax.models.percentiles import percentile_range
+from xbm_jax.streams import stream
 
 __all__ = ["INPUT_PERCENTILE", "calibrate", "measure_inputs", "measure_norms", "measure_ranges", "source_trained"]
 
 INPUT_PERCENTILE = 99.99
 """Share of a layer's inputs that its DAC covers; the rare rest is clipped, which costs less than a coarser step."""
-
-_SAMPLES = 2**17
-"""Values that a percentile is taken over: enough for 99.99 %, far cheaper to sort than all of them."""
 
 
 def source_trained(chip: Chip) -> dict[str, Any]:
@@ -39,24 +41,26 @@ def calibrate(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 6
     """The chip with input scales and converter ranges measured on ``images`` through the source task's norms.
 
     Two passes: input scales from the float network, then converter ranges from the quantised network's column sums
-    with ideal converters. A percentile is the mean over batches of each batch's percentile. The cells are not touched.
+    with ideal converters. A percentile is taken over all values of a batch and averaged over batches, weighted by their
+    images. Where both percentiles are zero, lowest and highest value take their place, with a warning that names the
+    layers. The cells are not touched.
 
     Args:
-        images: uint8 [n, H, W, C]; some 256 will do.
+        images: uint8 [n, H, W, C]; some 256 will do (:func:`xbm_jax.data.calibration_images` draws them).
+
+    Raises:
+        DataError: images that do not fit, or none. SpecError: ``batch_size`` below 1.
     """
-    images = check_images(chip, images)
-    if len(images) == 0:
-        raise DataError("images", "0 images", "at least one image to calibrate on")
     chip = measure_inputs(chip, images, batch_size=batch_size)
     return measure_ranges(chip, images, batch_size=batch_size)
 
 
 def measure_inputs(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64) -> Chip:
     """The chip with new input scales; see :func:`calibrate`."""
-    peaks = _mean_over_batches(_input_peaks, chip, images, batch_size)
+    seen = _seen_over_batches(_input_ranges, chip, _checked(chip, images, batch_size), batch_size, "inputs")
     tiles = {}
     for path, layer in chip.tiles.items():
-        low, high = (float(v) for v in peaks[path])
+        low, high = (float(v.item()) for v in seen[path])
         signed = low < 0
         top = input_code_limits(layer.plan.spec.input_bits, signed)[1]
         scale = max(high, -low) / top or 1.0
@@ -66,15 +70,14 @@ def measure_inputs(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: in
 
 def measure_ranges(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64) -> Chip:
     """The chip with new converter ranges where they are calibrated ones; see :func:`calibrate`."""
+    images = _checked(chip, images, batch_size)
     if any(tiles.input_scale is None for tiles in chip.tiles.values()):
         raise SpecError("tiles", "no input scales", "measure inputs first: measure_inputs(chip, images)")
-    limits = _mean_over_batches(_sum_limits, chip, images, batch_size)
     tiles = dict(chip.tiles)
-    for path, (low, high) in limits.items():
-        layer = chip.tiles[path]
-        bits = layer.plan.spec.adc.bits
+    for path, (low, high) in _seen_over_batches(_sum_ranges, chip, images, batch_size, "column sums").items():
+        bits = chip.tiles[path].plan.spec.adc.bits
         assert bits is not None
-        tiles[path] = layer.replace(adc=snapped_range(jnp.asarray(low), jnp.asarray(high), bits))
+        tiles[path] = chip.tiles[path].replace(adc=snapped_range(jnp.asarray(low), jnp.asarray(high), bits))
     return chip.replace(tiles=tiles)
 
 
@@ -90,7 +93,7 @@ def measure_norms(
 
     Args:
         images: uint8 [n, H, W, C], at least one batch.
-        key: draws read noise; needed where the chip's reads are noisy.
+        key: draws read noise, of every batch its own; needed where the chip's reads are noisy.
     """
     source = Method("source", norms="full")
     return chip.replace(
@@ -108,31 +111,71 @@ def norm_statistics(
     key: jax.Array | None = None,
 ) -> dict[str, dict[str, jax.Array]]:
     """Running statistics ``{path: {mean, var}}`` of what a task trained, as :func:`measure_norms` measures them."""
-    images = check_images(chip, images)
+    images = _checked(chip, images, batch_size)
     if len(images) < batch_size:
         raise DataError("images", f"{len(images)} images", f"at least batch_size = {batch_size} to measure norms on")
     whole = images[: len(images) // batch_size * batch_size]
     following = dataclasses.replace(method, norms="full")
-    measure = partial(_norm_moments, method=following, trained=trained, key=key)
-    moments = _mean_over_batches(measure, chip, whole, batch_size)
+    moments = [
+        _norm_moments(chip, batch, following, trained, None if key is None else stream(key, number))
+        for number, batch in enumerate(_batches(whole, batch_size))
+    ]
+    mean_of = jax.tree.map(lambda *values: np.mean(np.stack(values), axis=0), *moments)
     return {
         path: {"mean": jnp.asarray(mean), "var": jnp.asarray(np.maximum(square - mean**2, 0.0))}
-        for path, (mean, square) in moments.items()
+        for path, (mean, square) in mean_of.items()
     }
 
 
-def _mean_over_batches(measure: Any, chip: Chip, images: jax.Array | np.ndarray, batch_size: int) -> dict[str, Any]:
-    batches = [measure(chip, jnp.asarray(images[i : i + batch_size])) for i in range(0, len(images), batch_size)]
-    return jax.tree.map(lambda *values: np.mean(np.stack(values), axis=0), *batches)
+def _checked(chip: Chip, images: jax.Array | np.ndarray, batch_size: int) -> np.ndarray:
+    """The images, or an error before any work."""
+    check_int("batch_size", batch_size, 1, 2**31 - 1)
+    images = check_images(chip, images)
+    if len(images) == 0:
+        raise DataError("images", "0 images", "at least one image to calibrate on")
+    return images
+
+
+def _batches(images: np.ndarray, batch_size: int) -> Iterable[jax.Array]:
+    return (jnp.asarray(images[i : i + batch_size]) for i in range(0, len(images), batch_size))
+
+
+_Ranges = dict[str, tuple[jax.Array, jax.Array, jax.Array, jax.Array]]
+"""Low and high percentile, lowest and highest of what was seen, by layer."""
+
+
+def _seen_over_batches(
+    measure: Callable[[Chip, jax.Array], _Ranges], chip: Chip, images: np.ndarray, batch_size: int, what: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Low and high end of what each layer has to cover."""
+    found = [measure(chip, batch) for batch in _batches(images, batch_size)]
+    sizes = [min(batch_size, len(images) - start) for start in range(0, len(images), batch_size)]
+    covered, sparse = {}, []
+    for path in found[0]:
+        low, high, least, most = (np.stack(values) for values in zip(*(seen[path] for seen in found), strict=True))
+        low, high = (np.average(ends, axis=0, weights=sizes) for ends in (low, high))
+        least, most = least.min(0), most.max(0)
+        nothing = (low == 0) & (high == 0) & (least < most)
+        if nothing.any():
+            sparse.append(path)
+        ends = np.where(nothing, least, low), np.where(nothing, most, high)
+        covered[path] = ends[0].astype(np.float32), ends[1].astype(np.float32)
+    if sparse:
+        warnings.warn(
+            f"{what} of {', '.join(sparse)}: zero but for outliers beyond the percentile, "
+            "so that the range is that of the outliers",
+            stacklevel=3,
+        )
+    return covered
 
 
 @jax.jit
-def _input_peaks(chip: Chip, images: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Lowest and highest input of each layer in the float network, rare outliers left out."""
-    seen: dict[str, tuple[jax.Array, jax.Array]] = {}
+def _input_ranges(chip: Chip, images: jax.Array) -> _Ranges:
+    """Of each layer's inputs in the float network."""
+    seen: _Ranges = {}
 
     def observe(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
-        seen[path] = (_percentile(x, 100 - INPUT_PERCENTILE), _percentile(x, INPUT_PERCENTILE))
+        seen[path] = percentile_range(x, INPUT_PERCENTILE, tuple(range(x.ndim)))
         return product(x, nominal_weights(tiles), tiles.plan.conv)
 
     forward(chip, Method("source", norms="frozen"), source_trained(chip), chip.stats, images, layer_read=observe)
@@ -152,9 +195,9 @@ def _norm_moments(
 
 
 @jax.jit
-def _sum_limits(chip: Chip, images: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Low and high percentile of each converter's sums, [J, V, T|1, N|1]; layers with known ranges are left out."""
-    seen: dict[str, tuple[jax.Array, jax.Array]] = {}
+def _sum_ranges(chip: Chip, images: jax.Array) -> _Ranges:
+    """Of each converter's sums, [J, V, T|1, N|1]; layers with known ranges are left out."""
+    seen: _Ranges = {}
 
     def observe(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
         assert tiles.input_scale is not None
@@ -164,42 +207,26 @@ def _sum_limits(chip: Chip, images: jax.Array) -> dict[str, tuple[jax.Array, jax
             return total
         seen_by = Converters(curvature=tiles.curvature)
         sums = {(t, j): s for t, j, s in column_sums(plan, codes, tiles.effective, seen_by)}
-        seen[path] = _limits(tiles, sums)
+        seen[path] = _converter_ranges(tiles, sums)
         return total
 
     forward(chip, Method("source", norms="frozen"), source_trained(chip), chip.stats, images, layer_read=observe)
     return seen
 
 
-def _limits(tiles: Tiles, sums: dict[tuple[int, int], jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """Percentiles of one layer's sums over images and pixels, then over what shares a converter range."""
+def _converter_ranges(tiles: Tiles, sums: dict[tuple[int, int], jax.Array]) -> tuple[jax.Array, ...]:
+    """Of one layer's sums [..., V, N], over images and pixels, then over what shares a converter range."""
     plan, adc = tiles.plan, tiles.plan.spec.adc
-    columns = adc.per == "column"
+    alone = {place: _of_conversions(s, adc.percentile, adc.per == "column") for place, s in sums.items()}
     ends = []
-    for percent, widest in ((100 - adc.percentile, jnp.min), (adc.percentile, jnp.max)):
-        values = jnp.stack(
-            [
-                jnp.stack([_percentile_by_conversion(sums[t, j], percent, columns) for t in range(plan.tiles)], axis=1)
-                for j in range(len(plan.cycle_weights))
-            ]
-        )
+    for end, widest in enumerate((jnp.min, jnp.max, jnp.min, jnp.max)):
+        cycles = [[alone[t, j][end] for t in range(plan.tiles)] for j in range(len(plan.cycle_weights))]
+        values = jnp.stack([jnp.stack(of_tiles, axis=1) for of_tiles in cycles])
         ends.append(widest(values, axis=2, keepdims=True) if adc.per == "layer" else values)
-    return ends[0], ends[1]
+    return tuple(ends)
 
 
-def _percentile_by_conversion(sums: jax.Array, percent: float, columns: bool) -> jax.Array:
+def _of_conversions(sums: jax.Array, percentile: float, columns: bool) -> list[jax.Array]:
     """[..., V, N] to [V, N] (one range a column) or [V, 1]."""
     rows = sums.reshape(-1, *sums.shape[-2:])
-    if columns:
-        return jnp.percentile(_thinned(rows), percent, axis=0)
-    return jnp.stack([_percentile(rows[:, s], percent)[None] for s in range(rows.shape[1])])
-
-
-def _percentile(values: jax.Array, percent: float) -> jax.Array:
-    return jnp.percentile(_thinned(values.reshape(-1)), percent)
-
-
-def _thinned(values: jax.Array) -> jax.Array:
-    """Every k-th entry of a long first axis. k is odd, so that it does not pick one channel of a power of two."""
-    step = max(values.shape[0] // _SAMPLES, 1)
-    return values[:: step + (step + 1) % 2]
+    return [end[0] for end in percentile_range(rows, percentile, (0,) if columns else (0, 2))]

@@ -113,7 +113,7 @@ def another(chip: Chip, kernels: Mapping[str, jax.Array], key: jax.Array) -> Chi
     """Another chip of the same design: plans, input scales and calibrated ranges of ``chip``, draws of its own.
 
     What :func:`program` makes of ``key`` with these scales and ranges, but traceable in all arguments: nothing is
-    decided anew. ``kernels`` are the backbone's, by layer path.
+    decided anew. ``kernels``: ``backbone.kernel(path)`` by layer path.
     """
     tiles = {}
     for path, layer in chip.tiles.items():
@@ -147,7 +147,10 @@ def check_images(chip: Chip, images: jax.Array | np.ndarray) -> np.ndarray:
     """
     if isinstance(images, jax.core.Tracer):
         raise DataError("images", "traced by JAX", "an array; inside jit, grad and vmap use models.forward")
-    array = np.asarray(images)
+    try:
+        array = np.asarray(images)
+    except ValueError as error:
+        raise DataError("images", "several shapes in one list", "one array, all images of one size") from error
     channels = len(chip.network.preprocess.mean)
     if array.ndim != 4 or array.shape[-1] != channels:
         raise DataError("images.shape", array.shape, f"[n, height, width, {channels}]")
@@ -163,9 +166,17 @@ def check_calibrated(chip: Chip) -> None:
 
 
 def calibration_key(spec: CrossbarSpec) -> dict[str, Any]:
-    """The fields of a spec that decide its converter ranges; equal keys may share measured ranges."""
-    curve = {} if spec.curve is None else {"curve": repr(spec.curve)}
-    return curve | {
+    """What of a spec decides the column sums of ideal cells; equal keys may share measured ranges.
+
+    What level 0 conducts counts wherever no pair cancels it, ``g_min / g_step = (L - 1) / (on_off - 1)`` levels; a
+    curve makes conductances count as such.
+    """
+    cell, own = spec.cell, {}
+    if spec.encoding == "offset" or spec.subtract == "digital":
+        own["level_0"] = spec.max_level / (cell.on_off - 1)
+    if spec.curve is not None:
+        own |= {"curve": repr(spec.curve), "g_max_siemens": cell.g_max_siemens, "g_min_siemens": cell.g_min_siemens}
+    return own | {
         "rows": spec.rows,
         "weight_bits": spec.weight_bits,
         "input_bits": spec.input_bits,
@@ -204,7 +215,7 @@ def _warn_of_what_no_file_holds(specs: Mapping[str, CrossbarSpec]) -> None:
 
 def _program_layer(backbone: Backbone, path: str, spec: CrossbarSpec, key: jax.Array) -> Tiles:
     network, measured = backbone.network, backbone.calibration
-    kernel, conv = backbone.arrays[f"{path}/kernel"].reshape(network.kernel_shape(path)), network.convs.get(path)
+    kernel, conv = backbone.kernel(path), network.convs.get(path)
     if measured is None:
         return program_kernel(kernel, plan_kernel(kernel, spec, conv), key)
     signed = path in measured.signed

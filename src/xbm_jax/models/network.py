@@ -155,6 +155,10 @@ class Backbone:
         """Float predictions of the source task, [batch, classes], norms in evaluation mode."""
         return _float_logits(self.network, dict(self.arrays), jnp.asarray(images))
 
+    def kernel(self, path: str) -> jax.Array:
+        """A layer's kernel in the shape in which it goes onto arrays."""
+        return self.arrays[f"{path}/kernel"].reshape(self.network.kernel_shape(path))
+
     @property
     def num_parameters(self) -> int:
         """Trainable values: everything but running statistics."""

@@ -15,7 +15,7 @@ from jax import lax
 from xbm_jax.crossbar import CrossbarSpec, Faults, Ideal, with_signed_inputs
 from xbm_jax.crossbar.fitted import check_age
 from xbm_jax.crossbar.validate import check_int
-from xbm_jax.data.dataset import check_labels
+from xbm_jax.data.dataset import check_label_range, check_labels
 from xbm_jax.errors import DataError, SpecError
 from xbm_jax.masks import Method
 from xbm_jax.models import (
@@ -79,7 +79,7 @@ def population_accuracy(
 
     Args:
         keys: one key per chip, a key array [chips].
-        images: uint8 [n, H, W, C]. labels: class indices [n].
+        images: uint8 [n, H, W, C]. labels: class indices [n], of the task's head.
         task: what the chips run; ``None`` for the task that the backbone was pretrained on.
         calibration_images: see :func:`design`; never the ones that accuracy is measured on.
         rules: layers with a spec of their own; see ``program``.
@@ -102,7 +102,8 @@ def population_accuracy(
     if not len(images):
         raise DataError("images", "0 images", "at least one image to measure accuracy on")
     task = task or source_task(drawn)
-    kernels = {path: backbone.arrays[f"{path}/kernel"] for path in drawn.tiles}
+    check_label_range("labels", labels, task.num_classes)
+    kernels = {path: backbone.kernel(path) for path in drawn.tiles}
     right = _count_right(
         task.method,
         drawn,
