@@ -47,8 +47,8 @@ class TaskBits:
 
     @property
     def mask_share_of_weights(self) -> float:
-        """Mask bits per crossbar weight: 1 for Piggyback, 1 / rows for XBM."""
-        return self.mask_bits / self.backbone_weights
+        """Mask bits per crossbar weight: 1 for Piggyback, 1 / rows for XBM, 0 where every layer stayed digital."""
+        return self.mask_bits / max(self.backbone_weights, 1)
 
     @property
     def mask_share_of_parameters(self) -> float:

@@ -19,7 +19,6 @@ from xbm_jax.errors import DataError, SpecError
 from xbm_jax.masks import Method
 from xbm_jax.models.chip import Chip, check_images
 from xbm_jax.models.forward import forward
-from xbm_jax.models.norm import MOMENTUM
 
 __all__ = ["INPUT_PERCENTILE", "calibrate", "measure_inputs", "measure_norms", "measure_ranges", "source_trained"]
 
@@ -132,7 +131,8 @@ def _input_peaks(chip: Chip, images: jax.Array) -> dict[str, tuple[jax.Array, ja
     seen: dict[str, tuple[jax.Array, jax.Array]] = {}
 
     def observe(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
-        seen[path] = (_percentile(x, 100 - INPUT_PERCENTILE), _percentile(x, INPUT_PERCENTILE))
+        found = (_percentile(x, 100 - INPUT_PERCENTILE), _percentile(x, INPUT_PERCENTILE))
+        seen[path] = _widest(seen.get(path), found)
         return product(x, nominal_weights(tiles), tiles.plan.conv)
 
     forward(chip, Method("source", norms="frozen"), source_trained(chip), chip.stats, images, layer_read=observe)
@@ -147,7 +147,8 @@ def _norm_moments(
     silent = jax.tree.map(jnp.zeros_like, chip.stats)
     followed = forward(chip, method, trained, silent, images, train=True, key=key)[1]
     # From zero, running statistics move by their momentum towards the batch's.
-    batch = jax.tree.map(lambda moved: moved / MOMENTUM, followed)
+    weights = {path: 1 - chip.network.momenta[path] for path in followed}
+    batch = {path: {name: a / weights[path] for name, a in moved.items()} for path, moved in followed.items()}
     return {path: (stats["mean"], stats["var"] + stats["mean"] ** 2) for path, stats in batch.items()}
 
 
@@ -164,11 +165,16 @@ def _sum_limits(chip: Chip, images: jax.Array) -> dict[str, tuple[jax.Array, jax
             return total
         seen_by = Converters(curvature=tiles.curvature)
         sums = {(t, j): s for t, j, s in column_sums(plan, codes, tiles.effective, seen_by)}
-        seen[path] = _limits(tiles, sums)
+        seen[path] = _widest(seen.get(path), _limits(tiles, sums))
         return total
 
     forward(chip, Method("source", norms="frozen"), source_trained(chip), chip.stats, images, layer_read=observe)
     return seen
+
+
+def _widest(one: tuple[jax.Array, jax.Array] | None, other: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Low and high of a layer that the network calls more than once: of all its calls."""
+    return other if one is None else (jnp.minimum(one[0], other[0]), jnp.maximum(one[1], other[1]))
 
 
 def _limits(tiles: Tiles, sums: dict[tuple[int, int], jax.Array]) -> tuple[jax.Array, jax.Array]:
