@@ -8,7 +8,17 @@ from xbm_jax.models.calibrate import (
     norm_statistics,
     source_trained,
 )
-from xbm_jax.models.chip import Chip, Rules, another, check_calibrated, check_images, program, redrawn
+from xbm_jax.models.chip import (
+    Chip,
+    Rules,
+    another,
+    array_weights,
+    check_calibrated,
+    check_images,
+    digital_weights,
+    program,
+    redrawn,
+)
 from xbm_jax.models.forward import forward, head_logits, initial_trained
 from xbm_jax.models.network import Backbone, Calibration, Network, Preprocess, backbone, network_from_module
 from xbm_jax.models.registry import MODELS, load_backbone, named_network
@@ -22,10 +32,12 @@ __all__ = [
     "Preprocess",
     "Rules",
     "another",
+    "array_weights",
     "backbone",
     "calibrate",
     "check_calibrated",
     "check_images",
+    "digital_weights",
     "forward",
     "head_logits",
     "initial_trained",

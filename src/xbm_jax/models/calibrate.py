@@ -22,7 +22,6 @@ from xbm_jax.errors import DataError, SpecError
 from xbm_jax.masks import Method
 from xbm_jax.models.chip import Chip, check_images
 from xbm_jax.models.forward import forward
-from xbm_jax.models.norm import MOMENTUM
 from xbm_jax.models.percentiles import percentile_range
 from xbm_jax.streams import stream
 
@@ -140,8 +139,10 @@ def _batches(images: np.ndarray, batch_size: int) -> Iterable[jax.Array]:
     return (jnp.asarray(images[i : i + batch_size]) for i in range(0, len(images), batch_size))
 
 
-_Ranges = dict[str, tuple[jax.Array, jax.Array, jax.Array, jax.Array]]
+_Ranges = dict[str, tuple[jax.Array, ...]]
 """Low and high percentile, lowest and highest of what was seen, by layer."""
+
+_WIDEST = (jnp.minimum, jnp.maximum, jnp.minimum, jnp.maximum)
 
 
 def _seen_over_batches(
@@ -175,7 +176,8 @@ def _input_ranges(chip: Chip, images: jax.Array) -> _Ranges:
     seen: _Ranges = {}
 
     def observe(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
-        seen[path] = percentile_range(x, INPUT_PERCENTILE, tuple(range(x.ndim)))
+        found = percentile_range(x, INPUT_PERCENTILE, tuple(range(x.ndim)))
+        seen[path] = _widest(seen.get(path), found)
         return product(x, nominal_weights(tiles), tiles.plan.conv)
 
     forward(chip, Method("source", norms="frozen"), source_trained(chip), chip.stats, images, layer_read=observe)
@@ -190,7 +192,8 @@ def _norm_moments(
     silent = jax.tree.map(jnp.zeros_like, chip.stats)
     followed = forward(chip, method, trained, silent, images, train=True, key=key)[1]
     # From zero, running statistics move by their momentum towards the batch's.
-    batch = jax.tree.map(lambda moved: moved / MOMENTUM, followed)
+    weights = {path: 1 - chip.network.momenta[path] for path in followed}
+    batch = {path: {name: a / weights[path] for name, a in moved.items()} for path, moved in followed.items()}
     return {path: (stats["mean"], stats["var"] + stats["mean"] ** 2) for path, stats in batch.items()}
 
 
@@ -207,11 +210,18 @@ def _sum_ranges(chip: Chip, images: jax.Array) -> _Ranges:
             return total
         seen_by = Converters(curvature=tiles.curvature)
         sums = {(t, j): s for t, j, s in column_sums(plan, codes, tiles.effective, seen_by)}
-        seen[path] = _converter_ranges(tiles, sums)
+        seen[path] = _widest(seen.get(path), _converter_ranges(tiles, sums))
         return total
 
     forward(chip, Method("source", norms="frozen"), source_trained(chip), chip.stats, images, layer_read=observe)
     return seen
+
+
+def _widest(one: tuple[jax.Array, ...] | None, other: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """The ends that hold those of all calls of a layer, which the network may call more than once."""
+    if one is None:
+        return other
+    return tuple(widest(a, b) for widest, a, b in zip(_WIDEST, one, other, strict=True))
 
 
 def _converter_ranges(tiles: Tiles, sums: dict[tuple[int, int], jax.Array]) -> tuple[jax.Array, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +27,18 @@ from xbm_jax.models.network import Backbone, Calibration, Network
 from xbm_jax.pixels import check_uint8, warn_if_binary
 from xbm_jax.streams import named
 
-__all__ = ["Chip", "Rules", "another", "calibration_key", "check_calibrated", "check_images", "program", "redrawn"]
+__all__ = [
+    "Chip",
+    "Rules",
+    "another",
+    "array_weights",
+    "calibration_key",
+    "check_calibrated",
+    "check_images",
+    "digital_weights",
+    "program",
+    "redrawn",
+]
 
 Rules = Mapping[str, CrossbarSpec | None]
 """Path patterns (shell style, first match wins) to a spec of their own, or ``None`` for a digital layer."""
@@ -88,17 +100,23 @@ def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Ru
         backbone: pretrained network.
         spec: the arrays of every layer that no rule names.
         key: this chip's random draws; each layer folds its path in.
-        rules: layers that get another spec or stay digital. The head stays digital: each task brings its own.
+        rules: layers that get another spec or stay digital. The head stays digital: each task brings its own. What no
+            crossbar path knows stays digital too: :func:`digital_weights` says how much.
 
     A backbone that came with measurements is calibrated by them where they apply: input scales for any spec,
     converter ranges for the spec that they were measured with. Otherwise call ``calibrate(chip, images)``.
+
+    Raises:
+        SpecError: ``key`` is not one key. ModelError: rules that name no layer.
     """
+    _check_key(key)
     network, arrays = backbone.network, backbone.arrays
-    specs = _layer_specs(network, spec, rules or {})
+    specs = _layer_specs(network, spec, {} if rules is None else rules)
     _warn_of_what_no_file_holds(specs)
     tiles = {path: _program_layer(backbone, path, layer_spec, named(key, path)) for path, layer_spec in specs.items()}
-    taken = {f"{path}/kernel" for path in tiles}
-    taken |= {p for p in arrays if p.rsplit("/", 1)[0] in (*network.norms, network.head)}
+    owned = dict.fromkeys(network.norms, ("scale", "bias")) | {network.head: ("kernel", "bias")}
+    taken = {f"{path}/kernel" for path in tiles} | {f"{path}/{k}" for path, names in owned.items() for k in names}
+    taken |= {f"{path}/{k}" for path in network.batch_norms for k in ("mean", "var")}
     return Chip(
         tiles=tiles,
         digital={p: a for p, a in arrays.items() if p not in taken},
@@ -107,6 +125,25 @@ def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Ru
         head={k: arrays[f"{network.head}/{k}"] for k in ("kernel", "bias")},
         network=network,
     )
+
+
+def digital_weights(chip: Chip) -> dict[str, int]:
+    """How many weights stayed digital, by array path: floating arrays of more than one axis, biases left out.
+
+    Those of layers that a rule keeps off the arrays, of layers that no crossbar path knows (``nnx.ConvTranspose``,
+    ``nnx.Embed``) and free matrices. The head is not among them: every task brings its own.
+    """
+    biases = {f"{path}/bias" for path in chip.network.kernels}
+    return {
+        path: int(array.size)
+        for path, array in chip.digital.items()
+        if array.ndim > 1 and path not in biases and jnp.issubdtype(array.dtype, jnp.inexact)
+    }
+
+
+def array_weights(chip: Chip) -> int:
+    """How many weights are on arrays."""
+    return sum(math.prod(tiles.plan.kernel_shape) for tiles in chip.tiles.values())
 
 
 def another(chip: Chip, kernels: Mapping[str, jax.Array], key: jax.Array) -> Chip:
@@ -191,12 +228,25 @@ def calibration_key(spec: CrossbarSpec) -> dict[str, Any]:
     }
 
 
+def _check_key(key: Any) -> None:
+    """Raise unless ``key`` is one key, typed or raw (uint32 [words])."""
+    dtype, ndim = getattr(key, "dtype", None), getattr(key, "ndim", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not (typed and ndim == 0) and not (dtype == jnp.uint32 and ndim == 1):
+        allowed = "one key, as jax.random.key(0) makes it (jax.vmap programs a chip for each of many)"
+        raise SpecError("key", key, allowed)
+
+
 def _layer_specs(network: Network, spec: CrossbarSpec, rules: Rules) -> dict[str, CrossbarSpec]:
     """The spec of every crossbar layer, in network order."""
     candidates = [path for path in network.kernels if path != network.head]
-    for pattern in rules:
-        if not fnmatch.filter(candidates, pattern):
+    if not isinstance(rules, Mapping):
+        raise ModelError("rules", rules, "a mapping from path patterns to specs, None for layers that stay digital")
+    for pattern, own in rules.items():
+        if not (isinstance(pattern, str) and any(fnmatch.fnmatchcase(path, pattern) for path in candidates)):
             raise ModelError("rules", pattern, "a pattern that matches one of: " + ", ".join(candidates))
+        if not isinstance(own, CrossbarSpec | None):
+            raise ModelError(f"rules[{pattern!r}]", own, "a CrossbarSpec, or None for a layer that stays digital")
     chosen: dict[str, CrossbarSpec] = {}
     for path in candidates:
         matched = next((pattern for pattern in rules if fnmatch.fnmatchcase(path, pattern)), None)

@@ -14,6 +14,7 @@ from xbm_jax.crossbar import Tiles, read
 from xbm_jax.masks import Method
 from xbm_jax.models.chip import Chip
 from xbm_jax.models.norm import batch_norm, layer_norm
+from xbm_jax.models.structure import stand_in
 
 __all__ = ["LayerRead", "forward", "head_logits", "initial_trained"]
 
@@ -70,11 +71,10 @@ def forward(
     pass_ = _Pass(chip, method, trained, dict(stats), train, progress, key, layer_read or _reader(gain_at))
     module = network.module(chip.digital)
     module.eval()  # what stays in the module, dropout say, belongs to the frozen backbone
-    for path in chip.tiles:
-        _place(module, path, _bind(pass_.crossbar, path))
-    for path in network.norms:
-        _place(module, path, _bind(pass_.norm, path))
-    _place(module, network.head, (lambda x: x) if features else pass_.head)
+    answers = {path: _bind(pass_.crossbar, path) for path in chip.tiles}
+    answers |= {path: _bind(pass_.norm, path) for path in network.norms}
+    answers[network.head] = _bind(pass_.features if features else pass_.head, network.head)
+    stand_in(module, answers)
     return module(network.preprocess(images)), pass_.stats  # type: ignore[operator]  # nnx.Module has no __call__
 
 
@@ -94,13 +94,14 @@ class _Pass:
 
     def crossbar(self, path: str, x: jax.Array) -> jax.Array:
         axes = self.chip.network.input_axes.get(path)
+        x = jnp.asarray(x, jnp.float32)
+        bias = self.chip.digital.get(f"{path}/bias")
         if axes is None:
             y = self.answer(path, x)
-        else:
-            outer, outputs = x.shape[:-axes], self.chip.network.shapes[f"{path}/kernel"][axes:]
-            y = self.answer(path, x.reshape(*outer, -1)).reshape(*outer, *outputs)
-        bias = self.chip.digital.get(f"{path}/bias")
-        return y if bias is None else y + bias
+            return y if bias is None else y + bias
+        outer, outputs = x.shape[:-axes], self.chip.network.shapes[f"{path}/kernel"][axes:]
+        y = self.answer(path, x.reshape(*outer, -1)).reshape(*outer, *outputs)
+        return y if bias is None else y + bias.reshape(outputs)
 
     def answer(self, path: str, x: jax.Array) -> jax.Array:
         """What a layer's arrays, as the task has them, and the task's digital part beside them make of ``x``."""
@@ -116,15 +117,24 @@ class _Pass:
         return y if beside is None else y + beside
 
     def norm(self, path: str, x: jax.Array) -> jax.Array:
+        axis = self.chip.network.norm_axes[path]
+        if axis in (-1, x.ndim - 1):
+            return self.last_axis_norm(path, x)
+        return jnp.moveaxis(self.last_axis_norm(path, jnp.moveaxis(x, axis, -1)), -1, axis)
+
+    def last_axis_norm(self, path: str, x: jax.Array) -> jax.Array:
         affine = self.trained["norms"].get(path, self.chip.norms[path])
         epsilon = self.chip.network.epsilons[path]
         if path not in self.stats:
             return layer_norm(x, affine, epsilon)
-        use_batch = self.train and self.method.norms == "full"
-        y, self.stats[path] = batch_norm(x, affine, self.stats[path], epsilon, use_batch=use_batch)
+        follow = {"use_batch": self.train and self.method.norms == "full", "momentum": self.chip.network.momenta[path]}
+        y, self.stats[path] = batch_norm(x, affine, self.stats[path], epsilon, **follow)
         return y
 
-    def head(self, x: jax.Array) -> jax.Array:
+    def features(self, path: str, x: jax.Array) -> jax.Array:
+        return x
+
+    def head(self, path: str, x: jax.Array) -> jax.Array:
         return head_logits(self.trained["head"], x)
 
 
@@ -137,17 +147,10 @@ def _reader(gain_at: Literal["weights", "columns"]) -> LayerRead:
     return lambda path, tiles, x, gain, key: read(tiles, x, gain, key, gain_at=gain_at)
 
 
-def _bind(layer: Callable[[str, jax.Array], jax.Array], path: str) -> Callable[[jax.Array], jax.Array]:
-    return lambda x, *args, **kwargs: layer(path, x)
+def _bind(layer: Callable[[str, jax.Array], jax.Array], path: str) -> Callable[..., jax.Array]:
+    """What stands in for the layer at ``path``; the network's trial saw to it that its input is all it needs."""
 
+    def answer(_: nnx.Module, *args: jax.Array, **kwargs: jax.Array) -> jax.Array:
+        return layer(path, args[0] if args else kwargs.get("inputs", kwargs.get("x")))
 
-def _place(module: nnx.Module, path: str, layer: Callable[[jax.Array], jax.Array]) -> None:
-    """Put ``layer`` where the module holds the one at ``path``."""
-    *parents, name = path.split("/")
-    owner: Any = module
-    for part in parents:
-        owner = owner[int(part)] if part.isdigit() else getattr(owner, part)
-    if name.isdigit():
-        owner[int(name)] = layer
-    else:
-        setattr(owner, name, layer)
+    return answer

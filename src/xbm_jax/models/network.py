@@ -1,14 +1,15 @@
 """A backbone, split at its edge: the static structure of a Flax NNX module and its arrays by path.
 
 Any NNX module of ``nnx.Conv``, ``nnx.Linear``, ``nnx.LinearGeneral`` (hence ``nnx.MultiHeadAttention``),
-``nnx.Einsum``, ``nnx.BatchNorm`` and ``nnx.LayerNorm`` layers will do; what else it holds (a class token, say) stays
-digital and frozen. Layers are named by their path, ``"layer1_0/conv1"``; arrays by ``"layer1_0/conv1/kernel"``.
+``nnx.Einsum``, ``nnx.BatchNorm`` and ``nnx.LayerNorm`` layers will do; what else it holds (a class token, an
+``nnx.ConvTranspose``, a layer that it never calls) stays digital and frozen. Layers are named by their path,
+``"layer1_0/conv1"``; arrays by ``"layer1_0/conv1/kernel"``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +20,20 @@ import numpy as np
 from flax import nnx
 
 from xbm_jax.crossbar import Conv
-from xbm_jax.errors import ModelError, WeightsError
+from xbm_jax.errors import ModelError, WeightsError, XbmError
+from xbm_jax.models.layers import (
+    NORM_KINDS,
+    arrays_of,
+    check_layer,
+    conv_geometry,
+    input_axes,
+    kind_of,
+    layers,
+    norm_axis,
+)
 from xbm_jax.models.names import array_fault
+from xbm_jax.models.structure import Leaf, assemble, check_names, leaves_of
+from xbm_jax.models.trial import called_layers
 
 __all__ = [
     "Backbone",
@@ -29,8 +42,8 @@ __all__ = [
     "Preprocess",
     "backbone",
     "check_arrays",
-    "conv_geometry",
     "network_from_module",
+    "structure_of",
 ]
 
 
@@ -42,6 +55,14 @@ class Preprocess:
     std: tuple[float, ...]
     divisor: float = 255.0
     reverse: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.mean or len(self.mean) != len(self.std):
+            raise ModelError("Preprocess.std", self.std, f"one number for each of the {len(self.mean)} means")
+        for name, values in (("mean", self.mean), ("std", self.std), ("divisor", (self.divisor,))):
+            if not np.isfinite(values).all() or (name != "mean" and 0 in values):
+                allowed = "finite numbers" if name == "mean" else "finite numbers other than 0"
+                raise ModelError(f"Preprocess.{name}", getattr(self, name), allowed)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         x = jnp.asarray(images, jnp.float32)
@@ -59,11 +80,14 @@ class Network:
     Attributes:
         name: registry name, or the module's class name.
         graphdef: NNX structure.
-        shapes: shape of every array, by path.
+        leaves: every array of the module, random state included, by path.
+        shapes: shape of every array that weights are loaded for, by path.
         kinds: module class of every layer, by path: one of the above.
         convs: geometry of every convolution, by path.
         input_axes: number of input axes of every dense kernel ``[*inputs, *outputs]`` that may have several, by path.
         epsilons: epsilon of every norm, by path.
+        momenta: momentum of every batch norm, by path: what the running statistics keep of themselves at a batch.
+        norm_axes: axis of every norm's features, by path.
         head: path of the classifier layer, which each task replaces.
         preprocess: from images to inputs.
         image_size: pixels of the images that the backbone was trained on.
@@ -71,19 +95,31 @@ class Network:
 
     name: str
     graphdef: Any
+    leaves: Mapping[str, Leaf]
     shapes: Mapping[str, tuple[int, ...]]
     kinds: Mapping[str, str]
     convs: Mapping[str, Conv]
     input_axes: Mapping[str, int]
     epsilons: Mapping[str, float]
+    momenta: Mapping[str, float]
+    norm_axes: Mapping[str, int]
     head: str
     preprocess: Preprocess
     image_size: int
     _token: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        content = (self.name, self.graphdef, tuple(self.shapes.items()), self.head, self.preprocess, self.image_size)
+        # Of plain values alone: what hashes the structure would walk all of it.
+        content = (self.name, tuple(self.shapes.items()), self.head, self.preprocess, self.image_size)
         object.__setattr__(self, "_token", hash(content))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_token"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Another process hashes text in another way.
+        vars(self).update(state)
+        self.__post_init__()
 
     def __hash__(self) -> int:
         return self._token
@@ -93,18 +129,18 @@ class Network:
             return True
         if not isinstance(other, Network) or self._token != other._token:
             return False
-        names = ("name", "graphdef", "shapes", "head", "preprocess", "image_size")
+        names = ("name", "graphdef", "leaves", "head", "preprocess", "image_size")
         return all(getattr(self, n) == getattr(other, n) for n in names)
 
     @property
     def kernels(self) -> list[str]:
         """Paths of the layers that can sit on a crossbar, sorted; the head last."""
-        return [path for path, kind in self.kinds.items() if kind not in ("BatchNorm", "LayerNorm")]
+        return [path for path, kind in self.kinds.items() if kind not in NORM_KINDS]
 
     @property
     def norms(self) -> list[str]:
         """Paths of the norms whose scale and bias a task may own."""
-        return [path for path, kind in self.kinds.items() if kind in ("BatchNorm", "LayerNorm")]
+        return [path for path, kind in self.kinds.items() if kind in NORM_KINDS]
 
     @property
     def batch_norms(self) -> list[str]:
@@ -118,10 +154,7 @@ class Network:
 
     def module(self, arrays: Mapping[str, jax.Array]) -> nnx.Module:
         """The NNX module with ``arrays`` in it; paths that ``arrays`` lacks hold a scalar placeholder."""
-        state = nnx.from_flat_state(
-            [(_split(path), nnx.Variable(arrays.get(path, np.zeros(())))) for path in self.shapes]
-        )
-        return nnx.merge(self.graphdef, state)
+        return assemble(self.graphdef, self.leaves, arrays)
 
 
 @dataclass(frozen=True)
@@ -169,59 +202,111 @@ class Backbone:
 def network_from_module(
     build: Callable[[], nnx.Module], *, name: str, head: str, preprocess: Preprocess, image_size: int
 ) -> Network:
-    """The structure of the module that ``build`` makes; called abstractly, so that no weights are drawn."""
-    module = nnx.eval_shape(build)
+    """The structure of the module that ``build`` makes; called abstractly, so that no weights are drawn.
+
+    The module is then tried on abstract images, ``[2, image_size, image_size, channels]``: a layer that it calls is one
+    of the network's; the arrays of others stay with the module.
+
+    Raises:
+        ModelError: names the layer, and what it does that no chip computes.
+    """
+    made = structure_of(build, name=name, head=head, preprocess=preprocess, image_size=image_size)
+    shape = (image_size, image_size, len(preprocess.mean))
+    called = called_layers(made.module, made.leaves, head, shape)
+    return dataclasses.replace(made, kinds={path: kind for path, kind in made.kinds.items() if path in called})
+
+
+def structure_of(
+    build: Callable[[], nnx.Module], *, name: str, head: str, preprocess: Preprocess, image_size: int
+) -> Network:
+    """What :func:`network_from_module` makes of a module that is known to call all of its layers as a chip has them."""
+    module = _built(build)
+    check_names(module)
     graphdef, state = nnx.split(module)
-    layers = [(p, m) for p, m in nnx.iter_modules(module) if isinstance(m, _LAYERS)]
-    paths = {"/".join(map(str, p)): m for p, m in layers}
-    if not isinstance(paths.get(head), nnx.Linear):
-        linear = [p for p, m in paths.items() if isinstance(m, nnx.Linear)]
-        raise ModelError("head", head, "the path of a Linear layer: one of " + ", ".join(linear))
-    _check_layers(paths, head)
+    _check_static(module, graphdef)
+    leaves, found = leaves_of(state), layers(module)
+    if head not in found or kind_of(found[head]) != "Linear" or not head:
+        linear = [p for p, m in found.items() if kind_of(m) == "Linear" and p]
+        raise ModelError(
+            "head", head, "the path of a Linear layer: one of " + (", ".join(linear) or "none: it has none")
+        )
+    if found[head].bias is None:
+        raise ModelError(head, "head without bias", "use_bias=True: every task brings its own head")
+    for path, layer in found.items():
+        check_layer(path, layer)
+        shared = [array for array in arrays_of(layer) if f"{path}/{array}" not in leaves]
+        if shared:
+            raise ModelError(f"{path}/{shared[0]}", "shared with another layer", "arrays of its own for every layer")
+    kinds = {p: kind_of(m) or "" for p, m in sorted(found.items(), key=lambda item: (item[0] == head, item[0]))}
     return Network(
         name=name,
         graphdef=graphdef,
-        shapes={"/".join(map(str, p)): tuple(v.get_value().shape) for p, v in nnx.to_flat_state(state)},
-        kinds={p: _kind(m) for p, m in sorted(paths.items(), key=lambda item: (item[0] == head, item[0]))},
-        convs={p: conv_geometry(p, m) for p, m in paths.items() if isinstance(m, nnx.Conv)},
-        input_axes={p: _input_axes(p, m) for p, m in paths.items() if isinstance(m, _GENERAL)},
-        epsilons={p: float(m.epsilon) for p, m in paths.items() if isinstance(m, _NORMS)},
+        leaves=leaves,
+        shapes={path: leaf.shape for path, leaf in leaves.items() if not leaf.random},
+        kinds=kinds,
+        convs={p: conv_geometry(p, found[p]) for p, kind in kinds.items() if kind == "Conv"},
+        input_axes={p: input_axes(p, found[p]) for p, kind in kinds.items() if kind in ("LinearGeneral", "Einsum")},
+        epsilons={p: float(found[p].epsilon) for p, kind in kinds.items() if kind in NORM_KINDS},
+        norm_axes={p: norm_axis(p, found[p]) for p, kind in kinds.items() if kind in NORM_KINDS},
+        momenta={p: float(found[p].momentum) for p, kind in kinds.items() if kind == "BatchNorm"},
         head=head,
         preprocess=preprocess,
         image_size=image_size,
     )
 
 
-_NORMS = (nnx.BatchNorm, nnx.LayerNorm)
-_GENERAL = (nnx.LinearGeneral, nnx.Einsum)
-_LAYERS = (nnx.Conv, nnx.Linear, *_GENERAL, *_NORMS)
+def _built(build: Callable[[], nnx.Module]) -> nnx.Module:
+    """The module, abstractly."""
+    try:
+        module = nnx.eval_shape(build)
+    except XbmError:
+        raise
+    except Exception as error:  # whatever the user's own code raises
+        said = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
+        raise ModelError("build", said, "a function without arguments that makes an nnx.Module") from error
+    if not isinstance(module, nnx.Module):
+        raise ModelError("build", type(module).__name__, "a function that makes an nnx.Module (Linen modules are none)")
+    return module
 
 
-def _kind(module: nnx.Module) -> str:
-    """The layer's kind, also of a subclass: a user's own ``MyConv(nnx.Conv)`` sits on a crossbar like any other."""
-    return next(base.__name__ for base in _LAYERS if isinstance(module, base))
+def _check_static(module: nnx.Module, graphdef: Any) -> None:
+    """Raise unless what a module holds beside its arrays can be compared: equal networks share compiled code."""
+    try:
+        hash(graphdef)
+    except TypeError as error:
+        paths = ("/".join(map(str, p)) for p, v in nnx.iter_graph(module) if p and not _hashable(v))
+        found = next(paths, "module")
+        raise ModelError(found, str(error), "an nnx.Variable for an array, a hashable value for an option") from error
 
 
-def _check_layers(paths: Mapping[str, Any], head: str) -> None:
-    """Raise for a layer that a task could not own: a norm without scale or bias, a head without bias."""
-    for path, module in paths.items():
-        if isinstance(module, _NORMS) and (module.scale is None or module.bias is None):
-            value = f"{_kind(module)} without scale or bias"
-            raise ModelError(path, value, "use_scale=True and use_bias=True: tasks learn both")
-        if isinstance(module, nnx.LayerNorm) and module.reduction_axes not in (-1, (-1,)):
-            raise ModelError(path, module.reduction_axes, "a LayerNorm over the last axis")
-        if path == head and module.bias is None:
-            raise ModelError(path, "head without bias", "use_bias=True: every task brings its own head")
+def _hashable(value: Any) -> bool:
+    if isinstance(value, nnx.Module | nnx.Variable | jax.ShapeDtypeStruct | list | dict):
+        return True  # walked on their own
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def backbone(network: Network, arrays: Mapping[str, Any], calibration: Calibration | None = None) -> Backbone:
     """A network with pretrained arrays by path, in Flax's layouts.
 
+    What is floating becomes float32; indices and the like keep the module's dtype. Random state that is given (a
+    dropout's key and count) is left out.
+
     Raises:
         WeightsError: lists every missing, unknown, misshapen or non-finite array at once.
     """
+    leaves = network.leaves
+    arrays = {path: array for path, array in arrays.items() if path not in leaves or not leaves[path].random}
     check_arrays(network.name, network.shapes, arrays)
-    return Backbone(network, {p: jnp.asarray(arrays[p], jnp.float32) for p in network.shapes}, calibration)
+    dtypes = {p: jnp.float32 if jnp.issubdtype(leaves[p].dtype, jnp.floating) else leaves[p].dtype for p in arrays}
+    unfit = [p for p, a in arrays.items() if not jnp.can_cast(jnp.asarray(a).dtype, dtypes[p], "same_kind")]
+    if unfit:
+        listing = "\n  ".join(f"{p} is {jnp.asarray(arrays[p]).dtype}, not {dtypes[p]}" for p in sorted(unfit))
+        raise WeightsError("weights", f"{len(unfit)} mismatches", f"the arrays of {network.name}:\n  {listing}")
+    return Backbone(network, {p: jnp.asarray(arrays[p], dtypes[p]) for p in network.shapes}, calibration)
 
 
 def check_arrays(name: str, shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Any]) -> None:
@@ -237,41 +322,6 @@ def check_arrays(name: str, shapes: Mapping[str, tuple[int, ...]], arrays: Mappi
     if problems:
         listing = "\n  ".join(sorted(problems))
         raise WeightsError("weights", f"{len(problems)} mismatches", f"the arrays of {name}:\n  {listing}")
-
-
-def conv_geometry(path: str, module: nnx.Conv) -> Conv:
-    """The crossbar's geometry of an NNX convolution."""
-    if len(module.kernel_size) != 2 or _pair(module.input_dilation) != (1, 1) or module.mask is not None:
-        raise ModelError(path, module.kernel_size, "a two-dimensional convolution without input dilation or mask")
-    padding: Any = module.padding
-    if isinstance(padding, int):
-        padding = ((padding, padding), (padding, padding))
-    elif not isinstance(padding, str):
-        padding = tuple((p, p) if isinstance(p, int) else tuple(p) for p in padding)
-    return Conv(_pair(module.strides), padding, _pair(module.kernel_dilation), int(module.feature_group_count))
-
-
-def _input_axes(path: str, module: nnx.LinearGeneral | nnx.Einsum) -> int:
-    """Number of input axes of a general dense layer; they have to be the last ones of its input, in order."""
-    if isinstance(module, nnx.Einsum):
-        inputs, kernel, outputs = re.split(",|->", module.einsum_str)
-        count = len(set(kernel) - set(outputs))
-        outer = inputs.removesuffix(kernel[:count])
-        if count and inputs == outer + kernel[:count] and outputs == outer + kernel[count:]:
-            return count
-        raise ModelError(path, module.einsum_str, "an equation like '...ab,abcd->...cd': a dense layer")
-    axes = module.axis if isinstance(module.axis, tuple) else (module.axis,)
-    if tuple(axes) != tuple(range(-len(axes), 0)) or module.batch_axis:
-        raise ModelError(path, module.axis, "a LinearGeneral over the last axes, without batch axes")
-    return len(axes)
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (1, 1) if value is None else (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
-
-
-def _split(path: str) -> tuple[str | int, ...]:
-    return tuple(int(part) if part.isdigit() else part for part in path.split("/"))
 
 
 def _float_forward(network: Network, arrays: dict[str, jax.Array], images: jax.Array) -> jax.Array:

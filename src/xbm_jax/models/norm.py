@@ -5,19 +5,23 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-__all__ = ["MOMENTUM", "batch_norm", "layer_norm"]
-
-MOMENTUM = 0.1
-"""Weight of a batch in the running statistics (PyTorch's convention; Flax writes 0.9)."""
+__all__ = ["batch_norm", "layer_norm"]
 
 
 def batch_norm(
-    x: jax.Array, affine: dict[str, jax.Array], stats: dict[str, jax.Array], epsilon: float, *, use_batch: bool
+    x: jax.Array,
+    affine: dict[str, jax.Array],
+    stats: dict[str, jax.Array],
+    epsilon: float,
+    *,
+    use_batch: bool,
+    momentum: float = 0.9,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """``(x - mean) / sqrt(var + epsilon) * scale + bias`` per channel (last axis), and the statistics after it.
 
     With ``use_batch`` mean and variance are the batch's, and the running ones follow,
-    ``r <- (1 - 0.1) r + 0.1 b``, the running variance by the unbiased estimate (Ioffe 2015, algorithm 2).
+    ``r <- momentum r + (1 - momentum) b`` (Flax's convention; PyTorch writes 0.1 for 0.9), the running variance by the
+    unbiased estimate (Ioffe 2015, algorithm 2).
     """
     if not use_batch:
         return _normalise(x, affine, stats["mean"], stats["var"], epsilon), stats
@@ -27,8 +31,8 @@ def batch_norm(
     count = x.size // x.shape[-1]
     followed = jax.lax.stop_gradient(
         {
-            "mean": (1 - MOMENTUM) * stats["mean"] + MOMENTUM * mean,
-            "var": (1 - MOMENTUM) * stats["var"] + MOMENTUM * var * (count / max(count - 1, 1)),
+            "mean": momentum * stats["mean"] + (1 - momentum) * mean,
+            "var": momentum * stats["var"] + (1 - momentum) * var * (count / max(count - 1, 1)),
         }
     )
     return _normalise(x, affine, mean, var, epsilon), followed

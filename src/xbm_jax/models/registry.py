@@ -18,7 +18,7 @@ from xbm_jax.models import name_tables
 from xbm_jax.models.densenet import DenseNet
 from xbm_jax.models.mobilenet import MobileNetV2
 from xbm_jax.models.names import Table, flattened, rename
-from xbm_jax.models.network import Backbone, Calibration, Network, Preprocess, backbone, network_from_module
+from xbm_jax.models.network import Backbone, Calibration, Network, Preprocess, backbone, structure_of
 from xbm_jax.models.resnet import CifarResNet
 from xbm_jax.models.resnet50 import ResNet50
 from xbm_jax.models.vgg import VggBn
@@ -91,7 +91,7 @@ def named_network(name: str, num_classes: int) -> Network:
     entry = MODELS.get(name)
     if entry is None:
         raise ModelError("model", name, "one of " + ", ".join(MODELS))
-    return network_from_module(
+    return structure_of(
         lambda: entry.build(num_classes=num_classes, rngs=nnx.Rngs(0)),
         name=name,
         head=entry.head,

@@ -21,9 +21,9 @@ from xbm_jax.crossbar import Plan, Tiles, nominal_weights, read
 from xbm_jax.crossbar.observe import conversions, image_total
 from xbm_jax.crossbar.products import product
 from xbm_jax.crossbar.read import gain_on_kernel
-from xbm_jax.errors import DataError
+from xbm_jax.errors import DataError, ModelError
 from xbm_jax.masks import Method, Rule
-from xbm_jax.models import Chip, check_calibrated, check_images, forward
+from xbm_jax.models import Chip, array_weights, check_calibrated, check_images, digital_weights, forward
 from xbm_jax.streams import stream
 from xbm_jax.tasks.inspection import Inspection, LayerInspection, WorstClip, WorstColumn
 from xbm_jax.tasks.task import EVAL_BATCH, Task, check_fits, checked_call, source_task
@@ -76,7 +76,8 @@ def inspect(
     layers = [_layer(path, *plans[path], _active(chip, task, path), totals[path], len(images)) for path in chip.tiles]
     macs = max(sum(layer.macs for layer in layers), 1)
     folded, simulated = (sum(layer.macs for layer in layers if layer.folded == kind) / macs for kind in (True, False))
-    return Inspection(chip.network.name, len(images), tuple(layers), folded, simulated)
+    digital = digital_weights(chip)
+    return Inspection(chip.network.name, len(images), tuple(layers), folded, simulated, array_weights(chip), digital)
 
 
 def active_columns(chip: Chip, task: Task) -> dict[str, float]:
@@ -115,7 +116,8 @@ def _plans(chip: Chip, task: Task, image: np.ndarray) -> dict[str, tuple[Plan, i
 
     def observe(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
         y = product(x, nominal_weights(tiles), tiles.plan.conv)
-        seen[path] = (tiles.plan, y.size // tiles.plan.columns)
+        before = seen[path][1] if path in seen else 0
+        seen[path] = (tiles.plan, before + y.size // tiles.plan.columns)
         return y
 
     def run(chip: Chip, task: Task, images: jax.Array) -> None:
@@ -156,10 +158,15 @@ def _watched_batch(
     key: jax.Array | None,
 ) -> dict[str, dict[str, jax.Array]]:
     seen: dict[str, dict[str, jax.Array]] = {}
+    sizes: dict[str, int] = {}
 
     def observe(path: str, tiles: Tiles, x: jax.Array, gain: jax.Array | None, key: jax.Array | None) -> jax.Array:
+        if x.shape[0] % len(counted):
+            raise ModelError(path, f"an input of shape {list(x.shape)}", "one whose first axis counts images")
         y = read(tiles, x, gain, key)
-        seen[path] = watch(tiles, x, gain, y, counted)
+        sums, before = watch(tiles, x, gain, y, counted), sizes.get(path, 0)
+        sizes[path] = before + y.size
+        seen[path] = _merged(seen[path], sums, y.size / sizes[path]) if before else sums
         return y
 
     forward(chip, method, trained, stats, images, key=key, layer_read=observe)
@@ -190,6 +197,14 @@ def _everything(
 
 def _added(total: dict[str, np.ndarray], more: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: total[name] | more[name] if name == "met" else total[name] + more[name] for name in total}
+
+
+def _merged(one: dict[str, jax.Array], other: dict[str, jax.Array], share: float) -> dict[str, jax.Array]:
+    """Of two calls of one layer, ``other`` with its share of the outputs: each is a mean over an image's outputs."""
+    return {
+        name: one[name] | other[name] if name == "met" else one[name] * (1 - share) + other[name] * share
+        for name in one
+    }
 
 
 def _layer(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["Inspection", "LayerInspection", "WorstClip", "WorstColumn"]
@@ -85,6 +86,8 @@ class Inspection:
         layers: the layers on crossbars, in network order.
         folded_share: share of their multiply-accumulates that were one exact product.
         simulated_share: share whose conversions were simulated.
+        weights_on_arrays: how many there are.
+        digital_weights: how many stayed digital, by array path; the head is not among them.
     """
 
     network: str
@@ -92,6 +95,8 @@ class Inspection:
     layers: tuple[LayerInspection, ...]
     folded_share: float
     simulated_share: float
+    weights_on_arrays: int = 0
+    digital_weights: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values by field name; JSON has no infinity, and nor have these."""
@@ -110,7 +115,17 @@ class Inspection:
             f"{self.network}, {self.images:,} images; multiply-accumulates: {shares}",
             *(f"{_layers(paths, len(self.layers))}: {line}" for line, paths in shown),
             *([f"{rest} more layers, each for its own fold_reason"] if rest else []),
+            *self._digital(),
         ]
+
+    def _digital(self) -> list[str]:
+        """What stayed digital, where anything did; the largest arrays first."""
+        count = sum(self.digital_weights.values())
+        largest = sorted(self.digital_weights.items(), key=lambda item: -item[1])
+        named = ", ".join(f"{path} {size:,}" for path, size in largest[:_MOST_REASONS])
+        more = f" and {len(largest) - _MOST_REASONS} more" if len(largest) > _MOST_REASONS else ""
+        total = count + self.weights_on_arrays
+        return [f"{count:,} of {total:,} weights stayed digital: {named}{more}"] if count else []
 
     def __str__(self) -> str:
         if not self.layers:

@@ -1,0 +1,166 @@
+"""A trial of a module on abstract images: which of its layers are called, and that a chip can answer for them.
+
+A chip answers for a layer where it is called, once per name, with one array of features. What else a module may do
+with its layers (call them inside of a transformation that copies or retraces them, read their kernels itself, compute
+something after its head) would be half computed; it is found here, before any array is there, and refused by name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+from flax import nnx
+
+from xbm_jax.errors import ModelError, XbmError
+from xbm_jax.models.layers import NORM_KINDS, arrays_of, kind_of, layers, norm_axis
+from xbm_jax.models.structure import Leaf, stand_in
+
+__all__ = ["called_layers"]
+
+_IMAGES = 2
+_TRANSFORMED = "called inside of a transformation (nnx.jit, nnx.remat, nnx.scan, nnx.vmap, a recurrent layer)"
+
+
+def called_layers(
+    build: Callable[[Mapping[str, Any]], nnx.Module],
+    leaves: Mapping[str, Leaf],
+    head: str,
+    image_shape: tuple[int, int, int],
+) -> set[str]:
+    """Paths of the layers that the module calls; the others' arrays are for the module itself.
+
+    Args:
+        build: the module with arrays by path in it.
+        leaves: its arrays.
+        head: path of its classifier.
+        image_shape: height, width and channels.
+
+    Raises:
+        ModelError: names the layer and what it does that no chip computes.
+    """
+    images = jax.ShapeDtypeStruct((_IMAGES, *image_shape), jnp.float32)
+    arrays = {p: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for p, leaf in leaves.items() if not leaf.random}
+    trial = _Trial(build, head)
+    try:
+        jaxpr, _ = jax.make_jaxpr(trial.run, return_shape=True)(images, arrays, arrays)
+    except XbmError:
+        raise
+    except Exception as error:  # whatever the module raises
+        said = str(error).strip().partition("\n")[0]
+        allowed = f"a module that answers images {list(images.shape)} when a chip reads its layers"
+        raise ModelError("module", f"{type(error).__name__}: {said}", allowed) from error
+    if not trial.calls[head]:
+        raise ModelError("head", head, "a layer that the module calls")
+    _check_untouched(jaxpr.jaxpr, sorted(arrays), trial.taken)
+    return set(trial.calls)
+
+
+class _Trial:
+    """What is seen of a module's layers while it is traced once."""
+
+    def __init__(self, build: Callable[[Mapping[str, Any]], nnx.Module], head: str) -> None:
+        self.build, self.head = build, head
+        self.calls: Counter[str] = Counter()
+        self.taken: set[str] = set()
+
+    def run(self, images: jax.Array, own: Mapping[str, Any], placed: Mapping[str, Any]) -> jax.Array:
+        """The module's answer to ``images``; its layers compute with ``own`` arrays, it holds the ``placed`` ones."""
+        plain, module = self.build(own), self.build(placed)
+        plain.eval()
+        module.eval()
+        self.trace, self.layers = _trace(), layers(plain)
+        self.placed = stand_in(module, {path: self._answer(path) for path in self.layers})
+        counts = {path: v.get_value() for path, v in _counts(module)}
+        logits = module(images)  # type: ignore[operator]  # nnx.Module has no __call__
+        drawn = [path for path, v in _counts(module) if v.get_value() is not counts.get(path)]
+        if drawn:
+            raise ModelError(
+                "/".join(map(str, drawn[0])), "draws random numbers in evaluation", "a network that does not"
+            )
+        if self.calls[self.head] and logits is not self.logits:
+            raise ModelError(self.head, "something is computed after the head", "the head's answer as the module's own")
+        self._check_logits(logits)
+        return logits
+
+    def _check_logits(self, logits: jax.Array) -> None:
+        if self.calls[self.head] and logits.ndim != 2:
+            raise ModelError(
+                self.head, f"an answer of shape {list(logits.shape)}", "[batch, classes], one for an image"
+            )
+
+    def _answer(self, path: str) -> Callable[..., jax.Array]:
+        layer = self.layers[path]
+        kind = kind_of(layer)
+
+        def answer(called: Any, *args: Any, **kwargs: Any) -> jax.Array:
+            if called is not self.placed[path] or _trace() != self.trace:
+                raise ModelError(
+                    path, _TRANSFORMED, "a layer that is called plainly: the whole network is compiled as it is"
+                )
+            x = _input(path, kind, args, kwargs)
+            _check_input(path, kind, layer, x)
+            self.calls[path] += 1
+            self.taken |= {
+                f"{path}/{name}" for name in arrays_of(layer) if name == "kernel" or _owned(self, path, kind)
+            }
+            if kind == "BatchNorm" and self.calls[path] > 1:
+                raise ModelError(
+                    path, "a BatchNorm that is called twice", "a norm, and running statistics, for each call"
+                )
+            if path == self.head and self.calls[path] > 1:
+                raise ModelError(path, "a head that is called twice", "one classifier, called once")
+            y = type(layer).__call__(layer, x)
+            if path == self.head:
+                self.logits = y
+            return y
+
+        return answer
+
+
+def _owned(trial: _Trial, path: str, kind: str | None) -> bool:
+    """Whether a task may own all arrays of a layer, not a chip its kernel alone."""
+    return path == trial.head or kind in NORM_KINDS
+
+
+def _input(path: str, kind: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> jax.Array:
+    """The one array that a layer is called with; other arguments have to be what they are anyway."""
+    named = dict(zip(("x", "use_running_average" if kind in NORM_KINDS else "argument"), args, strict=False)) | kwargs
+    named |= {} if "inputs" not in named else {"x": named.pop("inputs")}
+    x = named.pop("x", None)
+    usual = {"use_running_average": True}
+    odd = {k: v for k, v in named.items() if v is not None and not (k in usual and v is usual[k])}
+    if odd or x is None or len(args) > 2:
+        raise ModelError(path, f"called with {sorted(odd) or 'no input'}", "its input alone")
+    return x
+
+
+def _check_input(path: str, kind: str | None, layer: Any, x: jax.Array) -> None:
+    if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
+        raise ModelError(path, f"an input of {x.dtype}", "real numbers")
+    if kind == "Conv" and x.ndim != 4:
+        raise ModelError(path, f"an input of shape {list(x.shape)}", "[batch, height, width, channels]")
+    if kind in NORM_KINDS and norm_axis(path, layer) in (0, -x.ndim):
+        raise ModelError(path, f"axis {norm_axis(path, layer)}", "a norm over features, not over the batch")
+
+
+def _check_untouched(jaxpr: Any, paths: list[str], taken: set[str]) -> None:
+    """Raise where the module itself computes with an array that will be on crossbars, or a task's."""
+    placed = dict(zip(jaxpr.invars[1 + len(paths) :], paths, strict=True))
+    used = [v for equation in jaxpr.eqns for v in equation.invars if not hasattr(v, "val")]
+    for path in (placed[v] for v in (*used, *jaxpr.outvars) if not hasattr(v, "val") and v in placed):
+        if path in taken:
+            raise ModelError(path, "read by the module itself", "an array that its layer alone computes with")
+
+
+def _counts(module: nnx.Module) -> list[tuple[Any, nnx.Variable]]:
+    return list(nnx.to_flat_state(nnx.state(module, nnx.RngCount)))
+
+
+def _trace() -> Any:
+    """What tells the trace apart that is being recorded: inside of a transformation it is another one."""
+    return jax.extend.core.get_opaque_trace_state(convention="nnx")
