@@ -25,7 +25,7 @@ from xbm_jax.crossbar.validate import unstorable
 from xbm_jax.errors import DataError, ModelError, SpecError
 from xbm_jax.models.network import Backbone, Calibration, Network
 from xbm_jax.pixels import check_uint8, warn_if_binary
-from xbm_jax.streams import named
+from xbm_jax.streams import checked_key, named
 
 __all__ = [
     "Chip",
@@ -109,7 +109,7 @@ def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Ru
     Raises:
         SpecError: ``key`` is not one key. ModelError: rules that name no layer.
     """
-    _check_key(key)
+    key = checked_key(key)
     network, arrays = backbone.network, backbone.arrays
     specs = _layer_specs(network, spec, {} if rules is None else rules)
     _warn_of_what_no_file_holds(specs)
@@ -226,15 +226,6 @@ def calibration_key(spec: CrossbarSpec) -> dict[str, Any]:
         "percentile": spec.adc.percentile,
         "row_order": spec.row_order,
     }
-
-
-def _check_key(key: Any) -> None:
-    """Raise unless ``key`` is one key, typed or raw (uint32 [words])."""
-    dtype, ndim = getattr(key, "dtype", None), getattr(key, "ndim", None)
-    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    if not (typed and ndim == 0) and not (dtype == jnp.uint32 and ndim == 1):
-        allowed = "one key, as jax.random.key(0) makes it (jax.vmap programs a chip for each of many)"
-        raise SpecError("key", key, allowed)
 
 
 def _layer_specs(network: Network, spec: CrossbarSpec, rules: Rules) -> dict[str, CrossbarSpec]:

@@ -13,6 +13,7 @@ from xbm_jax.errors import DataError, MethodError, SpecError
 from xbm_jax.masks import ArrayChoice, Method
 from xbm_jax.masks.rules import is_real
 from xbm_jax.models import Chip, check_calibrated, check_images
+from xbm_jax.streams import checked_key
 from xbm_jax.tasks import Task
 from xbm_jax.training.config import TrainConfig
 
@@ -35,7 +36,7 @@ def check_arguments(
     check_data(data)
     if not isinstance(method, Method):
         raise MethodError("method", _shown(method), "a Method, such as xbm.methods.xbm()")
-    _check_key(key)
+    checked_key(key)
     if not isinstance(config, TrainConfig):
         raise SpecError("config", _shown(config), "a TrainConfig, or None for the usual settings")
     if not isinstance(start, Task | None):
@@ -55,13 +56,6 @@ def check_data(data: Any) -> None:
     """Raise unless it is a data set."""
     if not isinstance(data, Dataset):
         raise DataError("data", _shown(data), "a Dataset: xbm.load(name), or xbm.data.Dataset(...)")
-
-
-def _check_key(key: Any) -> None:
-    try:
-        jax.random.fold_in(key, 0)
-    except (TypeError, ValueError):
-        raise SpecError("key", _shown(key), "one random key, such as jax.random.key(0)") from None
 
 
 def _shown(value: Any) -> Any:
