@@ -26,6 +26,7 @@ from xbm_jax.training import TrainConfig, adapt, for_chip
 
 __all__ = ["adapt_command", "bank_list", "bank_show", "inspect_command"]
 
+
 def adapt_command(options: Adapt) -> None:
     """Learn a task on the bank's chip; chip and bank are saved with the first task. Whatever is wrong is said first."""
     console = Console()
