@@ -365,7 +365,9 @@ MEASURES = {"calibrate": calibrate, "inputs": measure_inputs, "ranges": measure_
     ],
     ids=["batches of none", "of minus one", "of a real number", "no images", "grey images", "images of several sizes"],
 )
-def test_what_cannot_be_measured_on_is_named(measure: Any, images: Any, batch_size: Any, error: Any, message: str) -> None:
+def test_what_cannot_be_measured_on_is_named(
+    measure: Any, images: Any, batch_size: Any, error: Any, message: str
+) -> None:
     with pytest.raises(error, match=message):
         measure(tiny_chip(), images, batch_size=batch_size)
 

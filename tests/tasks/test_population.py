@@ -140,7 +140,7 @@ def test_layers_over_several_axes() -> None:
     rng = np.random.default_rng(0)
     made = backbone(network, {path: rng.normal(size=shape) for path, shape in network.shapes.items()})
     spec, images = tiny.SPECS["ideal"].replace(device=Gaussian(0.2)), IMAGES[:24]
-    labels = np.argmax(made.logits(images), -1)
+    labels = np.argmax(np.asarray(made.logits(images)), -1)
     found = population_accuracy(made, spec, KEYS, images, labels, calibration_images=images)
     drawn, wanted = design(made, spec, images), []
     for key in KEYS:
