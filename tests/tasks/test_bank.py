@@ -134,9 +134,10 @@ def test_a_put_that_fails_keeps_the_older_task(bank, chip, task, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(ocp, "save", fail)
         for name in ("t", "new"):
-            with pytest.raises(OSError, match="no space"):
+            with pytest.raises(OutputError, match="no space"):
                 bank.put(name, tiny.made_up_task(chip, methods.xbm(), seed=5))
-    assert bank.names == task_names(bank.folder) == ["t"]  # "new" is not there, although its folder is
+    assert bank.names == task_names(bank.folder) == ["t"]
+    assert [p.name for p in (bank.folder / "tasks").iterdir()] == ["t"]
     tiny.assert_same_bits(bank.get("t").trained, stored(chip, task).trained)
 
 
