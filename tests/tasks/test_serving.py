@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks import tiny
-from xbm_jax.errors import DataError, MethodError
+from xbm_jax.errors import BankError, DataError, MethodError
 from xbm_jax.masks import Binary, Filter, Identity, methods
 from xbm_jax.tasks import MaskBank, predict, serve, serving
 
@@ -136,6 +136,26 @@ def test_a_task_with_a_digital_part_cannot_be_mixed(tmp_path):
     bank = MaskBank.create(tmp_path, chip)
     bank.put("beside", tiny.made_up_task(chip, methods.lora()))
     with pytest.raises(MethodError, match=r"tasks\['beside'\]\.method = 'lora': tasks of column masks"):
+        serve(chip, bank)
+
+
+def test_all_tasks_are_served_but_a_damaged_one_which_is_named(tmp_path):
+    chip = tiny.chip("ideal")
+    bank = MaskBank.create(tmp_path, chip)
+    for name in ("x", "y", "z"):
+        bank.put(name, tiny.made_up_task(chip, methods.head_only()))
+
+    def damage(name):
+        next((tmp_path / "tasks" / name).rglob("_CHECKPOINT_METADATA")).write_text("xxxx")
+
+    damage("y")
+    with pytest.warns(UserWarning, match=r"task 'y' cannot be read and is not served: .*y/000001"):
+        assert serve(chip, bank).names == ("x", "z")
+    with pytest.raises(BankError, match=r"y/000001.*a readable checkpoint"):
+        serve(chip, bank, ["x", "y"])
+    damage("x")
+    damage("z")
+    with pytest.raises(BankError, match=r"a bank with a task that can be read \(.*x/000001"):
         serve(chip, bank)
 
 

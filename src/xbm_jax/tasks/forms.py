@@ -28,8 +28,8 @@ def check_form(field: str, stored: dict[str, Any], newest: int) -> None:
     form = stored.get("format", 1)
     if type(form) is not int or not 1 <= form <= newest:
         read = "1" if newest == 1 else f"1 to {newest}"
-        writer = stored.get("version", "that does not say which")
-        allowed = f"{read}, what this version, {_version()}, reads; this was written by version {writer}"
+        writer = f"version {stored['version']}" if "version" in stored else "an unnamed version"
+        allowed = f"{read}, what this version, {_version()}, reads; {writer} wrote this"
         raise BankError(f"{field}.format", form, allowed)
 
 
