@@ -4,6 +4,8 @@ import dataclasses
 import json
 import subprocess
 import sys
+import threading
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,13 +13,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import xbm_jax
 from tasks import tiny
 from xbm_jax.crossbar import FunctionDevice
 from xbm_jax.errors import BankError, OutputError
 from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.masks import Binary, Filter, Identity, methods
 from xbm_jax.models import program
-from xbm_jax.tasks import MaskBank, chip_mark, describe, predict, save_chip, serve, source_task, stored, task_names
+from xbm_jax.tasks import (
+    MaskBank,
+    chip_mark,
+    describe,
+    predict,
+    save_chip,
+    serve,
+    source_task,
+    store,
+    stored,
+    task_names,
+)
 from xbm_jax.tasks.packing import packed_bytes
 
 IMAGES = tiny.stripes().x_test[:16]
@@ -138,9 +152,10 @@ def test_a_put_that_fails_keeps_the_older_task(bank, chip, task, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(ocp, "save", fail)
         for name in ("t", "new"):
-            with pytest.raises(OSError, match="no space"):
+            with pytest.raises(OutputError, match="no space"):
                 bank.put(name, tiny.made_up_task(chip, methods.xbm(), seed=5))
-    assert bank.names == task_names(bank.folder) == ["t"]  # "new" is not there, although its folder is
+    assert bank.names == task_names(bank.folder) == ["t"]
+    assert [p.name for p in (bank.folder / "tasks").iterdir()] == ["t"]
     tiny.assert_same_bits(bank.get("t").trained, stored(chip, task).trained)
 
 
@@ -164,12 +179,25 @@ def test_a_missing_task_of_an_empty_bank(bank):
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", "a\\b", " a", "-a", ".hidden", "ä", "a b", "a\n"])
 def test_bad_names_are_refused(bank, task, name):
-    with pytest.raises(BankError, match=r"name = .*letters, digits"):
-        bank.put(name, task)
+    for act in (lambda: bank.put(name, task), *(partial(do, name) for do in (bank.get, bank.meta, bank.remove))):
+        with pytest.raises(BankError, match=r"name = .*letters, digits"):
+            act()
     assert bank.names == []
 
 
-@pytest.mark.parametrize("meta", [{"a": np.float32(1.0)}, {"a": {1, 2}}, {("a",): 1}])
+def test_nothing_beside_the_tasks_is_read_or_removed_by_a_path(bank, chip, task):
+    other = MaskBank.create(bank.folder / "other", chip)
+    other.put("u", task)
+    for name in ("../other/tasks/u", str(other.folder / "tasks" / "u"), Path("u"), None, 3):
+        for act in (bank.get, bank.meta, bank.remove):
+            with pytest.raises(BankError, match=r"name = .*letters, digits"):
+                act(name)
+    assert other.names == ["u"]
+
+
+@pytest.mark.parametrize(
+    "meta", [{"a": np.float32(1.0)}, {"a": {1, 2}}, {("a",): 1}, {"loss": float("nan")}, {"a": [float("inf")]}]
+)
 def test_meta_that_json_cannot_hold_is_refused(bank, task, meta):
     with pytest.raises(BankError, match=r"task\.meta.*JSON-like"):
         bank.put("t", task.replace(meta=meta))
@@ -213,7 +241,8 @@ def test_another_chip_cannot_open_the_bank(bank):
         ('{"format": 1}', "undamaged bank card"),
         ('{"format": 1, "chip": {"network": "tiny"}}', "undamaged chip card"),
         ('{"format": 1, "chip": null}', "undamaged chip card"),
-        ('{"format": 99, "chip": {}}', r"bank\.format = 99"),
+        ('{"format": 99, "chip": {}}', r"bank\.format = 99: 1, what this version, .* an unnamed version wrote this"),
+        ('{"format": 2, "version": "7.1", "chip": {}}', r"bank\.format = 2: .*; version 7\.1 wrote this"),
         (b"\xff\xfe\x00", "undamaged bank card"),
     ],
 )
@@ -224,6 +253,116 @@ def test_a_damaged_bank_card_is_a_named_error(bank, chip, text, wanted):
         card.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(BankError, match=wanted):
         MaskBank.open(bank.folder, chip)
+
+
+def test_a_card_names_its_form_and_the_version_that_wrote_it(bank):
+    card = json.loads((bank.folder / "bank.json").read_text())
+    assert (card["format"], card["version"]) == (1, xbm_jax.__version__)
+
+
+def test_a_task_of_a_newer_form_is_refused_and_the_others_are_described(bank, chip, task):
+    bank.put("old", task)
+    store.save(bank.folder / "tasks" / "new", {}, {"what": "nobody knows"}, form=2)
+    wanted = rf"new/000001\.format = 2: 1, what .*version {xbm_jax.__version__} wrote this"
+    for act in (bank.get, bank.meta):
+        with pytest.raises(BankError, match=wanted):
+            act("new")
+    assert "format = 2" in describe(bank.folder)["tasks"]["new"]["error"]
+    assert describe(bank.folder)["tasks"]["old"]["classes"] == 4
+
+
+def damage(bank, name):
+    next((bank.folder / "tasks" / name).rglob("_CHECKPOINT_METADATA")).write_text("xxxx")
+
+
+def test_one_damaged_task_leaves_the_others(bank, task):
+    for name in ("x", "y", "z"):
+        bank.put(name, task)
+    damage(bank, "y")
+    assert bank.names == task_names(bank.folder) == ["x", "y", "z"]
+    tasks = describe(bank.folder)["tasks"]
+    assert list(tasks) == ["x", "y", "z"]
+    assert tasks["x"] == tasks["z"] and tasks["x"]["meta"] == task.meta
+    assert list(tasks["y"]) == ["error"]
+    assert "y/000001" in tasks["y"]["error"] and "a readable checkpoint" in tasks["y"]["error"]
+    with pytest.raises(BankError, match=r"y/000001"):
+        bank.get("y")
+    bank.put("y", task)
+    assert bank.get("y").meta == task.meta
+    damage(bank, "x")
+    bank.remove("x")  # a damaged one too
+    assert bank.names == ["y", "z"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("leaf", ["masks", "norms", "head", "state"])
+def test_a_task_that_is_not_finite_is_refused_by_leaf(bank, chip, value, leaf):
+    task = tiny.made_up_task(chip, tiny.METHODS["norm_only-full" if leaf == "state" else "xbm"])
+    trained, state = jax.tree.map(np.array, (task.trained, task.state))
+    values, field = {
+        "masks": (trained["masks"], r"task\['trained'\]\['masks'\]\['conv2'\]"),
+        "norms": (trained["norms"], r"task\['trained'\]\['norms'\]\['bn2'\]\['bias'\]"),
+        "head": (trained, r"task\['trained'\]\['head'\]\['kernel'\]"),
+        "state": (state, r"task\['state'\]\['bn1'\]\['var'\]"),
+    }[leaf]
+    keys = {"masks": ("conv2",), "norms": ("bn2", "bias"), "head": ("head", "kernel"), "state": ("bn1", "var")}[leaf]
+    for key in keys:
+        values = values[key]
+    jax.tree.leaves(values)[0].reshape(-1)[0] = value
+    bank.put("t", task)
+    with pytest.raises(BankError, match=field + r".*1 of \d+ values not finite.*did its training diverge"):
+        bank.put("t", task.replace(trained=trained, state=state))
+    assert bank.get("t").meta == task.meta
+
+
+def test_several_create_one_bank_and_put_into_it_at_once(tmp_path, chip):
+    tasks = [tiny.made_up_task(chip, methods.xbm(), seed=who) for who in range(3)]
+    errors = []
+
+    def work(who):
+        try:
+            bank = MaskBank.create(tmp_path / "bank", chip)
+            for i in range(2):
+                bank.put(f"own{who}.{i}", tasks[who])
+                bank.put("same", tasks[who])
+                assert bank.get("same").meta in [task.meta for task in tasks]
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(who,)) for who in range(3)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert errors == []
+    bank = MaskBank.open(tmp_path / "bank", chip)
+    assert bank.names == sorted([*(f"own{who}.{i}" for who in range(3) for i in range(2)), "same"])
+    for who in range(3):
+        assert bank.get(f"own{who}.0").meta == tasks[who].meta
+    left = {p.name for p in bank.folder.iterdir()} | {p.name for p in (bank.folder / "tasks" / "same").iterdir()}
+    assert left == {"bank.json", "tasks", ".xbm-lock", "000006"}
+
+
+def test_a_bank_that_is_gone_takes_no_task(bank, task):
+    (bank.folder / "bank.json").unlink()
+    with pytest.raises(BankError, match=r"a folder with a bank\.json in it"):
+        bank.put("t", task)
+    assert task_names_of_folder(bank) == []
+
+
+def task_names_of_folder(bank):
+    return [p.name for p in (bank.folder / "tasks").iterdir()]
+
+
+def test_a_bank_beside_other_things_leaves_them(tmp_path, chip, task):
+    (tmp_path / "tasks" / "t" / "notes").mkdir(parents=True)
+    (tmp_path / "tasks" / "000001").mkdir()
+    (tmp_path / "own.txt").write_text("precious")
+    bank = MaskBank.create(tmp_path, chip)
+    assert bank.names == []
+    bank.put("t", task)
+    bank.put("t", task)
+    assert bank.names == ["t"]
+    assert (tmp_path / "tasks" / "t" / "notes").is_dir() and (tmp_path / "tasks" / "000001").is_dir()
+    assert (tmp_path / "own.txt").read_text() == "precious"
 
 
 def test_a_changed_identity_is_noticed(bank, chip):
@@ -332,11 +471,11 @@ def test_a_chip_of_functions_is_said_to_be_nothing_to_store(tmp_path):
     with pytest.warns(UserWarning, match=r"spec\.device\.program_sigma is nothing that a file can hold") as heard:
         chip = program(tiny.weights(), spec, KEY)
     assert heard[0].filename == __file__ and len(heard) == 1
-    for store in (save_chip, lambda chip, folder: MaskBank.create(folder, chip)):
+    for write in (save_chip, lambda chip, folder: MaskBank.create(folder, chip)):
         with pytest.raises(
             BankError, match=r"^chip\.conv1\.spec\.device\.program_sigma = .*nothing else can be stored"
         ):
-            store(chip, tmp_path / "new")
+            write(chip, tmp_path / "new")
         assert not list(tmp_path.rglob("*.json"))
     assert chip_mark(chip).same_chip(chip_mark(chip.replace()))
 
@@ -351,9 +490,14 @@ def test_what_is_no_chip_or_name_is_named(tmp_path, bank, task):
 def test_an_unwritable_place_is_named(tmp_path, chip, task):
     # A file stands where a folder should be: permissions would not stop a root user.
     (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", tmp_path / "file" / "bank"):
+    for folder in (tmp_path / "file", tmp_path / "file" / "bank", tmp_path / ("long" * 99)):
         with pytest.raises(OutputError, match="a writable folder"):
             MaskBank.create(folder, chip)
+        with pytest.raises(BankError, match=r"bank.* = "):
+            MaskBank.open(folder, chip)
+    (tmp_path / "odd" / "bank.json").mkdir(parents=True)
+    with pytest.raises(BankError, match="an undamaged bank card"):
+        MaskBank.create(tmp_path / "odd", chip)
     bank = MaskBank.create(tmp_path / "bank", chip)
     (bank.folder / "tasks" / "t").write_text("")
     with pytest.raises(OutputError, match="a writable folder"):

@@ -90,6 +90,23 @@ def test_saving_again_replaces(tmp_path):
     assert_same_chip(load_chip(tmp_path, tiny.network()), tiny.chip("ideal", key=1))
 
 
+def test_a_chip_lies_beside_other_things(tmp_path):
+    save_chip(tiny.chip("ideal"), tmp_path / "other")
+    (tmp_path / "000001").mkdir()
+    (tmp_path / "000001" / "weights").write_text("precious")
+    for key in (0, 1):
+        save_chip(tiny.chip("ideal", key=key), tmp_path)
+    assert_same_chip(load_chip(tmp_path, tiny.network()), tiny.chip("ideal", key=1))
+    assert_same_chip(load_chip(tmp_path / "other", tiny.network()), tiny.chip("ideal"))
+    assert (tmp_path / "000001" / "weights").read_text() == "precious"
+
+
+def test_a_chip_of_a_newer_form_is_refused(tmp_path):
+    store.save(tmp_path, {}, {"what": "nobody knows"}, form=2)
+    with pytest.raises(BankError, match=r"000001\.format = 2: 1, what .* wrote this"):
+        load_chip(tmp_path, tiny.network())
+
+
 def test_a_structure_must_be_given_and_fit(tmp_path):
     save_chip(tiny.chip("ideal"), tmp_path)
     with pytest.raises(ModelError, match="network = None: the structure of 'tiny', which is not one of cifar-resnet20"):

@@ -141,6 +141,26 @@ def test_a_task_with_a_digital_part_cannot_be_mixed(tmp_path):
         serve(chip, bank)
 
 
+def test_all_tasks_are_served_but_a_damaged_one_which_is_named(tmp_path):
+    chip = tiny.chip("ideal")
+    bank = MaskBank.create(tmp_path, chip)
+    for name in ("x", "y", "z"):
+        bank.put(name, tiny.made_up_task(chip, methods.head_only()))
+
+    def damage(name):
+        next((tmp_path / "tasks" / name).rglob("_CHECKPOINT_METADATA")).write_text("xxxx")
+
+    damage("y")
+    with pytest.warns(UserWarning, match=r"task 'y' cannot be read and is not served: .*y/000001"):
+        assert serve(chip, bank).names == ("x", "z")
+    with pytest.raises(BankError, match=r"y/000001.*a readable checkpoint"):
+        serve(chip, bank, ["x", "y"])
+    damage("x")
+    damage("z")
+    with pytest.raises(BankError, match=r"a bank with a task that can be read \(.*x/000001"):
+        serve(chip, bank)
+
+
 def test_an_empty_bank_cannot_be_served(tmp_path):
     chip = tiny.chip("ideal")
     bank = MaskBank.create(tmp_path, chip)

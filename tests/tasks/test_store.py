@@ -5,16 +5,21 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+import xbm_jax
 from tasks import tiny
 from xbm_jax.errors import BankError, OutputError
 from xbm_jax.tasks import store
-from xbm_jax.tasks.files import replace_file
+from xbm_jax.tasks.lock import LOCK
 
 ARRAYS = {
     "bytes": np.random.default_rng(0).integers(0, 256, 70_000).astype(np.uint8),
@@ -29,6 +34,11 @@ def one(value):
     return {"a": np.full(40_000, value, np.int32)}
 
 
+def names(folder):
+    """What lies in a folder, but for the lock, which stays."""
+    return sorted(p.name for p in folder.iterdir() if p.name != LOCK)
+
+
 def test_what_was_saved_is_loaded_bit_for_bit(tmp_path):
     metadata = {"text": "häß", "list": [1, 2.5, None, {"x": True}], "float": 0.1}
     store.save(tmp_path / "deep" / "folder", ARRAYS, metadata)
@@ -40,7 +50,7 @@ def test_what_was_saved_is_loaded_bit_for_bit(tmp_path):
 def test_a_second_save_replaces_the_first_and_cleans_up(tmp_path):
     for value in (1, 2, 3):
         store.save(tmp_path, one(value), {"value": value})
-    assert [p.name for p in tmp_path.iterdir()] == ["000003"]
+    assert names(tmp_path) == ["000003"]
     arrays, metadata = store.load(tmp_path)
     assert (arrays["a"] == 3).all() and metadata == {"value": 3}
 
@@ -65,12 +75,13 @@ def test_a_save_that_fails_leaves_the_older_generation(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(ocp, "save", full_disk)
-        with pytest.raises(OSError, match="no space left"):
+        with pytest.raises(OutputError, match="no space left"):
             store.save(tmp_path, one(2), {"value": 2})
+    assert names(tmp_path) == ["000001"]
     arrays, metadata = store.load(tmp_path)
     assert (arrays["a"] == 1).all() and metadata == {"value": 1}
-    store.save(tmp_path, one(3), {"value": 3})  # over what the failed save left behind
-    assert [p.name for p in tmp_path.iterdir()] == ["000002"]
+    store.save(tmp_path, one(3), {"value": 3})
+    assert names(tmp_path) == ["000002"]
     assert store.load_metadata(tmp_path) == {"value": 3}
 
 
@@ -87,7 +98,6 @@ SAVE_FOR_EVER = """
 import sys
 import numpy as np
 from xbm_jax.tasks import store
-from xbm_jax.tasks.files import replace_file
 for value in range(1, 10_000):
     store.save(sys.argv[1], {"a": np.full(40_000, value, np.int32)}, {"value": value})
 """
@@ -98,8 +108,8 @@ def test_a_process_killed_while_it_saves_loses_nothing(tmp_path):
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            names = os.listdir(tmp_path)
-            if any(n.isdigit() for n in names) and any("tmp" in n for n in names):
+            there = os.listdir(tmp_path)
+            if any(n.isdigit() for n in there) and ".xbm-writing" in there:
                 break  # one generation is whole and the next is being written
         else:
             pytest.fail("no save seen in 120 s")
@@ -110,7 +120,7 @@ def test_a_process_killed_while_it_saves_loses_nothing(tmp_path):
     assert metadata["value"] >= 1
     assert (arrays["a"] == metadata["value"]).all()
     store.save(tmp_path, one(0), {"value": 0})
-    assert len(list(tmp_path.iterdir())) == 1 and store.load_metadata(tmp_path) == {"value": 0}
+    assert len(names(tmp_path)) == 1 and store.load_metadata(tmp_path) == {"value": 0}
 
 
 def flip(path: Path, position: int) -> bytes:
@@ -168,17 +178,265 @@ def test_an_unwritable_folder_is_named(tmp_path):
         assert error.value.value == str(folder)
 
 
-def test_replace_file_replaces_in_one_step(tmp_path):
-    path = tmp_path / "card.json"
-    replace_file(path, json.dumps([1]))
-    replace_file(path, json.dumps([2]))
-    assert json.loads(path.read_text()) == [2]
-    assert [p.name for p in tmp_path.iterdir()] == ["card.json"]
-    with pytest.raises(OutputError, match="a writable file"):
-        replace_file(path / "below" / "card.json", "")
-
-
 @pytest.mark.parametrize("name", ["run [1]", "a*b", "what?"])
 def test_a_path_that_orbax_takes_for_a_pattern_is_refused(tmp_path, name):
     with pytest.raises(OutputError, match="a path without"):
         store.save(tmp_path / name, {"a": np.zeros(2)}, {})
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is not the store's own
+
+
+def foreign_checkpoint(path: Path) -> None:
+    """As another program that uses Orbax writes one."""
+    path.mkdir()
+    (path / "commit_success.txt").write_text("done")
+    (path / "_CHECKPOINT_METADATA").write_text(json.dumps({"item_handlers": {}, "custom_metadata": {"step": 7}}))
+
+
+def folder_of_files(path: Path) -> None:
+    (path / "below").mkdir(parents=True)
+    (path / "below" / "weights").write_bytes(b"precious")
+
+
+def link_to_a_folder(path: Path) -> None:
+    folder_of_files(path.parent / "elsewhere" / path.name)
+    path.symlink_to(path.parent / "elsewhere" / path.name)
+
+
+FOREIGN = {
+    "a folder": ("runs", folder_of_files),
+    "a folder of six digits": ("000001", folder_of_files),
+    "one of a later number": ("000007", folder_of_files),
+    "a day": ("20240131", folder_of_files),
+    "another's checkpoint": ("000002", foreign_checkpoint),
+    "another's temporary": ("000003.orbax-checkpoint-tmp", folder_of_files),
+    "another's temporary with a time": ("7.orbax-checkpoint-tmp-1700000000", folder_of_files),
+    "a file of six digits": ("000004", lambda path: path.write_text("precious")),
+    "a link": ("000005", link_to_a_folder),
+    "a link to nothing": ("000006", lambda path: path.symlink_to("nowhere")),
+    "a file of the name of a probe": (".writable", lambda path: path.write_text("precious")),
+    "a lock of another": (".lock", lambda path: path.write_text("pid 7")),
+    "a chip of its own": ("chip", lambda path: store.save(path, one(5), {"value": 5})),
+}
+
+
+def content(folder: Path) -> dict[str, bytes | str | None]:
+    """Everything under a folder: bytes of files, targets of links, None for folders."""
+    found: dict[str, bytes | str | None] = {}
+    for path in sorted(folder.rglob("*")):
+        kind = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        found[path.relative_to(folder).as_posix()] = kind
+    return found
+
+
+@settings(max_examples=6)
+@given(st.sets(st.sampled_from(sorted(FOREIGN))), st.integers(1, 2))
+@example(set(FOREIGN), 2)
+def test_what_is_not_its_own_stays_and_is_in_nobodys_way(kinds, saves):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for kind in sorted(kinds):
+            path, make = FOREIGN[kind]
+            make(folder / path)
+        before = content(folder)
+        assert not store.exists(folder)
+        for value in range(saves):
+            store.save(folder, one(value), {"value": value})
+            assert store.load_metadata(folder) == {"value": value}
+        after = content(folder)
+        assert before.items() <= after.items()
+        new = {path.split("/")[0] for path in after.keys() - before.keys()}
+        assert len(new - {LOCK}) == 1  # one generation, however many there were
+
+
+def test_a_damaged_generation_is_not_provably_its_own_and_stays(tmp_path):
+    store.save(tmp_path, one(1), {"value": 1})
+    (tmp_path / "000001" / "_CHECKPOINT_METADATA").write_text("xxxx")
+    with pytest.raises(BankError, match="000001"):
+        store.load(tmp_path)
+    for value in (2, 3):
+        store.save(tmp_path, one(value), {"value": value})
+        assert store.load_metadata(tmp_path) == {"value": value}
+    assert names(tmp_path) == ["000001", "000003"]
+
+
+def test_a_link_to_a_folder_is_written_through(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    for value in (1, 2):
+        store.save(tmp_path / "link", one(value), {"value": value})
+    assert names(tmp_path / "there") == ["000002"]
+    assert store.load_metadata(tmp_path / "link") == {"value": 2}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Several at once
+
+SAVE_AND_LOAD = """
+import sys
+import numpy as np
+from xbm_jax.tasks import store
+for value in range(int(sys.argv[2]), int(sys.argv[2]) + 6):
+    store.save(sys.argv[1], {"a": np.full(40_000, value, np.int32)}, {"value": value})
+    arrays, metadata = store.load(sys.argv[1])
+    assert (arrays["a"] == metadata["value"]).all()
+"""
+
+
+def test_two_processes_save_into_one_folder_while_a_third_reads(tmp_path):
+    folder, seen = tmp_path / "new", set()
+    writers = [
+        subprocess.Popen([sys.executable, "-c", SAVE_AND_LOAD, str(folder), start], stderr=subprocess.PIPE, text=True)
+        for start in ("100", "200")
+    ]
+    while any(writer.poll() is None for writer in writers):
+        if store.exists(folder):
+            arrays, metadata = store.load(folder)
+            assert (arrays["a"] == metadata["value"]).all()
+            seen.add(metadata["value"])
+    assert [(writer.communicate()[1], writer.returncode) for writer in writers] == [("", 0), ("", 0)]
+    assert len(seen) > 1
+    assert store.load_metadata(folder)["value"] in (105, 205)
+    assert names(folder) == ["000012"]
+
+
+@pytest.mark.parametrize("name", ["ocp.load", "ocp.metadata"])
+def test_a_reader_that_is_overtaken_reads_what_came_instead(tmp_path, monkeypatch, name):
+    """The generation goes away after the reader chose it."""
+    store.save(tmp_path, one(1), {"value": 1})
+    quietly, overtaken = store.quietly, []
+
+    def slow(function, path, *args, **kwargs):
+        if not overtaken and function.__name__ == name.removeprefix("ocp."):
+            overtaken.append(path)
+            store.save(tmp_path, one(2), {"value": 2})
+        return quietly(function, path, *args, **kwargs)
+
+    monkeypatch.setattr(store, "quietly", slow)
+    arrays, metadata = store.load(tmp_path)
+    assert overtaken and metadata == {"value": 2} and (arrays["a"] == 2).all()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One sentence and no other line
+
+FAIL = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from xbm_jax.errors import XbmError
+from xbm_jax.tasks import store
+folder, rng = Path(sys.argv[1]), np.random.default_rng(0)
+def made(value):
+    return {f"a{i}": np.concatenate([[value], rng.integers(0, 256, 30_000)]).astype(np.uint8) for i in range(30)}
+def attempt(act):
+    try:
+        act()
+        print("went through")
+    except XbmError as error:
+        print(type(error).__name__, error)
+for name in ("full", "cut", "flipped", "manifest", "description", "tree"):
+    store.save(folder / name, made(1), {})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+for name in ("full", "new"):
+    attempt(lambda: store.save(folder / name, made(2), {}))
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert store.load(folder / "full")[0]["a0"][0] == 1
+store.save(folder / "full", made(3), {})
+assert store.load(folder / "full")[0]["a0"][0] == 3
+def largest(name):
+    return max((p for p in (folder / name).rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+cut, flipped = largest("cut"), largest("flipped")
+cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+flipped.write_bytes(bytes(b ^ (i % 5000 == 100) for i, b in enumerate(flipped.read_bytes())))
+for path in (folder / "manifest").rglob("manifest.ocdbt"):
+    path.write_bytes(b"xxxx")
+(folder / "description/000001/_CHECKPOINT_METADATA").write_bytes(b"xxxx")
+(folder / "tree/000001/state/_METADATA").write_bytes(b"xxxx")
+for name in ("cut", "flipped", "manifest", "description", "tree"):
+    attempt(lambda: store.load(folder / name))
+"""
+
+
+def test_a_full_disk_and_damaged_files_are_one_sentence_each(tmp_path):
+    ran = subprocess.run([sys.executable, "-c", FAIL, str(tmp_path)], capture_output=True, text=True, timeout=250)
+    assert (ran.stderr, ran.returncode) == ("", 0)
+    lines = ran.stdout.splitlines()
+    assert len(lines) == 7
+    for line, name in zip(lines, ("full", "new"), strict=False):
+        wanted = f"OutputError folder = '{tmp_path / name}': a folder that takes what is to be stored (File too large)"
+        assert line == wanted
+    for line, name in zip(lines[2:], ("cut", "flipped", "manifest", "description", "tree"), strict=True):
+        assert line.startswith(
+            (f"BankError folder = '{tmp_path / name}/000001': a readable checkpoint", "BankError arrays")
+        )
+    assert sorted(p.name for p in (tmp_path / "new").rglob("*")) == [LOCK]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Forms and types
+
+
+def test_what_is_stored_names_its_form_and_the_version_that_wrote_it(tmp_path):
+    store.save(tmp_path, one(1), {"value": 1}, form=3)
+    custom = json.loads((tmp_path / "000001" / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
+    described = json.loads(custom["json"])
+    assert (described["format"], described["version"]) == (3, xbm_jax.__version__)
+    for read in (store.load, store.load_metadata):
+        read(tmp_path, form=3)
+        read(tmp_path, form=4)
+        with pytest.raises(BankError, match=rf"000001\.format = 3: 1 to 2, .*version {xbm_jax.__version__} wrote this"):
+            read(tmp_path, form=2)
+
+
+TYPES = ["bool", "int8", "uint64", "float16", "float64", "complex64", "bfloat16", "float8_e4m3fn", "int4"]
+
+
+def test_every_type_comes_back_whole_empty_and_alone(tmp_path):
+    dtypes = {n: np.dtype(getattr(ml_dtypes, n, None) or n) for n in TYPES}
+    shapes = {"many": (2, 3), "none": (3, 0, 2), "alone": ()}
+    arrays = {f"{n} {s}": np.ones(shape, dtypes[n]) for n in TYPES for s, shape in shapes.items()}
+    arrays["turned"] = np.arange(6.0).reshape(2, 3).T
+    store.save(tmp_path, arrays, {})
+    tiny.assert_same_bits(store.load(tmp_path)[0], arrays)
+
+
+@pytest.mark.parametrize("arrays", [{}, {"a": np.zeros((0, 2), np.int8), "b": np.zeros(0)}])
+def test_nothing_comes_back_as_nothing(tmp_path, arrays):
+    store.save(tmp_path, arrays, {"x": 1})
+    got, metadata = store.load(tmp_path)
+    tiny.assert_same_bits(got, arrays)
+    assert metadata == {"x": 1}
+
+
+@pytest.mark.parametrize(
+    ("array", "name"),
+    [
+        (np.array([1.0], ">f4"), ">f4"),
+        (np.array(["a"]), "<U1"),
+        (np.array([b"a"]), "|S1"),
+        (np.array([None]), "object"),
+        (np.zeros(2, [("x", np.int8)]), r"\[\('x', 'i1'\)\]"),
+    ],
+)
+def test_a_type_that_has_no_form_on_disk_is_refused(tmp_path, array, name):
+    with pytest.raises(BankError, match=rf"arrays\['a'\]\.dtype = .*{name}"):
+        store.save(tmp_path / "new", {"b": np.zeros(2), "a": array}, {})
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("metadata", [{"a": float("nan")}, {"a": [float("inf")]}, {"a": {1}}])
+def test_metadata_that_json_cannot_hold_is_refused_before_anything_is_written(tmp_path, metadata):
+    with pytest.raises(BankError, match=r"metadata = .*JSON-like"):
+        store.save(tmp_path / "new", one(1), metadata)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_copy_in_a_folder_with_brackets_is_read(tmp_path):
+    store.save(tmp_path / "plain", one(1), {"value": 1})
+    (tmp_path / "plain").rename(tmp_path / "run [1]")
+    arrays, metadata = store.load(tmp_path / "run [1]")
+    assert (arrays["a"] == 1).all() and metadata == {"value": 1}

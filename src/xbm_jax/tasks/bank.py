@@ -2,6 +2,7 @@
 
     bank/bank.json            what chip the bank belongs to
     bank/tasks/<name>/000001  one task: packed mask codes, norms, statistics and head, by Orbax
+    bank/.xbm-lock            held by whoever writes to the bank
 
 Mask codes are packed to bits layer by layer, in path order, and stand one behind another. A task in a bank is bound to
 its chip: the chip's identity, its spec and its row order are checked by name when a bank is opened.
@@ -11,8 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
-import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,17 @@ from xbm_jax.masks import Method, Rule
 from xbm_jax.masks.rules import Codes
 from xbm_jax.models import Chip
 from xbm_jax.tasks import codec, store
-from xbm_jax.tasks.files import replace_file
+from xbm_jax.tasks.files import replace_file, strict_json
+from xbm_jax.tasks.forms import check_form, stamp
 from xbm_jax.tasks.identity import ChipCard, ChipMark, chip_card, chip_mark
+from xbm_jax.tasks.lock import locked
 from xbm_jax.tasks.packing import pack, packed_bytes, unpack
 from xbm_jax.tasks.task import Task, check_fits, stored
 
 __all__ = ["MaskBank", "card_of", "describe", "task_names"]
 
-_FORMAT = 1
+_BANK_FORM = 1
+_TASK_FORM = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 
 
@@ -47,12 +51,13 @@ class MaskBank:
     def create(cls, folder: str | Path, chip: Chip) -> MaskBank:
         """An empty bank for ``chip``, or the bank that is already there if it belongs to this chip."""
         folder = Path(folder)
-        if (folder / "bank.json").exists():
-            return cls.open(folder, chip)
-        store.checked_directory(folder / "tasks")
-        card = {"format": _FORMAT, "chip": chip_card(chip).to_json()}
-        replace_file(folder / "bank.json", json.dumps(card, indent=1) + "\n")
-        return cls(folder, chip)
+        if not os.path.exists(folder / "bank.json"):
+            store.checked_directory(folder / "tasks")
+            text = json.dumps({**stamp(_BANK_FORM), "chip": chip_card(chip).to_json()}, indent=1, allow_nan=False)
+            with locked(folder):
+                if not os.path.exists(folder / "bank.json"):  # nobody was faster
+                    replace_file(folder / "bank.json", text + "\n")
+        return cls.open(folder, chip)
 
     @classmethod
     def open(cls, folder: str | Path, chip: Chip) -> MaskBank:
@@ -71,10 +76,16 @@ class MaskBank:
         return task_names(self.folder)
 
     def put(self, name: str, task: Task) -> None:
-        """Store a task under ``name``; a task of that name is replaced once the new one is whole."""
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise BankError("name", name, "letters, digits and . _ @ + - , the first a letter or digit")
+        """Store a task under ``name``; a task of that name is replaced once the new one is whole.
+
+        Raises:
+            BankError: a name or a task that cannot be stored, or no bank any more. OutputError: no room for it, or
+                another process that writes to the bank for too long. Nothing has changed then.
+        """
+        _check_name(name)
+        _bank_card(self.folder)
         check_fits(self.chip, task)
+        _check_finite(task)
         chip, task = self._chip_of(task), stored(self.chip, task)
         arrays = _task_arrays(self.chip, task)
         _task_from_arrays(self.chip, task.method, arrays, task.meta)  # what cannot be got is not put
@@ -84,11 +95,8 @@ class MaskBank:
             "meta": task.meta,
             "chip": {"identity": chip.identity, "calibration": chip.calibration},
         }
-        try:
-            json.dumps(described)
-        except TypeError as error:
-            raise BankError("task.meta", task.meta, f"JSON-like data ({error})") from error
-        store.save(self.folder / "tasks" / name, arrays, described)
+        strict_json("task.meta", task.meta)
+        store.save(self.folder / "tasks" / name, arrays, described, form=_TASK_FORM, lock=self.folder)
 
     def get(self, name: str) -> Task:
         """The task as stored: mask values are integer codes; predictions are those it had when it was put.
@@ -96,9 +104,7 @@ class MaskBank:
         Raises:
             BankError: no such task, or one that is damaged or does not fit the chip.
         """
-        if name not in self.names:
-            raise BankError("name", name, "one of " + (", ".join(self.names) or "none: the bank is empty"))
-        arrays, described = store.load(self.folder / "tasks" / name)
+        arrays, described = store.load(self._there(name), form=_TASK_FORM)
         self._check_chip(described.get("chip", {}))
         method = codec.decode(described["method"])
         if not isinstance(method, Method):
@@ -108,13 +114,20 @@ class MaskBank:
 
     def meta(self, name: str) -> dict[str, Any]:
         """What was measured of a task, without reading its arrays."""
-        return store.load_metadata(self.folder / "tasks" / name)["meta"]
+        return store.load_metadata(self._there(name), form=_TASK_FORM)["meta"]
 
     def remove(self, name: str) -> None:
         """Delete a task."""
+        self._there(name)
+        with locked(self.folder):
+            store.take_away(self._there(name))
+
+    def _there(self, name: str) -> Path:
+        """The folder of a task of the bank."""
+        _check_name(name)
         if name not in self.names:
-            raise BankError("name", name, "one of " + ", ".join(self.names))
-        shutil.rmtree(self.folder / "tasks" / name)
+            raise BankError("name", name, "one of " + (", ".join(self.names) or "none: the bank is empty"))
+        return self.folder / "tasks" / name
 
     @property
     def _mark(self) -> ChipMark:
@@ -149,10 +162,19 @@ def task_names(folder: str | Path) -> list[str]:
 
 
 def describe(folder: str | Path) -> dict[str, Any]:
-    """What a bank holds, without its chip: ``{"chip": card, "tasks": {name: meta}}``."""
+    """What a bank holds, without its chip: ``{"chip": card, "tasks": {name: task}}``.
+
+    A task is ``{"method": ..., "classes": ..., "meta": ...}``; one that cannot be read is ``{"error": why}``.
+    """
     card = _bank_card(Path(folder))
-    tasks = {name: store.load_metadata(Path(folder) / "tasks" / name) for name in task_names(folder)}
-    return {"chip": card["chip"], "tasks": tasks}
+    return {"chip": card["chip"], "tasks": {name: _description(Path(folder), name) for name in task_names(folder)}}
+
+
+def _description(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        return store.load_metadata(folder / "tasks" / name, form=_TASK_FORM)
+    except BankError as error:
+        return {"error": str(error)}
 
 
 def card_of(folder: str | Path) -> ChipCard:
@@ -163,14 +185,28 @@ def card_of(folder: str | Path) -> ChipCard:
 def _bank_card(folder: Path) -> dict[str, Any]:
     path = folder / "bank.json"
     try:
-        card = json.loads(path.read_text())
-        if card["format"] != _FORMAT:
-            raise BankError("bank.format", card["format"], f"{_FORMAT}, the format that this version reads")
-        return {"format": _FORMAT, "chip": card["chip"]}
-    except FileNotFoundError as error:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        chip, _ = card["chip"], card["format"]
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise BankError("bank", str(folder), "a folder with a bank.json in it") from error
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BankError("bank.json", str(path), f"an undamaged bank card ({error})") from error
+    check_form("bank", card, _BANK_FORM)
+    return {"chip": chip}
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise BankError("name", name, "letters, digits and . _ @ + - , the first a letter or digit")
+
+
+def _check_finite(task: Task) -> None:
+    """Raise if a value is NaN or infinite: such a task answers one class whatever it sees."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path({"trained": task.trained, "state": task.state})[0]:
+        values = np.asarray(leaf)
+        if not np.issubdtype(values.dtype, np.integer) and not np.isfinite(values.astype(np.float64)).all():
+            found = f"{np.count_nonzero(~np.isfinite(values.astype(np.float64)))} of {values.size} values not finite"
+            raise BankError("task" + jax.tree_util.keystr(path), found, "finite values; did its training diverge?")
 
 
 def _task_arrays(chip: Chip, task: Task) -> dict[str, np.ndarray]:

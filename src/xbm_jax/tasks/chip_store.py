@@ -16,6 +16,8 @@ from xbm_jax.tasks import codec, store
 
 __all__ = ["load_chip", "save_chip"]
 
+_FORM = 1
+
 _CELLS = ("levels", "programmed", "conductance", "effective", "curvature", "read_variance", "writes", "key_data")
 _SCALES = ("weight_scale", "input_scale", "drift_factor")
 _OPTIONAL = ("curvature", "read_variance", "writes", "input_scale", "drift_factor")
@@ -24,7 +26,7 @@ _MISMATCH = ("gain", "offset_lsb")
 
 
 def save_chip(chip: Chip, folder: str | Path) -> None:
-    """Save a chip; one that is there already is replaced once the new one is whole."""
+    """Save a chip; one that is there already is replaced once the new one is whole. Whatever else is there stays."""
     arrays: dict[str, Any] = {}
     for path, tiles in chip.tiles.items():
         arrays |= {f"tiles/{path}/{name}": getattr(tiles, name) for name in _CELLS + _SCALES}
@@ -35,7 +37,8 @@ def save_chip(chip: Chip, folder: str | Path) -> None:
         arrays |= {f"{group}/{p}/{k}": a for p, pair in getattr(chip, group).items() for k, a in pair.items()}
     arrays |= {f"head/{name}": array for name, array in chip.head.items()}
     present = {name: np.asarray(jax.device_get(array)) for name, array in arrays.items() if array is not None}
-    store.save(folder, {name.replace("/", "."): array for name, array in present.items()}, _described(chip))
+    arrays = {name.replace("/", "."): array for name, array in present.items()}
+    store.save(folder, arrays, _described(chip), form=_FORM)
 
 
 def load_chip(folder: str | Path, network: Network | None = None) -> Chip:
@@ -47,7 +50,7 @@ def load_chip(folder: str | Path, network: Network | None = None) -> Chip:
     Raises:
         BankError: no chip there, or a damaged one. ModelError: a structure is needed, or is not the chip's.
     """
-    arrays, described = store.load(folder)
+    arrays, described = store.load(folder, form=_FORM)
     network = network or _registered(described)
     if described["network"] != network.name:
         raise ModelError("network", network.name, f"{described['network']}, what the chip was programmed with")

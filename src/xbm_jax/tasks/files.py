@@ -2,31 +2,69 @@
 
 from __future__ import annotations
 
+import json
+import os
+import uuid
 from pathlib import Path
+from typing import Any
 
-from xbm_jax.errors import OutputError
+from xbm_jax.errors import BankError, OutputError
 
-__all__ = ["replace_file"]
+__all__ = ["replace_file", "strict_json", "sync_folder"]
 
 
 def replace_file(path: str | Path, content: str | bytes) -> None:
     """Put ``content`` (text as UTF-8) at ``path`` in one step, making its folder if need be.
 
-    A reader sees the old file or the new. Whatever goes wrong, Ctrl-C too, the old one stays and no part is left over.
+    A reader sees the old file or the new, also after a power cut. Whatever goes wrong, Ctrl-C too, the old one stays
+    and no part is left over. Where ``path`` is a link, what it points to is replaced.
 
     Raises:
         OutputError: the place cannot be written.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-        part.replace(path)
+        target = Path(os.path.realpath(path))
+        part = target.with_name(f".{uuid.uuid4().hex}.part")  # two writers must not share one
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _write_through(part, content.encode() if isinstance(content, str) else content)
+            part.replace(target)
+            sync_folder(target.parent)
+        finally:
+            _remove(part)
     except OSError as error:
         raise OutputError("file", str(path), f"a writable file ({error.strerror})") from error
+
+
+def strict_json(field: str, data: Any, shown: Any = None) -> str:
+    """``data`` as JSON that every program reads.
+
+    Raises:
+        BankError: NaN, an infinity, or a kind of value that JSON lacks; names ``field`` and ``shown``.
+    """
+    try:
+        return json.dumps(data, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        allowed = f"JSON-like data, every number finite ({error})"
+        raise BankError(field, data if shown is None else shown, allowed) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's entries on disk. Some file systems cannot; there nothing is lost but the guarantee."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        return
     finally:
-        _remove(part)
+        os.close(descriptor)
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _remove(part: Path) -> None:

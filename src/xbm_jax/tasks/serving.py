@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xbm_jax.crossbar import Tiles
-from xbm_jax.errors import DataError, MethodError
+from xbm_jax.errors import BankError, DataError, MethodError
 from xbm_jax.masks import Method, Rule
 from xbm_jax.models import Chip, check_images, forward
 from xbm_jax.streams import stream
@@ -95,10 +96,10 @@ class Server:
 
 
 def serve(chip: Chip, bank: MaskBank, names: Sequence[str] | None = None, *, batch_size: int = 64) -> Server:
-    """Load tasks from a bank for serving together; ``None`` takes all of them.
+    """Load tasks from a bank for serving together; ``None`` takes all that can be read, and warns of the others.
 
     Raises:
-        BankError: a chip that is not the bank's, or an unknown or damaged task.
+        BankError: a chip that is not the bank's, a named task that is not there or cannot be read, or none of all can.
         MethodError: a task that rewrites cells: the chip would have to be reprogrammed within the batch.
         DataError: no task, names that are no list, or a batch size below 1.
     """
@@ -109,11 +110,11 @@ def serve(chip: Chip, bank: MaskBank, names: Sequence[str] | None = None, *, bat
     checked_call(chip, None, None, batch_size, None)
     if chip is not bank.chip:
         card_of(bank.folder).check(chip_card(chip))
-    chosen = tuple(bank.names if names is None else names)
-    if not chosen:
-        raise DataError("names", chosen, "at least one task of the bank: " + ", ".join(bank.names))
-    tasks = [bank.get(name) for name in chosen]
-    for name, task in zip(chosen, tasks, strict=True):
+    found = _readable(bank) if names is None else {name: bank.get(name) for name in names}
+    if not found:
+        raise DataError("names", tuple(found), "at least one task of the bank: " + ", ".join(bank.names))
+    chosen, tasks = tuple(found), list(found.values())
+    for name, task in found.items():
         if task.method.rewrites_cells:
             allowed = "tasks that rewrite no cell; a chip holds one such task at a time"
             raise MethodError(f"tasks[{name!r}].method", task.method.name, allowed)
@@ -124,6 +125,21 @@ def serve(chip: Chip, bank: MaskBank, names: Sequence[str] | None = None, *, bat
     stacked = jax.tree.map(lambda *a: jnp.stack(a), *(_common(chip, task, widest) for task in tasks))
     classes = tuple(task.num_classes for task in tasks)
     return Server(chip, chosen, classes, stacked["trained"], stacked["stats"], batch_size)
+
+
+def _readable(bank: MaskBank) -> dict[str, Task]:
+    """Every task of the bank, but for damaged ones: each is named in a warning."""
+    found, errors = {}, {}
+    for name in bank.names:
+        try:
+            found[name] = bank.get(name)
+        except BankError as error:
+            errors[name] = error
+    for name, error in errors.items():
+        if not found:
+            raise BankError("bank", str(bank.folder), f"a bank with a task that can be read ({error})") from error
+        warnings.warn(f"task {name!r} cannot be read and is not served: {error}", stacklevel=3)
+    return found
 
 
 def _common(chip: Chip, task: Task, widest: int) -> dict[str, Any]:
