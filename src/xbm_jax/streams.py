@@ -63,6 +63,7 @@ class Command(IntEnum):
 
     TASK = 1
     READ = 2
+    QUICKSTART = 3
 
 
 class Host(IntEnum):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from cli import small
 from tasks import tiny
+from xbm_jax import models
 from xbm_jax.cli import commands, quickstart
+from xbm_jax.masks.methods import METHODS
 from xbm_jax.tasks import save_chip
 
 
@@ -47,6 +51,10 @@ def folder(tmp_path_factory) -> Path:
     (root / "file_in_bank").mkdir()
     (root / "file_in_bank" / "chip").write_text("a file\n")
     (root / "nothing").mkdir()
+    for name in ("weights_folder.npz", "task_folder.npz", "picture_in_out/inspection.png", "page_in_out/REPORT.md"):
+        (root / name).mkdir(parents=True)
+    small.write_npz(root / "wide.npz", **{k: v[..., :1] for k, v in small.arrays().items() if k.startswith("x")})
+    (root / "dangling").symlink_to(root / "nowhere" / "at" / "all")
     (root / "other_run").mkdir()
     (root / "other_run" / "config.json").write_text("[1, 2]\n")
     (root / "damaged").mkdir()
@@ -123,17 +131,74 @@ CASES = {
     ),
     "list of nothing": (["bank", "list", "{}/nothing"], "bank", "nothing", "a bank.json in it"),
     "show of nothing": (["bank", "show", "{}/nowhere"], "bank", "nowhere", "a bank.json in it"),
+    "another backbone's rows": (adapt("--rows", "7"), "CrossbarSpec.rows", "7", "8"),
+    "on/off ratio": (adapt("--on-off", "nan"), "Cell.on_off", "nan", "1"),
+    "infinite error": (adapt("--programming-sigma", "inf"), "sigma", "inf", "0"),
+    "too many epochs": (adapt("--epochs", "999999999999"), "TrainConfig.epochs", "999999999999", "100000"),
+    "no batch": (adapt("--batch-size", "0"), "TrainConfig.batch_size", "0", "2"),
+    "image size below zero": (adapt("--image-size", "-5"), "image_size", "-5", "1..4096"),
+    "empty name": (adapt("--name", ""), "--name", "''", "letters, digits"),
+    "name of a folder": (adapt("--name", "../chip"), "--name", "'../chip'", "as in chip"),
+    "name of another script": (adapt("--name", "é[red]"), "--name", "'é[red]'", "as in red_"),
+    "long name": (adapt("--name", "n" * 300), "--bank", "nnn", "File name too long"),
+    "no task": (adapt("--task", ""), "source", "''", "fashion_mnist"),
+    "task is a folder": (adapt("--task", "npz:{}/task_folder.npz"), "task_folder.npz", "no such file", "an .npz file"),
+    "task is a file": (adapt("--task", "folder:{}/good.npz"), "good.npz", "no such folder", "one folder per class"),
+    "task of nobody": (
+        adapt("--task", "npz:~nobody-of-that-name/t.npz"),
+        "npz:~nobody",
+        "no such file",
+        "an .npz file",
+    ),
+    "weights are a folder": (adapt("--weights", "{}/weights_folder.npz"), "weights", "weights_folder", "existing file"),
+    "too few images": (adapt("--task", "npz:{}/few.npz"), "data.x_train", "8 images", "more than batch_size = 16"),
+    "bank is a dangling link": (adapt("--bank", "{}/dangling"), "--bank", "dangling", "a writable folder"),
+    "bank under a file": (adapt("--bank", "{}/good.npz/bank"), "--bank", "good.npz/bank", "a writable folder"),
+    "bank of a pattern": (adapt("--bank", "{}/b[1]"), "--bank", "b[1]", "without [ ]"),
+    "bank of no text": (adapt("--bank", "{}/b\udcff"), "--bank", "b\\udcff", "UTF-8"),
+    "bank of a long name": (adapt("--bank", "{}/" + "b" * 300), "--bank", "bbb", "File name too long"),
+    "seed below zero": (adapt("--seed", "-1"), "--seed", "-1", "from 0 to 4,294,967,295"),
+    "seed of another": (adapt("--seed", "4294967296"), "--seed", "4294967296", "from 0 to 4,294,967,295"),
+    "huge seed": (adapt("--seed", "99999999999999999999"), "--seed", "99999999999999999999", "from 0 to"),
+    "quickstart's seed": (["quickstart", "--out", "{}/q", "--seed", "-1"], "--seed", "-1", "from 0 to"),
+    "quickstart's page": (["quickstart", "--out", "{}/page_in_out"], "--out", "page_in_out", "REPORT.md is no folder"),
+    "source data missing": (
+        ["quickstart", "--out", "{}/q", "--source-data", "{}/none.npz"],
+        *("npz:", "no such file", "the path of an .npz"),
+    ),
+    "source data of one channel": (
+        ["quickstart", "--out", "{}/q", "--source-data", "{}/wide.npz"],
+        *("images.shape", "1)", "3]"),
+    ),
+    "inspect's seed": (
+        ["inspect", "{}/chip", "--task", "npz:{}/good.npz", "--seed", "9" * 30],
+        *("--seed", "9" * 30, "from 0 to"),
+    ),
+    "inspect's image size": (
+        ["inspect", "{}/chip", "--task", "npz:{}/good.npz", "--image-size", "0"],
+        *("image_size", "0", "1..4096"),
+    ),
+    "inspect images below zero": (
+        ["inspect", "{}/chip", "--task", "npz:{}/good.npz", "--images", "-3"],
+        *("--images", "-3", "least 1"),
+    ),
+    "inspect's picture": (
+        ["inspect", "{}/chip", "--task", "npz:{}/good.npz", "--out", "{}/picture_in_out"],
+        *("--out", "picture_in_out", "inspection.png is no folder"),
+    ),
+    "inspect a file": (["inspect", "{}/good.npz", "--task", "npz:{}/good.npz"], "folder", "good.npz", "was saved to"),
+    "list of a file": (["bank", "list", "{}/good.npz"], "bank", "good.npz", "a bank.json in it (Not a directory)"),
     "damaged bank": (["bank", "list", "{}/damaged"], "bank.chip", "'tiny'", "an undamaged chip card"),
 }
 
 
 @pytest.mark.parametrize(("args", "field", "value", "allowed"), CASES.values(), ids=CASES.keys())
 def test_bad_input_is_one_line(folder, capsys, args, field, value, allowed):
+    before = small.everything(folder)
     assert small.run(*(arg.format(folder) for arg in args)) == 2
     line = error_line(capsys)
     assert re.fullmatch(f"xbm: .*{re.escape(field)}.* = .*{re.escape(value)}.*: .*{re.escape(allowed)}.*", line)
-    assert not (folder / "q").exists()
-    assert not list((folder / "new").rglob("bank.json"))
+    assert small.everything(folder) == before
 
 
 def error_line(capsys) -> str:
@@ -172,16 +237,11 @@ def on_small(folder: Path, *options: object) -> list[object]:
 def bank(folder, monkeypatch) -> Path:
     """A bank of the small backbone with one task in it."""
     if not (folder / "bank" / "bank.json").exists():
-        monkeypatch.setattr(commands, "adapt", made_up)
+        monkeypatch.setattr(commands, "adapt", small.made_up)
         assert small.run(*on_small(folder)) == 0
         monkeypatch.undo()
         small.register(monkeypatch)
     return folder / "bank"
-
-
-def made_up(chip, data, *, method, **_):
-    task = tiny.made_up_task(chip, method, data.num_classes)
-    return task.replace(meta={"accuracy": 0.5, "val_accuracy": 0.5, "images": {"test": len(data.y_test)}})
 
 
 OTHER_CHIPS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -194,7 +254,9 @@ OTHER_CHIPS: dict[str, tuple[tuple[str, ...], str]] = {
 @pytest.mark.parametrize(("options", "difference"), OTHER_CHIPS.values(), ids=OTHER_CHIPS.keys())
 def test_bank_of_another_chip_is_refused_by_name(folder, bank, capsys, options, difference):
     capsys.readouterr()
-    assert small.run(*on_small(folder, *options)) == 2
+    before = small.everything(folder)
+    assert small.run(*on_small(folder, "--name", "new", *options)) == 2
+    assert small.everything(folder) == before
     line = error_line(capsys)
     assert re.fullmatch(rf"xbm: --bank = '{bank}': a new folder, or the --model, .*that it was made with \(.*\)", line)
     assert re.search(difference, line)
@@ -206,14 +268,16 @@ def test_task_that_the_bank_does_not_hold(bank, capsys):
     assert error_line(capsys) == "xbm: --task = 'flowers': one of good"
 
 
-def test_too_few_images_leave_no_bank_behind(folder, tmp_path, capsys, monkeypatch):
-    from xbm_jax.training import adapt as learn
-
-    monkeypatch.setattr(commands, "adapt", learn)  # whose own check comes before its first step
-    few = ("--task", f"npz:{folder}/few.npz", "--bank", tmp_path / "bank")
-    assert small.run(*on_small(folder, *few)) == 2
-    assert re.fullmatch("xbm: data.x_train = '8 images': more than batch_size = 16 .*", error_line(capsys))
-    assert small.run("bank", "list", tmp_path / "bank") == 2
+def test_bank_without_its_chip_or_with_another_is_refused_by_name(folder, bank, tmp_path, capsys):
+    kept = shutil.copytree(bank, tmp_path / "kept")
+    shutil.rmtree(kept / "chip")
+    for reason in ("chip = 'missing': the chip that the bank was made with", "chip.conv1.spec.adc"):
+        before = small.everything(tmp_path)
+        assert small.run(*on_small(folder, "--name", "new", "--bank", kept)) == 2
+        assert small.everything(tmp_path) == before
+        line = error_line(capsys)
+        assert line.startswith(f"xbm: --bank = '{kept}': a new folder, or the --model,") and reason in line
+        save_chip(models.program(tiny.weights(), tiny.SPECS["ideal"], jax.random.key(9)), kept / "chip")
 
 
 USAGE: dict[str, tuple[list[str], str]] = {
@@ -225,6 +289,8 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "norm policy": (["adapt", "--task", "t", "--bank", "b", "--norms", "some"], "some"),
     "unknown option": (["quickstart", "--speed", "9"], "--speed"),
     "bank without action": (["bank"], "list"),
+    "no bank": (["adapt", "--task", "t", "--bank="], "empty path"),
+    "home of nobody": (["adapt", "--task", "t", "--bank=~nobody-of-that-name/b"], "no user"),
 }
 
 
@@ -248,6 +314,21 @@ def test_help_names_every_option(capsys, command, options):
     assert small.run(*command, "--help") == 0
     shown = capsys.readouterr().out
     assert [option for option in options if option not in shown] == []
+
+
+def test_help_names_every_method(capsys):
+    assert small.run("adapt", "--help") == 0
+    shown = re.split(r"[^a-z0-9_]+", capsys.readouterr().out)
+    assert [name for name in METHODS if name not in shown] == []
+
+
+def test_a_file_that_cannot_be_read_is_one_line(monkeypatch, capsys):
+    def unreadable(*_):
+        raise PermissionError(13, "Permission denied", "b/bank.json")
+
+    monkeypatch.setattr(commands, "bank_list", unreadable)
+    assert small.run("bank", "list", "b") == 2
+    assert error_line(capsys) == "xbm: [Errno 13] Permission denied: 'b/bank.json'"
 
 
 def test_a_bug_is_no_user_error(monkeypatch):

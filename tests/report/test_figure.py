@@ -82,6 +82,12 @@ def test_odd_names_are_drawn_as_they_are(tmp_path, drawn):
     assert len(titles[1]) <= 36 and "…" in titles[1]
 
 
+def test_odd_methods_stand_in_the_legend(tmp_path, drawn):
+    names = ["_mine", r"$\frac$", "xbm[lr=2e-4]"]
+    accuracy_against_bits([dataclasses.replace(XBM, method=name) for name in names], tmp_path / "figure.png")
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == names
+
+
 def test_row_that_stores_nothing_is_no_error(tmp_path, drawn):
     nothing = dataclasses.replace(HEAD, head_bits=0)
     accuracy_against_bits([nothing, QUICKDRAW], tmp_path / "figure.png")

@@ -33,6 +33,14 @@ def test_figures_are_found_from_the_page(tmp_path):
     assert re.findall(r"!\[.*?]\((.*?)\)", path.read_text()) == ["../my%20figures/a.png", "b.png"]
 
 
+def test_backticks_and_brackets_break_no_code_and_no_picture(tmp_path):
+    context = {"command": "xbm --out a``b\nc"}
+    write_report(tmp_path / "REPORT.md", ROWS, context, [], [tmp_path / "a][`.png"])
+    text = (tmp_path / "REPORT.md").read_text()
+    assert "- command: ``` xbm --out a``b\\nc ```\n" in text
+    assert r"![a\]\[\`](a%5D%5B%60.png)" in text
+
+
 def test_page_takes_a_real_context(tmp_path):
     context = run_context({"method": "xbm"}, 3)
     write_report(tmp_path / "REPORT.md", ROWS, context, [], [])

@@ -72,6 +72,35 @@ def test_names_are_never_markup():
     assert "| \\[red]a\\|b\\*\\[/] | xbm |" in markdown_table([odd])
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("_red_", r"\_red\_"),
+        ("a_b", "a_b"),
+        ("a`b", r"a\`b"),
+        ("&lt;", r"\&lt;"),
+        ("~~a~~", r"\~\~a\~\~"),
+        ("two\nlines", r"two\\nlines"),
+    ],
+)
+def test_no_name_breaks_a_markdown_row(name, shown):
+    lines = markdown_table([dataclasses.replace(XBM, task=name)]).splitlines()
+    assert len(lines) == 3 and lines[2].startswith(f"| {shown} | xbm |")
+
+
+def test_pictures_and_line_breaks_in_a_name_are_printed_as_they_are():
+    odd = dataclasses.replace(XBM, task=":red_heart:\x1b[31m\n")
+    assert cells(printed([odd]), ":red")[0][0] == r":red_heart:\x1b[31m\n"
+
+
+def test_names_too_long_for_a_terminal_go_on_in_the_next_line():
+    lines = printed([dataclasses.replace(XBM, task="very" * 30)], width=80, terminal=True)
+    assert max(map(len, lines)) <= 80
+    first = [line.split()[0] for line in lines if not line.startswith((" ", "task", "("))]
+    assert "".join(word for word in first if set(word) <= set("very")) == "very" * 30
+    assert any("4,400" in line and "20,800" in line for line in lines)
+
+
 def test_no_rows_give_headings_alone():
     assert [line for line in printed([]) if "bits" in line or "task" in line]
     assert len(markdown_table([]).splitlines()) == 2

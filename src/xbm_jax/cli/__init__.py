@@ -7,8 +7,9 @@ import sys
 
 import tyro
 
+from xbm_jax.cli.console import flushed, printable
 from xbm_jax.cli.interrupt import interruptible
-from xbm_jax.cli.options import Adapt, Bank, BankList, BankShow, Command, Inspect, Quickstart
+from xbm_jax.cli.options import Adapt, Bank, BankList, BankShow, Command, Inspect, Quickstart, check_seed
 from xbm_jax.errors import XbmError
 
 __all__ = ["main"]
@@ -17,16 +18,19 @@ __all__ = ["main"]
 def main(args: list[str] | None = None) -> None:
     """Run the command line; errors that a user can act on are one line on standard error, exit code 2.
 
-    The line is followed by a list, indented, where weights do not fit in several places.
+    The line is followed by a list, indented, where weights do not fit in several places. Exit code 1: the command did
+    what it could, and standard error names what is amiss (a damaged task among others). A reader that goes away, as
+    ``xbm bank list FOLDER | head -1``, ends the command without a word, with the exit code of other programs, 141.
     """
-    config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
-    command = tyro.cli(
-        Command, prog="xbm", description="Multi-task adaption on ReRAM crossbars.", args=args, config=config
-    )
+    printable()
     try:
         with interruptible():
-            _run(command)
-    except XbmError as error:
+            code = _run(_parsed(args))
+            flushed()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more on its way out.
+        raise SystemExit(141) from None
+    except (XbmError, OSError) as error:
         print(f"xbm: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt:
@@ -36,20 +40,31 @@ def main(args: list[str] | None = None) -> None:
             sys.stderr.flush()
             os._exit(130)
         raise SystemExit(130) from None
+    if code:
+        raise SystemExit(code)
 
 
-def _run(command: Command) -> None:
+def _parsed(args: list[str] | None) -> Command:
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+    return tyro.cli(
+        Command, prog="xbm", description="Multi-task adaption on ReRAM crossbars.", args=args, config=config
+    )
+
+
+def _run(command: Command) -> int:
     """Do what was asked; a command's own modules are imported when it is, so that ``--help`` is quick."""
     from xbm_jax.cli import commands, quickstart
 
+    check_seed(command)
     match command:
         case Quickstart(out, seed, full, source_data):
             quickstart.quickstart(out, seed=seed, full=full, source_data=source_data)
         case Adapt():
-            commands.adapt_command(command)
+            return commands.adapt_command(command)
         case Inspect():
             commands.inspect_command(command)
         case Bank(BankList(folder)):
-            commands.bank_list(folder)
+            return commands.bank_list(folder)
         case Bank(BankShow(folder, task)):
-            commands.bank_show(folder, task)
+            return commands.bank_show(folder, task)
+    return 0

@@ -3,54 +3,70 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import jax
-from rich.console import Console
-from rich.table import Table
 
-from xbm_jax.cli.console import say, writable
+from xbm_jax.cli.console import Output, complain, say, writable
 from xbm_jax.cli.interrupt import heeding
 from xbm_jax.cli.options import Adapt, Inspect
+from xbm_jax.cli.settle import chip_for_bank, names_in, placement, settled
 from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Gaussian
-from xbm_jax.data import Dataset, calibration_images, load, stratified_sample
+from xbm_jax.data import load, stratified_sample
 from xbm_jax.errors import BankError, DataError
 from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.masks import Method, methods
-from xbm_jax.models import Chip, calibrate, load_backbone, program
-from xbm_jax.report import TrainingProgress, draw_inspection, print_inspection
-from xbm_jax.tasks import ChipCard, MaskBank, Task, describe, inspect, load_chip, save_chip, store
+from xbm_jax.models import Chip, load_backbone, program
+from xbm_jax.report import TrainingProgress, draw_inspection, print_bank, print_inspection
+from xbm_jax.streams import Command, stream
+from xbm_jax.tasks import ChipCard, MaskBank, Task, describe, inspect, load_chip
 from xbm_jax.tasks.files import replace_file
 from xbm_jax.training import TrainConfig, adapt, for_chip
+from xbm_jax.training.run import Run
 
 __all__ = ["adapt_command", "bank_list", "bank_show", "inspect_command"]
 
+_INSPECTION = ("inspection.json", "inspection.png")
 
-def adapt_command(options: Adapt) -> None:
-    """Learn a task on the bank's chip; chip and bank are saved with the first task. Whatever is wrong is said first."""
-    console = Console()
+
+def adapt_command(options: Adapt) -> int:
+    """Learn a task on the bank's chip; 1 where it had to be stored under another name, else 0.
+
+    All that is wrong is said before anything is written; chip and bank are settled before the first step, so that
+    what is stored is what another ``xbm adapt`` into this bank serves.
+    """
+    console = Output()
     method = _method(options)
     config = TrainConfig(epochs=options.epochs, batch_size=options.batch_size)
     spec = _spec(options)
+    writable("--bank", options.bank)
+    _check_name(options, options.name)
     backbone = load_backbone(options.model, options.weights)
     data = load(options.task, seed=options.seed, image_size=options.image_size)
-    name = _task_name(options.name, data.name)
-    for part in ("tasks", "chip"):
+    name = options.name or _name_in_bank(data.name)
+    _check_name(options, name)
+    for part in ("chip", f"tasks/{name}"):
         writable("--bank", options.bank / part)
-    chip = program(backbone, spec, jax.random.key(options.seed))
-    data = for_chip(chip, data)
-    chip = _chip_of_bank(console, options.bank, chip, data)
+    key = jax.random.key(options.seed)
+    chip = program(backbone, spec, key)
+    say(console, placement(chip))
+    data, task_key = for_chip(chip, data), stream(key, Command.TASK)
+    chip = chip_for_bank(console, options.bank, chip, data)
+    Run(chip, data, method, config, task_key)  # raises what learning would, but before anything is written
+    chip = settled(options.bank, chip)
     with TrainingProgress(console) as progress:
         bar = progress.task(f"{name} {method.name}")
-        task = adapt(
-            chip, data, method=method, key=jax.random.key(options.seed), config=config, report=heeding(bar.report)
-        )
-    bank = MaskBank.create(options.bank, chip)
-    if not store.exists(options.bank / "chip"):
-        save_chip(chip, options.bank / "chip")
-    bank.put(name, task)
-    say(console, _summary(name, chip, task) + f" Stored in {options.bank}.")
+        task = adapt(chip, data, method=method, key=task_key, config=config, report=heeding(bar.report))
+    stored_as = name if options.replace else _free_name(options.bank, name)
+    MaskBank.open(options.bank, chip).put(stored_as, task)
+    say(console, _summary(stored_as, chip, task) + f" Stored in {options.bank}.")
+    if stored_as == name:
+        return 0
+    complain(f"--name = {name!r}: was taken while this task was learned; it is stored as {stored_as}")
+    return 1
 
 
 def inspect_command(options: Inspect) -> None:
@@ -60,38 +76,52 @@ def inspect_command(options: Inspect) -> None:
     chip = load_chip(options.chip)
     data = for_chip(chip, load(options.task, seed=options.seed, image_size=options.image_size))
     if options.out is not None:
-        writable("--out", options.out)
+        for file in _INSPECTION:
+            writable("--out", options.out, file)
     count = min(options.images, len(data.y_test))
     images = data.x_test[stratified_sample(data.y_test, count, 0, keep_every_class=False)]
-    inspection = inspect(chip, images, key=jax.random.key(options.seed))
-    console = Console()
+    inspection = inspect(chip, images, key=stream(jax.random.key(options.seed), Command.READ))
+    console = Output()
     print_inspection(inspection, console)
     if options.out is not None:
         text = json.dumps(inspection.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-        replace_file(options.out / "inspection.json", text + "\n")
-        draw_inspection(inspection, options.out / "inspection.png")
-        say(console, f"Written to {options.out}: inspection.json and inspection.png.")
+        replace_file(options.out / _INSPECTION[0], text + "\n")
+        draw_inspection(inspection, options.out / _INSPECTION[1])
+        say(console, f"Written to {options.out}: {' and '.join(_INSPECTION)}.")
 
 
-def bank_list(folder: Path) -> None:
-    """Print a bank's tasks, a line each."""
+def bank_list(folder: Path) -> int:
+    """Print a bank's tasks, a line each; 1 where one is damaged, which standard error says, else 0."""
     described = describe(folder)
-    table = Table("task", "method", "classes", "test accuracy", "norms", title=_title(described["chip"]))
-    for name, task in described["tasks"].items():
-        meta = task["meta"]
-        accuracy = f"{meta['accuracy']:.1%}" if "accuracy" in meta else "-"
-        table.add_row(name, task["method"]["name"], str(task["classes"]), accuracy, task["method"]["norms"])
-    Console().print(table)
+    print_bank(_title(described["chip"]), described["tasks"], Output())
+    return _tell_damaged(described)
 
 
-def bank_show(folder: Path, task: str | None) -> None:
-    """Print a bank's chip and what was measured of its tasks (of one task, if named) as JSON."""
+def bank_show(folder: Path, task: str | None) -> int:
+    """Print a bank's chip and what was measured of its tasks (of one task, if named) as JSON; 1 as in the list."""
     described = describe(folder)
     if task is not None:
         if task not in described["tasks"]:
             raise BankError("--task", task, "one of " + (", ".join(described["tasks"]) or "none: the bank is empty"))
         described["tasks"] = {task: described["tasks"][task]}
-    print(json.dumps(described, indent=1))
+    print(json.dumps(_finite(described), indent=1, allow_nan=False))
+    return _tell_damaged(described)
+
+
+def _tell_damaged(described: dict[str, Any]) -> int:
+    damaged = {name: task["error"] for name, task in described["tasks"].items() if "error" in task}
+    for name, error in damaged.items():
+        complain(f"task {name!r} is damaged: {error}")
+    return int(bool(damaged))
+
+
+def _finite(value: Any) -> Any:
+    """``value`` as JSON has it: what older versions stored as NaN or infinite is null."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _method(options: Adapt) -> Method:
@@ -108,29 +138,34 @@ def _spec(options: Adapt) -> CrossbarSpec:
     )
 
 
-def _task_name(given: str | None, of_data: str) -> str:
-    """The task's name in the bank; the data's own name is made one that a bank takes, a given one must be."""
-    allowed = re.sub(r"[^A-Za-z0-9._@+-]+", "_", given or of_data).lstrip("._@+-") or "task"
-    if given is not None and given != allowed:
-        raise BankError("--name", given, f"letters, digits and . _ @ + - , as in {allowed}")
-    return allowed
+def _name_in_bank(name: str) -> str:
+    """A name made one that a bank takes."""
+    return re.sub(r"[^A-Za-z0-9._@+-]+", "_", name).lstrip("._@+-") or "task"
 
 
-def _chip_of_bank(console: Console, folder: Path, chip: Chip, data: Dataset) -> Chip:
-    """The bank's own chip, which must be the one that the options describe; for a new bank that one, calibrated."""
-    if (folder / "bank.json").exists():
-        try:
-            MaskBank.open(folder, chip)
-        except BankError as error:
-            allowed = f"a new folder, or the --model, --weights, --rows, --seed, ... that it was made with ({error})"
-            raise BankError("--bank", str(folder), allowed) from error
-        if store.exists(folder / "chip"):
-            return load_chip(folder / "chip")
-    if chip.calibrated:
-        return chip
-    images = calibration_images(data)
-    say(console, f"Measuring input scales and converter ranges on {len(images)} training images.")
-    return calibrate(chip, images)
+def _check_name(options: Adapt, name: str | None) -> None:
+    """See that the bank takes a task of that name, if there is one yet.
+
+    Raises:
+        BankError: not a name, or one that is taken.
+    """
+    if name is None:
+        return
+    allowed = _name_in_bank(name)
+    if name != allowed:
+        raise BankError("--name", name, f"letters, digits and . _ @ + - , as in {allowed}")
+    names = names_in(options.bank)
+    if name in names and not options.replace:
+        raise BankError("--name", name, f"a name that is free, or --replace; the bank has {', '.join(names)}")
+
+
+def _free_name(bank: Path, name: str) -> str:
+    """The name, or one like it where another process has taken it since."""
+    names, number = names_in(bank), 2
+    while name in names:
+        name = re.sub(r"(\+\d+)?$", f"+{number}", name, count=1)
+        number += 1
+    return name
 
 
 def _summary(name: str, chip: Chip, task: Task) -> str:

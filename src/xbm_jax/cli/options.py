@@ -2,13 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-__all__ = ["Adapt", "Bank", "BankList", "BankShow", "Command", "Inspect", "Quickstart"]
+from xbm_jax.errors import DataError
+from xbm_jax.masks.methods import METHODS
+
+__all__ = ["Adapt", "Bank", "BankList", "BankShow", "Command", "Inspect", "Quickstart", "check_seed"]
+
+LARGEST_SEED = 2**32 - 1
+"""JAX keeps the low 32 bits of a seed: a larger one would be another's."""
+
+
+def check_seed(command: Any) -> None:
+    """Refuse a seed that would draw what another one draws, or nothing.
+
+    Raises:
+        DataError: below zero or beyond :data:`LARGEST_SEED`.
+    """
+    seed = getattr(command, "seed", 0)
+    if not 0 <= seed <= LARGEST_SEED:
+        raise DataError("--seed", seed, f"a whole number from 0 to {LARGEST_SEED:,}")
+
+
+def _path(given: list[str]) -> Path:
+    """A path as typed, its tilde expanded: no shell does so after an equals sign."""
+    (text,) = given
+    if not text:
+        raise ValueError("an empty path; the folder where you are is .")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"no user of this machine has the home folder of {text}") from None
+
+
+def _weights(given: list[str]) -> str:
+    """A path, likewise, or an address on the hub."""
+    return given[0] if given[0].startswith("hf://") else str(_path(given))
+
+
+def _made_by(convert: Callable[[list[str]], Any], kind: type) -> tyro.constructors.PrimitiveConstructorSpec:
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=convert,
+        is_instance=lambda value: isinstance(value, kind),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+_Path = Annotated[Path, _made_by(_path, Path)]
+_Weights = Annotated[str, _made_by(_weights, str)]
+_Method = Annotated[str, tyro.conf.arg(help=f"one of {', '.join(METHODS)}.")]
 
 
 @dataclass(frozen=True)
@@ -17,15 +66,15 @@ class Quickstart:
 
     Args:
         out: folder for the chip, the bank, results.json, the figure and REPORT.md.
-        seed: every random draw follows from it.
+        seed: every random draw follows from it; 0 to 4294967295.
         full: also Piggyback and fine-tuning, which rewrite cells.
         source_data: CIFAR-10 as .npz (x_train, y_train, x_test, y_test; uint8 NHWC), for accuracy on it.
     """
 
-    out: Path = Path("runs/quickstart")
+    out: _Path = Path("runs/quickstart")
     seed: int = 0
     full: bool = False
-    source_data: Path | None = None
+    source_data: _Path | None = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +85,8 @@ class Adapt:
         task: fashion_mnist, quickdraw, omniglot, npz:FILE, folder:DIR or tfds:NAME.
         bank: folder of the bank; its chip lies beside it in <bank>/chip and is programmed on first use.
         name: the task's name in the bank; by default the data's.
-        method: head_only, norm_only, xbm, piggyback or finetune.
+        replace: store the task in place of one of that name, which is refused otherwise.
+        method: one of METHODS.
         norms: norm policy: frozen, affine or full.
         model: backbone.
         weights: .npz, .safetensors, PyTorch state dict or hf://owner/repository/file; by default those that ship.
@@ -48,16 +98,17 @@ class Adapt:
         image_size: resize images to this many pixels; by default they stay as they are.
         epochs: passes over the training images.
         batch_size: images per step.
-        seed: every random draw follows from it.
+        seed: every random draw follows from it; 0 to 4294967295.
     """
 
     task: str
-    bank: Path
+    bank: _Path
     name: str | None = None
-    method: str = "xbm"
+    replace: bool = False
+    method: _Method = "xbm"
     norms: Literal["frozen", "affine", "full"] | None = None
     model: str = "cifar-resnet20"
-    weights: str | None = None
+    weights: _Weights | None = None
     rows: int = 64
     adc_bits: int = 8
     cell_bits: int = 7
@@ -79,14 +130,14 @@ class Inspect:
         images: how many of them, at most.
         image_size: resize images to this many pixels; by default they stay as they are.
         out: folder for inspection.json and inspection.png; by default nothing is written.
-        seed: draws read noise.
+        seed: draws read noise; 0 to 4294967295.
     """
 
-    chip: Annotated[Path, tyro.conf.Positional]
+    chip: Annotated[_Path, tyro.conf.Positional]
     task: str
     images: int = 256
     image_size: int | None = None
-    out: Path | None = None
+    out: _Path | None = None
     seed: int = 0
 
 
@@ -98,7 +149,7 @@ class BankList:
         bank: folder of the bank.
     """
 
-    bank: Annotated[Path, tyro.conf.Positional]
+    bank: Annotated[_Path, tyro.conf.Positional]
 
 
 @dataclass(frozen=True)
@@ -110,7 +161,7 @@ class BankShow:
         task: one task; by default all of them.
     """
 
-    bank: Annotated[Path, tyro.conf.Positional]
+    bank: Annotated[_Path, tyro.conf.Positional]
     task: str | None = None
 
 

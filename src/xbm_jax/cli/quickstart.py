@@ -15,17 +15,20 @@ import numpy as np
 from rich.console import Console
 
 from xbm_jax import report
-from xbm_jax.cli.console import say, writable
+from xbm_jax.cli.console import Output, say, writable
 from xbm_jax.cli.interrupt import heeding
 from xbm_jax.cli.reopen import packed, probe_batch, probe_images
+from xbm_jax.cli.settle import placement
 from xbm_jax.crossbar import Cell, CrossbarSpec, Gaussian
 from xbm_jax.data import Dataset, load, stratified_sample
 from xbm_jax.errors import DataError, OutputError
 from xbm_jax.hardware import arrays_used
 from xbm_jax.masks import Method, methods
-from xbm_jax.models import Backbone, Chip, load_backbone, program
+from xbm_jax.models import Backbone, Chip, check_images, load_backbone, program
+from xbm_jax.streams import Command, stream
 from xbm_jax.tasks import MaskBank, Task, chip_card, codec, load_chip, predict, save_chip, source_task, store
 from xbm_jax.tasks.files import replace_file
+from xbm_jax.tasks.lock import locked
 from xbm_jax.training import TrainConfig, adapt, for_chip
 
 __all__ = ["METHODS", "SPEC", "TASKS", "TRAIN", "quickstart"]
@@ -45,6 +48,8 @@ TASKS = ("fashion_mnist", "quickdraw", "omniglot")
 METHODS: tuple[Method, ...] = (methods.head_only(), methods.norm_only(), methods.xbm())
 
 REWRITING: tuple[Method, ...] = (methods.piggyback(), methods.finetune())
+
+_WRITTEN = ("results.json", "accuracy_against_bits.png", "REPORT.md")
 
 REOPEN = ("-m", "xbm_jax.cli.reopen")
 """What Python runs to open the saved chip and bank again."""
@@ -73,11 +78,14 @@ class _Job:
 
 def quickstart(out: Path, *, seed: int = 0, full: bool = False, source_data: Path | None = None) -> None:
     """Run all of it; see ``xbm quickstart --help``. A run that was cut short carries on from the tasks in its bank."""
-    job = _Job(out, seed, METHODS + REWRITING * full, Console())
+    job = _Job(out, seed, METHODS + REWRITING * full, Output())
+    _check_place(job)
     backbone = load_backbone("cifar-resnet20")
     source = None if source_data is None else _source(source_data, backbone)
-    _claim(job)
-    chip = _chip(job, backbone)
+    chip = _programmed(job, backbone)
+    if source is not None:
+        check_images(chip, source.x_test)
+    _claim(job, chip)
     data = {name: for_chip(chip, _at_most(load(name))) for name in TASKS}
     facts = [_effect_of_chip(job, backbone, chip, data, source)]
     bank = MaskBank.create(out / "bank", chip)
@@ -92,16 +100,44 @@ def _at_most(data: Dataset) -> Dataset:
     return data if small else data.subset(TRAIN_IMAGES, len(data.y_test), seed=0)
 
 
-def _claim(job: _Job) -> None:
-    """Make the folder ours, or see that the run in it is the one to carry on."""
-    writable("--out", job.out)
+def _check_place(job: _Job) -> None:
+    """See that all of the job can be written, in a folder that is new or whose run is the one to carry on."""
+    for file in ("config.json", *_WRITTEN):
+        writable("--out", job.out, file)
+    for folder in ("chip", "bank/tasks"):
+        writable("--out", job.out / folder)
+    _check_config(job)
+
+
+def _check_config(job: _Job) -> None:
+    """See that the folder is new, or that the run in it is the one to carry on."""
     path = job.out / "config.json"
     if path.exists():
         found = _read_config(path)
         differing = [name for name, value in job.config.items() if found.get(name) != value]
         if differing:
             raise OutputError("--out", str(job.out), f"a new folder: the run in it has another {', '.join(differing)}")
-    replace_file(path, json.dumps(job.config, indent=1) + "\n")
+
+
+def _claim(job: _Job, chip: Chip) -> None:
+    """Make the folder ours, with the chip in it, or see that it is; one process at a time."""
+    _check_chip(job, chip)
+    store.checked_directory(job.out)
+    with locked(job.out):
+        _check_config(job)
+        _check_chip(job, chip)
+        replace_file(job.out / "config.json", json.dumps(job.config, indent=1) + "\n")
+        if not store.exists(job.out / "chip"):
+            save_chip(chip, job.out / "chip")
+
+
+def _check_chip(job: _Job, chip: Chip) -> None:
+    """See that the chip in the folder, and that of its bank, are ``chip``, where there are any yet."""
+    folder = job.out / "chip"
+    if store.exists(folder) and chip_card(load_chip(folder)) != chip_card(chip):
+        raise OutputError("--out", str(job.out), "a new folder: the chip in it is another one")
+    if (job.out / "bank" / "bank.json").exists():
+        MaskBank.open(job.out / "bank", chip)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -121,25 +157,16 @@ def _source(path: Path, backbone: Backbone) -> Dataset:
     return source
 
 
-def _chip(job: _Job, backbone: Backbone) -> Chip:
-    """Program the chip and save it; a saved chip is opened, and must be the same."""
+def _programmed(job: _Job, backbone: Backbone) -> Chip:
+    """Program the chip, and say what it is."""
     chip = program(backbone, SPEC, jax.random.key(job.seed))
-    weights = sum(int(np.prod(t.plan.kernel_shape)) for t in chip.tiles.values())
+    say(job.console, placement(chip))
     say(
         job.console,
-        f"Wrote {backbone.network.name} ({backbone.num_parameters:,} parameters; {len(chip.tiles)} convolutions, "
-        f"{weights:,} weights) once onto {arrays_used(chip)} arrays of {SPEC.rows} x {SPEC.cols} cells.",
+        f"Wrote {backbone.network.name} ({backbone.num_parameters:,} parameters) once onto {arrays_used(chip)} arrays "
+        f"of {SPEC.rows} x {SPEC.cols} cells: {SPEC.cell.bits} bit, on/off {SPEC.cell.on_off:g}, programming error "
+        f"{DEVICE.sigma:.0%} of g_max; converters: {SPEC.adc.bits} bit.",
     )
-    say(
-        job.console,
-        f"Cells: {SPEC.cell.bits} bit, on/off {SPEC.cell.on_off:g}, programming error "
-        f"{DEVICE.sigma:.0%} of g_max; converters: {SPEC.adc.bits} bit. The head stays digital.",
-    )
-    folder = job.out / "chip"
-    if not store.exists(folder):
-        save_chip(chip, folder)
-    elif chip_card(load_chip(folder)) != chip_card(chip):
-        raise OutputError("--out", str(job.out), "a new folder: the chip in it is another one")
     return chip
 
 
@@ -186,7 +213,7 @@ def _row(job: _Job, chip: Chip, bank: MaskBank, name: str, method: Method, data:
 
 
 def _learn(job: _Job, chip: Chip, name: str, method: Method, data: Dataset) -> Task:
-    key = jax.random.fold_in(jax.random.key(job.seed), 1 + TASKS.index(name))
+    key = stream(jax.random.key(job.seed), Command.QUICKSTART, TASKS.index(name))
     with report.TrainingProgress(job.console) as progress:
         bar = progress.task(f"{name} {method.name}")
         task = adapt(chip, data, method=method, key=key, config=TRAIN, report=heeding(bar.report))
@@ -224,8 +251,8 @@ def _write(job: _Job, chip: Chip, rows: list[report.Row], facts: list[tuple[str,
     config = job.config | {"out": str(job.out), "methods": [codec.encode(m) for m in job.methods]}
     context = report.run_context(config, job.seed)
     report.print_table(rows, job.console)
-    report.write_results(job.out / "results.json", rows, context)
-    figure = job.out / "accuracy_against_bits.png"
+    results, figure, page = (job.out / name for name in _WRITTEN)
+    report.write_results(results, rows, context)
     report.accuracy_against_bits(rows, figure)
     settings = (
         f"{TRAIN.epochs} epochs of batches of {TRAIN.batch_size}, Adam, cosine schedule; a stratified "
@@ -234,8 +261,8 @@ def _write(job: _Job, chip: Chip, rows: list[report.Row], facts: list[tuple[str,
         "control of every method that trains norms."
     )
     facts = [*facts, ("How the tasks were learned", settings)]
-    report.write_report(job.out / "REPORT.md", rows, context, facts, [figure])
-    say(job.console, f"Wrote {job.out}/results.json, {figure.name} and REPORT.md. Next, try:")
+    report.write_report(page, rows, context, facts, [figure])
+    say(job.console, f"Wrote {results}, {figure.name} and {page.name}. Next, try:")
     out, seed = shlex.quote(str(job.out)), f" --seed {job.seed}" if job.seed else ""
     say(job.console, f"  xbm bank list {out}/bank")
     say(job.console, "  xbm adapt --task folder:MY_IMAGES --image-size 32 --bank runs/mine")

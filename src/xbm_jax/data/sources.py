@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from xbm_jax.data.dataset import Dataset
@@ -43,16 +44,16 @@ def load(
     if source in BUNDLED:
         return load_bundled(source, image_size)
     if kind == "npz" and rest:
-        return load_npz(Path(rest).expanduser(), image_size, on_bad)
+        return load_npz(Path(os.path.expanduser(rest)), image_size, on_bad)
     if kind == "folder" and rest:
-        return load_folder(Path(rest).expanduser(), seed=seed, image_size=image_size, on_bad=on_bad)
+        return load_folder(Path(os.path.expanduser(rest)), seed=seed, image_size=image_size, on_bad=on_bad)
     if kind == "tfds" and rest:
         return load_tfds(rest, seed=seed, image_size=image_size, data_dir=data_dir)
     raise DataError("source", source, f"{', '.join(BUNDLED)}, npz:PATH, folder:DIR or tfds:NAME{_hint(source)}")
 
 
 def _hint(source: str) -> str:
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_dir():
         return f"; for this folder write folder:{source}"
     return f"; for this file write npz:{source}" if path.is_file() else ""

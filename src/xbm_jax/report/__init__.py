@@ -6,7 +6,7 @@ from xbm_jax.report.layers import draw_inspection
 from xbm_jax.report.page import write_report
 from xbm_jax.report.progress import TrainingBar, TrainingProgress
 from xbm_jax.report.rows import Row, read_results, row_of, write_results
-from xbm_jax.report.table import markdown_table, print_inspection, print_table
+from xbm_jax.report.table import markdown_table, print_bank, print_inspection, print_table
 
 __all__ = [
     "Row",
@@ -15,6 +15,7 @@ __all__ = [
     "accuracy_against_bits",
     "draw_inspection",
     "markdown_table",
+    "print_bank",
     "print_inspection",
     "print_table",
     "read_results",

@@ -156,7 +156,7 @@ def _accuracy_limits(rows: Sequence[Row]) -> tuple[float, float]:
 def _legends(figure: Any, rows: Sequence[Row], colours: dict[str, str]) -> None:
     from matplotlib.lines import Line2D
 
-    methods = [Line2D([], [], marker="o", ls="", ms=8, color=c, mec="white", label=m) for m, c in colours.items()]
+    methods = [Line2D([], [], marker="o", ls="", ms=8, color=c, mec="white", label="-") for c in colours.values()]
     parts = [
         Line2D([], [], marker=marker, ls="", ms=5.5, mfc="white", mec=INK, mew=1.4, label=label)
         for field, label, marker in _PARTS
@@ -165,7 +165,9 @@ def _legends(figure: Any, rows: Sequence[Row], colours: dict[str, str]) -> None:
     parts.append(Line2D([], [], marker="|", ls="", ms=11, mew=2, color=INK, label="all bits"))
     style: dict[str, Any] = {"fontsize": 9, "frameon": False, "labelcolor": INK, "handletextpad": 0.2}
     columns = max(1, int(figure.get_figwidth() / (0.5 + 0.085 * max(map(len, colours)))))
-    figure.legend(handles=methods, loc="outside upper center", ncols=min(len(methods), columns), **style)
+    upper = figure.legend(handles=methods, loc="outside upper center", ncols=min(len(methods), columns), **style)
+    for text, name in zip(upper.get_texts(), colours, strict=True):  # as labels, "_x" would be left out, "$x$" be math
+        text.set(text=name, parse_math=False)
     figure.legend(handles=parts, loc="outside lower center", ncols=len(parts), **style)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from xbm_jax.report.rows import Row
-from xbm_jax.report.table import markdown_table
+from xbm_jax.report.table import as_text, escaped, markdown_table
 from xbm_jax.tasks.files import replace_file
 
 __all__ = ["write_report"]
@@ -52,7 +53,8 @@ def write_report(
 def _figure(page: Path, figure: Path) -> str:
     """Markdown of a picture; the path works from where the page lies."""
     relative = Path(os.path.relpath(figure, page.parent)).as_posix()
-    return f"![{figure.stem.replace('_', ' ')}]({quote(relative)})"
+    shown = escaped(figure.stem.replace("_", " ")).replace("]", r"\]")
+    return f"![{shown}]({quote(relative)})"
 
 
 def _context(context: Mapping[str, Any]) -> list[str]:
@@ -65,4 +67,12 @@ def _context(context: Mapping[str, Any]) -> list[str]:
 def _inline(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_inline(item)}" for name, item in value.items())
-    return f"`{value}`"
+    return _code(str(value))
+
+
+def _code(text: str) -> str:
+    """Markdown of ``text`` as code, between more backticks than it holds in a row."""
+    text = as_text(text)
+    ticks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    blank = " " if "`" in text else ""
+    return f"{ticks}{blank}{text}{blank}{ticks}"

@@ -1,8 +1,9 @@
-"""The result table, on a console and in Markdown, and the table of an inspection."""
+"""The result table, on a console and in Markdown, the table of an inspection and that of a bank."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xbm_jax.report.rows import Row
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["markdown_table", "print_inspection", "print_table"]
+__all__ = ["as_text", "escaped", "markdown_table", "print_bank", "print_inspection", "print_table"]
 
 
 class _Column(NamedTuple):
@@ -37,14 +38,24 @@ _COLUMNS = (
     _Column("img/s", lambda row: f"{row.images_per_second:,.0f}"),
 )
 _FIRST_TO_GO = ("img/s", "val %", "seconds")  # what a terminal too narrow for all goes without
+_BANK_COLUMNS = (
+    _Column("task", lambda entry: entry[0], numeric=False),
+    _Column("method", lambda entry: entry[1].get("method", {"name": "damaged"})["name"], numeric=False),
+    _Column("classes", lambda entry: str(entry[1].get("classes", "-"))),
+    _Column("test accuracy", lambda entry: _percent(entry[1].get("meta", {}).get("accuracy"))),
+    _Column("norms", lambda entry: entry[1].get("method", {"norms": "-"})["norms"], numeric=False),
+)
+_BANK_FIRST_TO_GO = ("norms", "classes", "method")
+_NAME = 20  # columns of a name that a terminal keeps before it goes without other columns
+_LEAST_NAME = 8
 _LAYER_FIRST_TO_GO = ("at tile, column", "at column", "worst clip %", "active %")
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
     """Print one line per row; the column ``weight bits`` only where a method keeps weights.
 
-    A number is never cut: a narrow terminal gets narrow gaps, then fewer columns and a line that says which; what is
-    not a terminal gets all columns at their natural width, whatever width it claims.
+    Nothing is ever cut: a narrow terminal gets narrow gaps, then fewer columns and a line that says which, then names
+    in several lines; what is not a terminal gets all columns at their natural width, whatever width it claims.
     """
     _print(_columns(rows), rows, _FIRST_TO_GO, console)
 
@@ -57,7 +68,13 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     if lines:
         _print(columns, lines, _LAYER_FIRST_TO_GO, console)
     for note in inspection.notes():
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        _print_line(note, console)
+
+
+def print_bank(title: str, tasks: Mapping[str, Any], console: Console) -> None:
+    """Print the title and one line per task of what :func:`~xbm_jax.tasks.describe` says, damaged ones too."""
+    _print_line(title, console)
+    _print(_BANK_COLUMNS, list(tasks.items()), _BANK_FIRST_TO_GO, console)
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
@@ -65,7 +82,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
     columns = _columns(rows)
     lines = [[column.heading for column in columns]]
     lines.append(["---:" if column.numeric else "---" for column in columns])
-    lines += [[_escaped(column.cell(row)) for column in columns] for row in rows]
+    lines += [[escaped(column.cell(row)) for column in columns] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
@@ -74,38 +91,68 @@ def _columns(rows: Sequence[Row]) -> tuple[_Column, ...]:
     return tuple(column for column in _COLUMNS if keeps_weights or column.heading != "weight bits")
 
 
+def as_text(text: str) -> str:
+    """``text`` in one line: line breaks and control characters, which a name may hold, as Python's escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _print_line(text: str, console: Console) -> None:
+    """A line as it is; of a str, rich would still turn ``:x:`` into a picture."""
+    from rich.text import Text
+
+    console.print(Text(as_text(text)), soft_wrap=True)
+
+
 def _print(columns: Sequence[_Column], rows: Sequence[Any], first_to_go: Sequence[str], console: Console) -> None:
     """The table as wide as it needs to be, or without some of ``first_to_go`` on a narrow terminal."""
-    shown, left_out = list(columns), []
-    table = _rich_table(shown, rows, gap=1)
-    if console.is_terminal and _width(table, console) > console.width:
-        table = _rich_table(shown, rows, gap=0)
-        for heading in first_to_go:
-            if _width(table, console) <= console.width:
-                break
-            left_out.append(heading)
-            table = _rich_table([column for column in shown if column.heading not in left_out], rows, gap=0)
-    table.width = _width(table, console)
+    table, left_out = _rich_table(columns, rows, gap=1), []
+    natural = _width(table, console)
+    table.width = natural
+    if console.is_terminal and natural > console.width:
+        table, left_out = _narrow(columns, rows, first_to_go, console)
     console.print(table, crop=False, soft_wrap=True)
     if left_out:
-        console.print(f"(not shown in {console.width} columns: {', '.join(left_out)})", markup=False, highlight=False)
+        _print_line(f"(not shown in {console.width} columns: {', '.join(left_out)})", console)
 
 
-def _rich_table(columns: Sequence[_Column], rows: Sequence[Any], gap: int) -> Table:
-    """The table with ``gap`` more than one blank between columns; a line between the results of two tasks."""
+def _narrow(
+    columns: Sequence[_Column], rows: Sequence[Any], first_to_go: Sequence[str], console: Console
+) -> tuple[Table, list[str]]:
+    """The table as a narrow console has room for it, and the columns that it goes without."""
+    left_out: list[str] = []
+    for heading in first_to_go:
+        if _width(_rich_table(columns, rows, 0, _NAME), console) <= console.width:
+            break
+        left_out.append(heading)
+        columns = [column for column in columns if column.heading != heading]
+    least = _width(_rich_table(columns, rows, 0, _LEAST_NAME), console)
+    table = _rich_table(columns, rows, 0, console.width)
+    table.width = max(least, min(console.width, _width(table, console)))
+    return table, left_out
+
+
+def _rich_table(columns: Sequence[_Column], rows: Sequence[Any], gap: int, longest: int | None = None) -> Table:
+    """The table with ``gap`` more than one blank between columns; a line between the results of two tasks.
+
+    Names longer than ``longest`` characters go on in the next line; numbers never do.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
-    for column in columns:
-        heading = Text(column.heading.replace(" ", "\n"))
-        table.add_column(heading, justify="right" if column.numeric else "left", vertical="bottom", no_wrap=True)
+    lines = max(column.heading.count(" ") for column in columns)
+    for column in columns:  # headings stand at the bottom, all else at the top
+        heading = Text("\n" * (lines - column.heading.count(" ")) + column.heading.replace(" ", "\n"))
+        if column.numeric:
+            table.add_column(heading, justify="right", no_wrap=True)
+        else:
+            table.add_column(heading, overflow="fold", no_wrap=longest is None, max_width=longest)
     for index, row in enumerate(rows):
         if index and isinstance(row, Row) and row.task != rows[index - 1].task:
             table.add_section()
         # Text, not str: a folder called "[red]" is a name, not markup.
-        table.add_row(*(Text(column.cell(row)) for column in columns))
+        table.add_row(*(Text(as_text(column.cell(row))) for column in columns))
     return table
 
 
@@ -116,8 +163,10 @@ def _width(table: Table, console: Console) -> int:
     return Measurement.get(console, console.options.update(width=10_000), table).maximum
 
 
-def _escaped(text: str) -> str:
-    """A Markdown cell that shows ``text`` as it is (an underscore inside a word needs no help)."""
-    for character in "\\|<*`[":
-        text = text.replace(character, "\\" + character)
-    return text
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def escaped(text: str) -> str:
+    """Markdown that shows ``text`` as it is, in one line (an underscore inside a word needs no help)."""
+    return re.sub(r"[\\|<*`\[&~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", as_text(text))

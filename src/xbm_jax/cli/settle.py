@@ -1,0 +1,85 @@
+"""A bank and its chip: which chip a new task is learned on, decided and stored before it is learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from xbm_jax.cli.console import say
+from xbm_jax.data import Dataset, calibration_images
+from xbm_jax.errors import BankError, ModelError
+from xbm_jax.models import Chip, array_weights, calibrate, digital_weights
+from xbm_jax.tasks import MaskBank, chip_card, load_chip, save_chip, store, task_names
+from xbm_jax.tasks.lock import locked
+
+__all__ = ["chip_for_bank", "names_in", "placement", "settled"]
+
+_NAMED = 3
+
+
+def names_in(bank: Path) -> list[str]:
+    """Tasks of the bank, none where there is no bank yet."""
+    return task_names(bank) if (bank / "bank.json").exists() else []
+
+
+def chip_for_bank(console: Console, bank: Path, chip: Chip, data: Dataset) -> Chip:
+    """The chip that is in the bank, which must be ``chip``; for a new bank ``chip``, calibrated. Nothing is written.
+
+    Raises:
+        BankError: the bank is another chip's, or its chip is missing, damaged or another one.
+    """
+    there = _chip_in(bank, chip)
+    if there is not None:
+        return there
+    if chip.calibrated:
+        return chip
+    images = calibration_images(data)
+    say(console, f"Measuring input scales and converter ranges on {len(images)} training images.")
+    return calibrate(chip, images)
+
+
+def settled(bank: Path, chip: Chip) -> Chip:
+    """The chip as it is in the bank from now on: ``chip``, or what another process stored there first.
+
+    Chip and bank are as good as one: the chip is written under the bank's lock, so that of two processes that calibrate
+    a new bank's chip on their own images the second takes the first one's.
+
+    Raises:
+        BankError: the other process stored another chip.
+    """
+    store.checked_directory(bank)
+    with locked(bank):
+        there = _chip_in(bank, chip)
+        if there is None:
+            save_chip(chip, bank / "chip")
+    MaskBank.create(bank, there or chip)
+    return there or chip
+
+
+def _chip_in(bank: Path, chip: Chip) -> Chip | None:
+    """The chip that is stored in the bank's folder, if one is."""
+    a_bank, a_chip = (bank / "bank.json").exists(), store.exists(bank / "chip")
+    if not a_bank and not a_chip:
+        return None
+    try:
+        if not a_chip:
+            raise BankError("chip", "missing", f"the chip that the bank was made with, in {bank / 'chip'}")
+        there = load_chip(bank / "chip")
+        if a_bank:
+            MaskBank.open(bank, there)
+        chip_card(there).check(chip_card(chip))
+    except (BankError, ModelError) as error:
+        allowed = f"a new folder, or the --model, --weights, --rows, --seed, ... that it was made with ({error})"
+        raise BankError("--bank", str(bank), allowed) from error
+    return there
+
+
+def placement(chip: Chip) -> str:
+    """Where a network's weights are: on arrays, or digital, layer by layer."""
+    digital = {**digital_weights(chip), f"{chip.network.head}/kernel": int(chip.head["kernel"].size)}
+    names = ", ".join([*list(digital)[:_NAMED], *([f"{len(digital) - _NAMED} more"] if len(digital) > _NAMED else [])])
+    return (
+        f"{chip.network.name}: {array_weights(chip):,} weights on arrays ({len(chip.tiles)} layers); "
+        f"{sum(digital.values()):,} stay digital: {names}."
+    )
