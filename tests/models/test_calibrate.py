@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -282,6 +283,22 @@ def test_norm_statistics_by_hand() -> None:
     stats = measure_norms(chip, images, batch_size=16).stats["bn"]
     np.testing.assert_allclose(stats["mean"], mean, rtol=0, atol=1e-5)
     np.testing.assert_allclose(stats["var"], var, rtol=1e-4)
+
+
+def test_statistics_are_the_same_whatever_a_norms_momentum() -> None:
+    """Only how fast they follow in training depends on it: here half of the way a batch, and a tenth."""
+    chip, images = tiny_chip(), tiny_images(32)
+    momenta = {"bn": 0.5, "blocks/0/bn": 0.99, "blocks/1/bn": 0.0}
+    other = chip.replace(network=dataclasses.replace(chip.network, name="other", momenta=momenta))
+    measured = [measure_norms(one, images, batch_size=16).stats for one in (chip, other)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *measured)
+    following = Method("m", norms="full")
+    moved = [
+        forward(one, following, source_trained(one), one.stats, jnp.asarray(images), train=True)[1]["bn"]["mean"]
+        - one.stats["bn"]["mean"]
+        for one in (chip, other)
+    ]
+    np.testing.assert_allclose(moved[1], 5 * moved[0], rtol=1e-4, atol=1e-6)
 
 
 def test_norms_measured_again_undo_what_all_cells_lost() -> None:

@@ -18,9 +18,22 @@ from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Gaussian, Ideal, MiloCurve
 from xbm_jax.crossbar import program as program_kernel
 from xbm_jax.crossbar.sums import Converters
 from xbm_jax.errors import ModelError, SpecError
+from xbm_jax.hardware import task_bits
 from xbm_jax.masks import methods
-from xbm_jax.models import Backbone, Calibration, Chip, calibrate, forward, program, redrawn, source_trained
+from xbm_jax.models import (
+    Backbone,
+    Calibration,
+    Chip,
+    calibrate,
+    digital_weights,
+    forward,
+    initial_trained,
+    program,
+    redrawn,
+    source_trained,
+)
 from xbm_jax.models.chip import calibration_key
+from xbm_jax.tasks import inspect, predict, source_task
 
 STEM_ONLY = {"blocks/*": None}
 
@@ -304,3 +317,48 @@ def test_another_draw_of_the_same_chip_is_what_its_key_programs() -> None:
         jax.tree.map(np.testing.assert_array_equal, tiles.adc, chip.tiles[path].adc)
         assert float(jnp.abs(tiles.conductance - chip.tiles[path].conductance).max()) > 0
     jax.tree.map(np.testing.assert_array_equal, other.norms, chip.norms)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Arguments that are nearly right, and a chip without arrays
+
+
+@pytest.mark.parametrize("key", [0, None, jax.random.split(jax.random.key(0), 2), np.zeros(2), "0"], ids=str)
+def test_what_is_no_key_is_refused(key: Any) -> None:
+    with pytest.raises(SpecError, match="one key, as jax.random.key") as caught:
+        program(tiny_backbone(), IDEAL, key)
+    assert caught.value.field == "key"
+
+
+def test_raw_keys_are_keys() -> None:
+    chips = [
+        program(tiny_backbone(), NOISY, key, rules=STEM_ONLY) for key in (jax.random.key(3), jax.random.PRNGKey(3))
+    ]
+    np.testing.assert_array_equal(*(chip.tiles["stem"].conductance for chip in chips))
+
+
+@pytest.mark.parametrize(
+    ("rules", "field"),
+    [(["stem"], "rules"), ("stem", "rules"), ([], "rules"), ({0: None}, "rules"), ({"stem": "ideal"}, "rules['stem']")],
+    ids=str,
+)
+def test_rules_that_are_no_mapping_are_refused(rules: Any, field: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        program(tiny_backbone(), IDEAL, jax.random.key(0), rules=rules)
+    assert caught.value.field == field
+
+
+def test_a_chip_without_arrays_is_the_float_network() -> None:
+    """The digital control of an experiment: calibrated, read, inspected and counted like any other."""
+    chip, images = program(tiny_backbone(), CONVERTED, jax.random.key(0), rules={"*": None}), tiny_images(4)
+    assert chip.calibrated and calibrate(chip, images).tiles == {}
+    task = source_task(chip)
+    np.testing.assert_allclose(predict(chip, task, images), tiny_backbone().logits(images), atol=2e-5)
+    assert "1,368 of 1,368 weights stayed digital" in str(inspect(chip, images))
+    assert digital_weights(chip) == {"stem/kernel": 216, "blocks/0/conv/kernel": 576, "blocks/1/conv/kernel": 576}
+    bits = task_bits(chip, task)
+    assert (bits.mask_bits, bits.backbone_weights, bits.mask_share_of_weights) == (0, 0, 0.0)
+    trained = initial_trained(chip, methods.xbm(), 3, jax.random.key(0))
+    assert trained["masks"] == {}
+    again = chip.at(60.0)
+    jax.tree.map(np.testing.assert_array_equal, again.digital, chip.digital)

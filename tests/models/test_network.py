@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,14 +15,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import linen, nnx
 
 from models.tiny import CONVS, IDEAL, NORMS, PREPROCESS, Tiny, random_arrays, tiny_backbone, tiny_images, tiny_network
 from xbm_jax.crossbar import Conv
 from xbm_jax.crossbar.products import product
 from xbm_jax.errors import ModelError, WeightsError
 from xbm_jax.masks import methods
-from xbm_jax.models import Network, Preprocess, backbone, forward, network_from_module, program, source_trained
+from xbm_jax.models import (
+    Network,
+    Preprocess,
+    backbone,
+    forward,
+    named_network,
+    network_from_module,
+    program,
+    source_trained,
+)
 from xbm_jax.models.layers import conv_geometry
 
 
@@ -124,6 +138,33 @@ def test_networks_that_compute_something_else_differ(different: Callable[[], Net
     assert different() == different()
     assert different() != tiny_network()
     assert tiny_network() != "tiny"
+
+
+class OtherMomentum(Tiny):
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        super().__init__(rngs=rngs)
+        self.bn = nnx.BatchNorm(8, momentum=0.5, epsilon=1e-3, rngs=rngs)
+
+
+def test_momenta_are_the_layers_own() -> None:
+    assert other(OtherMomentum).momenta == {"bn": 0.5, "blocks/0/bn": 0.9, "blocks/1/bn": 0.9}
+    assert other(OtherMomentum) != tiny_network()
+
+
+def test_a_network_is_itself_in_another_process() -> None:
+    """Text is hashed in another way there; what is compared and what finds compiled code must not depend on it."""
+    network = named_network("cifar-resnet20", 10)
+    here = [copy.deepcopy(network), pickle.loads(pickle.dumps(network))]
+    assert all(one == network and hash(one) == hash(network) for one in here)
+    program = (
+        "import pickle, sys; from xbm_jax.models import named_network; own = named_network('cifar-resnet20', 10); "
+        "given = pickle.load(sys.stdin.buffer); print(given == own, hash(given) == hash(own), {given: 1}[own])"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": "5" if os.environ.get("PYTHONHASHSEED") != "5" else "6"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=pickle.dumps(network), capture_output=True, check=True, env=environment
+    )
+    assert done.stdout.split() == [b"True", b"True", b"1"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -249,7 +290,103 @@ def test_layers_that_nothing_here_computes_are_refused(layer: Callable[[nnx.Rngs
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Arrays that are no float parameters
+
+
+class Indexed(nnx.Module):
+    """Channels in an order, a half-precision factor, dropout."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        self.order = nnx.Variable(jnp.arange(3))
+        self.factor = nnx.Param(jnp.ones(3, jnp.bfloat16))
+        self.drop = nnx.Dropout(0.5, rngs=rngs)
+        self.head = nnx.Linear(3, 2, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.head(self.drop(x.mean((1, 2))[:, self.order[...]] * self.factor[...]))
+
+
+def test_state_keeps_its_dtype_and_random_state_is_left_alone() -> None:
+    network = network_of(lambda: Indexed(rngs=nnx.Rngs(0)))
+    assert set(network.shapes) == {"order", "factor", "head/kernel", "head/bias"}
+    own = nnx.to_flat_state(nnx.state(Indexed(rngs=nnx.Rngs(0))))
+    given = {"/".join(map(str, path)): v.get_value() for path, v in own} | {"order": np.array([2, 0, 1])}
+    assert "drop/rngs/key" in given
+    made = backbone(network, given)
+    assert made.arrays["order"].dtype == jnp.int32 and made.arrays["factor"].dtype == jnp.float32
+    assert made.num_parameters == 3 + 3 * 2 + 2
+    chip = program(made, IDEAL, jax.random.key(0))
+    images = tiny_images(3)
+    logits, _ = forward(chip, methods.head_only(), source_trained(chip), chip.stats, jnp.asarray(images))
+    x = np.asarray(network.preprocess(jnp.asarray(images))).mean((1, 2))[:, [2, 0, 1]]
+    np.testing.assert_allclose(logits, x @ np.asarray(made.arrays["head/kernel"]), atol=1e-5)
+    np.testing.assert_allclose(made.logits(images), logits, atol=1e-6)
+
+
+def test_an_index_of_fractions_is_refused() -> None:
+    network = network_of(lambda: Indexed(rngs=nnx.Rngs(0)))
+    with pytest.raises(WeightsError, match="order is float32, not int32"):
+        backbone(network, random_arrays(network))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Refusals
+
+
+def no_module() -> Any:
+    return linen.Dense(3)
+
+
+def broken() -> nnx.Module:
+    raise RuntimeError("no such size")
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (no_module, "build = 'Dense': a function that makes an nnx.Module"),
+        (broken, "build = 'RuntimeError: no such size'"),
+        (lambda: None, "build = 'NoneType'"),
+        (lambda rngs: Tiny(rngs=rngs), 'build = "TypeError'),
+        (lambda: nnx.Linear(3, 3, rngs=nnx.Rngs(0)), "head = 'head': the path of a Linear layer: one of none"),
+    ],
+    ids=["Linen", "raises", "nothing", "takes rngs", "one layer"],
+)
+def test_what_makes_no_module_is_refused(build: Any, says: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        network_of(build)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"std": (0.5,)}, "std"),
+        ({"mean": ()}, "std"),
+        ({"std": (0.5, 0.0, 0.5)}, "std"),
+        ({"mean": (0.5, float("nan"), 0.5)}, "mean"),
+        ({"divisor": 0}, "divisor"),
+    ],
+    ids=str,
+)
+def test_preprocessing_that_divides_by_nothing_is_refused(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        dataclasses.replace(PREPROCESS, **changes)
+    assert caught.value.field == f"Preprocess.{field}"
+
+
+def test_preprocessing_of_other_channels_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"a module that answers images \[2, 12, 12, 1\]"):
+        tiny_network(preprocess=Preprocess((0.5,), (0.5,)))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"name": ""}, {"image_size": 0}, {"image_size": "32"}, {"preprocess": None}], ids=str
+)
+def test_what_describes_a_network_is_checked(changes: dict[str, Any]) -> None:
+    with pytest.raises(ModelError) as caught:
+        tiny_network(**changes)
+    assert caught.value.field == next(iter(changes))
 
 
 @pytest.mark.parametrize("head", ["stem", "classifier", "", "bn"])

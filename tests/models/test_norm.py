@@ -48,6 +48,20 @@ def test_batch_mode_equals_numpy(shape: tuple[int, ...]) -> None:
     assert not np.allclose(0.9 * np.asarray(stats["var"]) + 0.1 * rows.var(0), after["var"], rtol=1e-4)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.99])
+def test_running_statistics_follow_by_their_momentum(momentum: float) -> None:
+    """As Flax's layer does, whose mean has no other estimate."""
+    x, affine, stats = problem((4, 5, 6, 7))
+    layer = nnx.BatchNorm(7, momentum=momentum, use_running_average=False, rngs=nnx.Rngs(0))
+    layer.mean.set_value(stats["mean"])
+    layer(x)
+    _, after = batch_norm(x, affine, stats, EPSILON, use_batch=True, momentum=momentum)
+    np.testing.assert_allclose(after["mean"], layer.mean.get_value(), rtol=1e-5, atol=1e-6)
+    count = x.size // 7
+    biased = (after["var"] - momentum * stats["var"]) * (count - 1) / count
+    np.testing.assert_allclose(biased, (1 - momentum) * np.var(np.asarray(x), (0, 1, 2)), rtol=1e-3, atol=1e-6)
+
+
 def test_a_batch_of_one_value_has_no_variance() -> None:
     x, affine, stats = problem((1, 1, 1, 3))
     y, after = batch_norm(x, affine, stats, EPSILON, use_batch=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from xbm_jax.crossbar import Plan, Tiles, cells_written
 from xbm_jax.masks import Rule, array_grid
-from xbm_jax.models import Chip
+from xbm_jax.models import Chip, array_weights
 from xbm_jax.tasks import Task
 from xbm_jax.tasks.task import check_fits
 
@@ -62,15 +62,13 @@ def task_bits(chip: Chip, task: Task) -> TaskBits:
     check_fits(chip, task)
     plans = {path: tiles.plan for path, tiles in chip.tiles.items()}
     bits = _code_bits(task.method.rule, plans, task.trained["masks"])
-    network = chip.network
-    parameters = sum(math.prod(s) for p, s in network.shapes.items() if p.rsplit("/", 1)[-1] not in ("mean", "var"))
     return TaskBits(
         mask_bits=bits["mask"],
         weight_bits_stored=bits["weights"],
         norm_bits=_FLOAT_BITS * (_count(task.trained["norms"]) + _count(task.state)),
         head_bits=_FLOAT_BITS * _count(task.trained["head"]),
-        backbone_weights=sum(math.prod(p.kernel_shape) for p in plans.values()),
-        backbone_parameters=parameters,
+        backbone_weights=array_weights(chip),
+        backbone_parameters=chip.network.num_parameters,
     )
 
 

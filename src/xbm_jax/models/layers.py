@@ -67,7 +67,7 @@ def check_layer(path: str, module: Any) -> None:
     held |= {f"{name}.dtype": getattr(module, name).get_value().dtype for name in arrays_of(module)}
     for name, dtype in held.items():
         if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
-            raise ModelError(f"{path}.{name}", str(dtype), "a floating dtype")
+            raise ModelError(f"{path}.{name}", jnp.dtype(dtype).name, "a floating dtype")
     ranks = {"Conv": 4, "Linear": 2, "BatchNorm": 1, "LayerNorm": 1}
     first = next(iter(arrays_of(module).values()))
     if kind == "Conv":

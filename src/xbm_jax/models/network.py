@@ -32,7 +32,7 @@ from xbm_jax.models.layers import (
     norm_axis,
 )
 from xbm_jax.models.names import array_fault
-from xbm_jax.models.structure import Leaf, assemble, check_names, leaves_of
+from xbm_jax.models.structure import Leaf, assemble, check_names, key_orders, leaves_of
 from xbm_jax.models.trial import called_layers
 
 __all__ = [
@@ -81,6 +81,7 @@ class Network:
         name: registry name, or the module's class name.
         graphdef: NNX structure.
         leaves: every array of the module, random state included, by path.
+        orders: keys of the module's dictionaries that are not sorted, by route.
         shapes: shape of every array that weights are loaded for, by path.
         kinds: module class of every layer, by path: one of the above.
         convs: geometry of every convolution, by path.
@@ -96,6 +97,7 @@ class Network:
     name: str
     graphdef: Any
     leaves: Mapping[str, Leaf]
+    orders: Mapping[tuple[Any, ...], tuple[Any, ...]]
     shapes: Mapping[str, tuple[int, ...]]
     kinds: Mapping[str, str]
     convs: Mapping[str, Conv]
@@ -129,7 +131,7 @@ class Network:
             return True
         if not isinstance(other, Network) or self._token != other._token:
             return False
-        names = ("name", "graphdef", "leaves", "head", "preprocess", "image_size")
+        names = ("name", "graphdef", "leaves", "orders", "head", "preprocess", "image_size")
         return all(getattr(self, n) == getattr(other, n) for n in names)
 
     @property
@@ -147,6 +149,11 @@ class Network:
         """Paths of the norms that have running statistics."""
         return [path for path, kind in self.kinds.items() if kind == "BatchNorm"]
 
+    @property
+    def num_parameters(self) -> int:
+        """Trainable values: what the module holds as ``nnx.Param``."""
+        return sum(math.prod(leaf.shape) for leaf in self.leaves.values() if leaf.parameter)
+
     def kernel_shape(self, path: str) -> tuple[int, ...]:
         """Shape in which a layer's kernel goes onto arrays: HWIO, or [in, out] whatever the axes of a dense one."""
         shape, count = self.shapes[f"{path}/kernel"], self.input_axes.get(path)
@@ -154,7 +161,7 @@ class Network:
 
     def module(self, arrays: Mapping[str, jax.Array]) -> nnx.Module:
         """The NNX module with ``arrays`` in it; paths that ``arrays`` lacks hold a scalar placeholder."""
-        return assemble(self.graphdef, self.leaves, arrays)
+        return assemble(self.graphdef, self.leaves, self.orders, arrays)
 
 
 @dataclass(frozen=True)
@@ -194,9 +201,8 @@ class Backbone:
 
     @property
     def num_parameters(self) -> int:
-        """Trainable values: everything but running statistics."""
-        counted = [a for p, a in self.arrays.items() if p.rsplit("/", 1)[-1] not in ("mean", "var")]
-        return sum(int(np.prod(a.shape)) for a in counted)
+        """Trainable values: neither running statistics nor other state."""
+        return self.network.num_parameters
 
 
 def network_from_module(
@@ -220,11 +226,12 @@ def structure_of(
     build: Callable[[], nnx.Module], *, name: str, head: str, preprocess: Preprocess, image_size: int
 ) -> Network:
     """What :func:`network_from_module` makes of a module that is known to call all of its layers as a chip has them."""
-    module = _built(build)
+    _check_described(name, preprocess, image_size)
+    module, orders = _built(build)
     check_names(module)
     graphdef, state = nnx.split(module)
-    _check_static(module, graphdef)
     leaves, found = leaves_of(state), layers(module)
+    _check_static(module, graphdef, leaves)
     if head not in found or kind_of(found[head]) != "Linear" or not head:
         linear = [p for p, m in found.items() if kind_of(m) == "Linear" and p]
         raise ModelError(
@@ -242,6 +249,7 @@ def structure_of(
         name=name,
         graphdef=graphdef,
         leaves=leaves,
+        orders=orders,
         shapes={path: leaf.shape for path, leaf in leaves.items() if not leaf.random},
         kinds=kinds,
         convs={p: conv_geometry(p, found[p]) for p, kind in kinds.items() if kind == "Conv"},
@@ -255,38 +263,52 @@ def structure_of(
     )
 
 
-def _built(build: Callable[[], nnx.Module]) -> nnx.Module:
-    """The module, abstractly."""
+def _check_described(name: Any, preprocess: Any, image_size: Any) -> None:
+    if not isinstance(name, str) or not name:
+        raise ModelError("name", name, "a name")
+    if not isinstance(preprocess, Preprocess):
+        raise ModelError("preprocess", preprocess, "a Preprocess")
+    if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:
+        raise ModelError("image_size", image_size, "a number of pixels, at least 1")
+
+
+def _built(build: Callable[[], nnx.Module]) -> tuple[nnx.Module, Mapping[tuple[Any, ...], tuple[Any, ...]]]:
+    """The module, abstractly, and the order of its dictionaries' keys."""
+    orders: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+
+    def watched() -> nnx.Module:
+        module = build()
+        if not isinstance(module, nnx.Module):
+            raise ModelError("build", type(module).__name__, "a function that makes an nnx.Module (Linen has others)")
+        orders.update(key_orders(module))
+        return module
+
     try:
-        module = nnx.eval_shape(build)
+        return nnx.eval_shape(watched), orders
     except XbmError:
         raise
     except Exception as error:  # whatever the user's own code raises
         said = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
         raise ModelError("build", said, "a function without arguments that makes an nnx.Module") from error
-    if not isinstance(module, nnx.Module):
-        raise ModelError("build", type(module).__name__, "a function that makes an nnx.Module (Linen modules are none)")
-    return module
 
 
-def _check_static(module: nnx.Module, graphdef: Any) -> None:
+def _check_static(module: nnx.Module, graphdef: Any, leaves: Mapping[str, Leaf]) -> None:
     """Raise unless what a module holds beside its arrays can be compared: equal networks share compiled code."""
+    walked = (nnx.Module, nnx.Variable, dict, list, tuple)
+    held = {"/".join(map(str, p)): v for p, v in nnx.iter_graph(module) if not isinstance(v, walked)}
+    stray = [p for p, v in held.items() if isinstance(v, jax.Array | jax.ShapeDtypeStruct) and p not in leaves]
+    if stray:
+        raise ModelError(stray[0], "an array", "one that an nnx.Variable holds, so that weights can be loaded for it")
     try:
         hash(graphdef)
     except TypeError as error:
-        paths = ("/".join(map(str, p)) for p, v in nnx.iter_graph(module) if p and not _hashable(v))
-        found = next(paths, "module")
-        raise ModelError(found, str(error), "an nnx.Variable for an array, a hashable value for an option") from error
-
-
-def _hashable(value: Any) -> bool:
-    if isinstance(value, nnx.Module | nnx.Variable | jax.ShapeDtypeStruct | list | dict):
-        return True  # walked on their own
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
+        named = (
+            f"{'/'.join(map(str, p))}.{name}".lstrip("/.")
+            for p, m in nnx.iter_modules(module)
+            for name, value in vars(m).items()
+            if isinstance(value, list | dict | set | np.ndarray)
+        )
+        raise ModelError(next(named, "module"), str(error), "an option that can be hashed: a tuple, say") from error
 
 
 def backbone(network: Network, arrays: Mapping[str, Any], calibration: Calibration | None = None) -> Backbone:

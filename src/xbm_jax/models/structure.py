@@ -20,7 +20,7 @@ from flax import nnx
 from xbm_jax.errors import ModelError
 from xbm_jax.models.layers import layers
 
-__all__ = ["Leaf", "assemble", "check_names", "leaves_of", "stand_in"]
+__all__ = ["Leaf", "assemble", "check_names", "key_orders", "leaves_of", "stand_in"]
 
 Answer = Callable[..., jax.Array]
 """``(layer, *arguments of its call) -> y``: what is called in the place of a layer."""
@@ -33,14 +33,14 @@ class Leaf:
     Attributes:
         route: the keys that lead to it; ``"0"`` of a dictionary and 0 of a list are not the same.
         shape, dtype: of the array. A dtype that is floating stands for float32, which is what backbones hold.
-        variable: whether it is held by an ``nnx.Variable``, not by the module itself.
+        parameter: whether it is an ``nnx.Param``, not a statistic, an index or another state.
         random: whether it is random state.
     """
 
     route: tuple[Any, ...]
     shape: tuple[int, ...]
     dtype: Any
-    variable: bool
+    parameter: bool
     random: bool
 
 
@@ -52,14 +52,14 @@ def leaves_of(state: nnx.State) -> dict[str, Leaf]:
     """
     found: dict[str, Leaf] = {}
     for route, held in nnx.to_flat_state(state):
-        path, variable = "/".join(map(str, route)), isinstance(held, nnx.Variable)
-        value = held.get_value() if variable else held
+        path = "/".join(map(str, route))
+        value = held.get_value() if isinstance(held, nnx.Variable) else held
         random = isinstance(held, nnx.RngState)
         if not (hasattr(value, "shape") and hasattr(value, "dtype")):
             raise ModelError(path, type(value).__name__, "an array: a Variable holds one")
         if not random and jnp.issubdtype(value.dtype, jax.dtypes.extended):
             raise ModelError(path, str(value.dtype), "an array of numbers; keys belong to nnx.Rngs")
-        found[path] = Leaf(tuple(route), tuple(value.shape), value.dtype, variable, random)
+        found[path] = Leaf(tuple(route), tuple(value.shape), value.dtype, isinstance(held, nnx.Param), random)
     return found
 
 
@@ -68,20 +68,35 @@ def check_names(module: nnx.Module) -> None:
     seen: dict[str, tuple[Any, ...]] = {}
     for route, _ in nnx.iter_graph(module):
         path = "/".join(map(str, route))
-        if any("/" in str(part) for part in route):
-            raise ModelError("module", path, "names without '/': it parts the names of a path")
+        slashed = [str(part) for part in route if "/" in str(part)]
+        if slashed:
+            raise ModelError("module", slashed[0], "names without '/': it parts the names of a path")
         other = seen.setdefault(path.replace("/", "."), tuple(route))
         if other != tuple(route):
             raise ModelError("module", path, f"a path that differs from {other} by more than the kind of its keys")
 
 
-def assemble(graphdef: Any, leaves: Mapping[str, Leaf], arrays: Mapping[str, Any]) -> nnx.Module:
+def key_orders(module: nnx.Module) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    """The keys of every dictionary that is not sorted, by its route: taken apart and merged, it would be."""
+    held = {tuple(route): tuple(node) for route, node in nnx.iter_graph(module) if isinstance(node, dict | nnx.Dict)}
+    return {route: keys for route, keys in held.items() if list(keys) != sorted(keys, key=str)}
+
+
+def assemble(
+    graphdef: Any,
+    leaves: Mapping[str, Leaf],
+    orders: Mapping[tuple[Any, ...], tuple[Any, ...]],
+    arrays: Mapping[str, Any],
+) -> nnx.Module:
     """The module with ``arrays`` in it; paths that ``arrays`` lacks hold a scalar placeholder."""
-    values = {p: _random(leaf) if leaf.random else arrays.get(p, np.zeros(())) for p, leaf in leaves.items()}
-    state = nnx.from_flat_state(
-        [(leaf.route, nnx.Variable(values[p]) if leaf.variable else values[p]) for p, leaf in leaves.items()]
-    )
-    return nnx.merge(graphdef, state)
+    # Bare values: the graph knows what kind of Variable holds each.
+    values = [(leaf.route, _random(leaf) if leaf.random else arrays.get(p, np.zeros(()))) for p, leaf in leaves.items()]
+    module = nnx.merge(graphdef, nnx.from_flat_state(values))
+    for route, node in nnx.iter_graph(module) if orders else ():
+        if tuple(route) in orders:
+            held = vars(node) if isinstance(node, nnx.Dict) else node
+            held |= {key: held.pop(key) for key in orders[tuple(route)]}
+    return module
 
 
 def _random(leaf: Leaf) -> jax.Array:
