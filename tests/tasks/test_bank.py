@@ -170,6 +170,16 @@ def test_names_are_sorted_and_removed(bank, task):
             act("b")
 
 
+def test_a_task_behind_a_link_is_removed_by_its_link(bank, task, tmp_path):
+    bank.put("t", task)
+    (bank.folder / "tasks" / "t").rename(tmp_path / "elsewhere")
+    (bank.folder / "tasks" / "t").symlink_to(tmp_path / "elsewhere")
+    assert bank.get("t").meta == task.meta
+    bank.remove("t")
+    assert bank.names == [] and store.exists(tmp_path / "elsewhere")
+    assert list((bank.folder / "tasks").iterdir()) == []
+
+
 def test_a_missing_task_of_an_empty_bank(bank):
     with pytest.raises(BankError, match="the bank is empty"):
         bank.get("anything")
@@ -345,11 +355,7 @@ def test_a_bank_that_is_gone_takes_no_task(bank, task):
     (bank.folder / "bank.json").unlink()
     with pytest.raises(BankError, match=r"a folder with a bank\.json in it"):
         bank.put("t", task)
-    assert task_names_of_folder(bank) == []
-
-
-def task_names_of_folder(bank):
-    return [p.name for p in (bank.folder / "tasks").iterdir()]
+    assert list((bank.folder / "tasks").iterdir()) == []
 
 
 def test_a_bank_beside_other_things_leaves_them(tmp_path, chip, task):

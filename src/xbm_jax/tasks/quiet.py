@@ -50,7 +50,8 @@ def quietly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 @contextmanager
 def _silence() -> Iterator[None]:
     logger = logging.getLogger("absl")
-    makers = [asyncio, *filter(None, [sys.modules.get("uvloop")])]  # Orbax takes uvloop where it runs in a loop already
+    # Where a loop runs already, Orbax makes its own by uvloop.
+    makers: list[Any] = [asyncio, *filter(None, [sys.modules.get("uvloop")])]
     with _ONE_AT_A_TIME, warnings.catch_warnings(), ExitStack() as undo:
         warnings.simplefilter("ignore")  # Orbax warns of its own deprecations and of missing multi-host settings.
         logger.addFilter(_not_of_orbax)

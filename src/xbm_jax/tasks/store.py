@@ -207,9 +207,9 @@ def _is_own(path: Path) -> bool:
     """Whether a folder is certainly a generation: its description is there, undamaged, and ours."""
     try:
         custom = json.loads((path / _DESCRIPTION).read_bytes())["custom_metadata"]
-        return not path.is_symlink() and _sha256(custom["json"].encode()) == custom["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
+    return not path.is_symlink() and _is_undamaged(custom)
 
 
 def _newest(folder: str | Path) -> Path:
@@ -249,14 +249,19 @@ def _described(generation: Path, form: int) -> dict[str, Any]:
     from orbax.checkpoint import v1 as ocp
 
     custom: Any = _from_orbax(generation, ocp.metadata).custom_metadata
-    try:
-        if _sha256(custom["json"].encode()) != custom["sha256"]:
-            raise ValueError("its description was damaged on disk")
-        described = json.loads(custom["json"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise BankError("folder", str(generation), f"a readable checkpoint ({error})") from error
+    if not _is_undamaged(custom):
+        raise BankError("folder", str(generation), "a readable checkpoint (its description was damaged on disk)")
+    described = json.loads(custom["json"])
     check_form(str(generation), described, form)
     return described
+
+
+def _is_undamaged(custom: Any) -> bool:
+    """Whether what Orbax kept for us is what we gave it."""
+    try:
+        return _sha256(custom["json"].encode()) == custom["sha256"]
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def _from_orbax(generation: Path, function: Callable[..., Any], *args: Any) -> Any:
