@@ -22,7 +22,6 @@ from xbm_jax.masks import Binary, Filter, Identity, methods
 from xbm_jax.models import program
 from xbm_jax.tasks import (
     MaskBank,
-    chip_mark,
     describe,
     predict,
     save_chip,
@@ -400,14 +399,14 @@ def test_a_task_folder_of_another_chips_bank_is_refused(bank, chip, task):
 
 
 def test_a_task_of_another_chip_is_refused_and_replaces_nothing(bank, chip, task):
-    bank.put("t", task.replace(chip=chip_mark(chip)))
-    other = tiny.made_up_task(chip, methods.xbm(), seed=1).replace(chip=chip_mark(tiny.chip("ideal", key=1)))
+    bank.put("t", task.replace(chip=tiny.mark(chip)))
+    other = tiny.made_up_task(chip, methods.xbm(), seed=1).replace(chip=tiny.mark(tiny.chip("ideal", key=1)))
     with pytest.raises(BankError, match=r"task\.chip = "):
         bank.put("t", other)
     got = bank.get("t")
-    assert got == stored(chip, task) and got.chip == chip_mark(chip)
+    assert got == stored(chip, task) and got.chip == tiny.mark(chip)
     bank.put("moved", other.replace(chip=None))
-    assert bank.get("moved").chip == chip_mark(chip)
+    assert bank.get("moved").chip == tiny.mark(chip)
 
 
 def recalibrated(chip, input_scale=1.0, lsb=1.0):
@@ -429,7 +428,7 @@ def recalibrated(chip, input_scale=1.0, lsb=1.0):
 def test_another_calibration_is_said_with_the_layers(tmp_path, changes, said):
     chip = tiny.chip("adc")
     bank = MaskBank.create(tmp_path, chip)
-    task = tiny.made_up_task(chip, methods.xbm()).replace(chip=chip_mark(chip))
+    task = tiny.made_up_task(chip, methods.xbm()).replace(chip=tiny.mark(chip))
     bank.put("t", task)
     other = recalibrated(chip, **changes)
     with pytest.warns(UserWarning, match=rf"calibrated otherwise than for this bank: {said}") as heard:
@@ -439,7 +438,7 @@ def test_another_calibration_is_said_with_the_layers(tmp_path, changes, said):
         serve(other, bank)
     with pytest.warns(UserWarning, match="the task was learned under another calibration than the bank's chip has"):
         again.put("t", task)
-    assert again.get("t").chip.calibration == chip_mark(chip).calibration != chip_mark(other).calibration
+    assert again.get("t").chip == tiny.mark(chip) != tiny.mark(other)
 
 
 def test_the_same_calibration_is_not_spoken_of(tmp_path):
@@ -483,12 +482,12 @@ def test_a_chip_of_functions_is_said_to_be_nothing_to_store(tmp_path):
         ):
             write(chip, tmp_path / "new")
         assert not list(tmp_path.rglob("*.json"))
-    assert chip_mark(chip).same_chip(chip_mark(chip.replace()))
+    assert tiny.mark(chip).same_chip(tiny.mark(chip.replace()))
 
 
 def test_what_is_no_chip_or_name_is_named(tmp_path, bank, task):
     with pytest.raises(BankError, match="chip = 'Backbone': a Chip"):
-        MaskBank.create(tmp_path / "new", tiny.weights())
+        MaskBank.create(tmp_path / "new", tiny.weights())  # type: ignore[arg-type]
     with pytest.raises(BankError, match=r"(?s)name = Task.*letters, digits"):
         bank.put(task, "t")
 

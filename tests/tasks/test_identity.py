@@ -98,10 +98,12 @@ def test_what_was_measured_is_on_the_card_and_comes_back():
     chip = tiny.chip("adc")
     card = chip_card(chip)
     assert ChipCard.from_json(json.loads(json.dumps(card.to_json()))).measured == card.measured
-    grid, found = chip.tiles["conv2"].adc, card.measured["conv2"]
-    assert found.input_scale == float(chip.tiles["conv2"].input_scale)
-    lowest = np.mean(grid.lsb * grid.min_code)
-    np.testing.assert_allclose((found.low, found.high), (lowest, lowest + 255 * np.mean(grid.lsb)), rtol=1e-6)
+    layer, found = chip.tiles["conv2"], card.measured["conv2"]
+    assert layer.adc is not None and layer.input_scale is not None
+    lowest = np.mean(layer.adc.lsb * layer.adc.min_code)
+    assert found.input_scale == layer.input_scale
+    assert found.low == pytest.approx(lowest, rel=1e-6)
+    assert found.high == pytest.approx(lowest + 255 * np.mean(layer.adc.lsb), rel=1e-6)
 
 
 def test_the_generator_of_its_keys_is_part_of_who_a_chip_is():

@@ -3,6 +3,7 @@
 import copy
 import pickle
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +103,7 @@ def test_bad_images_are_named(chip, task, images, wanted):
 
 @pytest.mark.parametrize("name", tiny.METHODS)
 def test_a_task_equals_its_copies_and_no_other(chip, name):
-    task = tiny.made_up_task(chip, tiny.METHODS[name]).replace(chip=chip_mark(chip))
+    task = tiny.made_up_task(chip, tiny.METHODS[name]).replace(chip=tiny.mark(chip))
     for got in (pickle.loads(pickle.dumps(task)), copy.deepcopy(task)):
         assert got == task and got.meta == task.meta and got.chip == task.chip
     bias = task.trained["head"]["bias"]
@@ -128,18 +129,18 @@ READERS = {
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_task_of_another_chip_is_refused(chip, task, reader):
-    own, spec = task.replace(chip=chip_mark(chip)), tiny.SPECS["ideal"]
+    own, spec = task.replace(chip=tiny.mark(chip)), tiny.SPECS["ideal"]
     # The same levels and keys, hence the same identity, on other devices and on taller arrays.
     specs = (spec.replace(device=Gaussian(0.2)), spec.replace(rows=48))
     designs = [program(tiny.weights(), other, jax.random.key(0)) for other in specs]
-    assert all(chip_mark(other).identity == own.chip.identity for other in designs)
+    assert all(tiny.mark(other).identity == tiny.mark(chip).identity for other in designs)
     for other in (tiny.chip("ideal", key=1), tiny.chip("ideal", seed=1), *designs):
         with pytest.raises(BankError, match=r"^task\.chip = '.*': .*, this chip; task\.replace\(chip=None\)"):
             READERS[reader](other, own)
 
 
 def test_a_task_stays_one_of_its_chip_however_aged_and_calibrated(chip, task):
-    own = task.replace(chip=chip_mark(chip))
+    own = task.replace(chip=tiny.mark(chip))
     measured = {path: tiles.replace(input_scale=1.5 * tiles.input_scale) for path, tiles in chip.tiles.items()}
     for same in (chip, chip.at(3600.0), chip.replace(tiles=measured)):
         assert predict(same, own, IMAGES[:4]).shape == (4, 4)
@@ -170,13 +171,14 @@ def test_a_batch_size_that_is_none_is_named(chip, task, batch_size):
 
 
 def test_calls_that_are_nearly_right_are_named(chip, task):
-    for key in (0, jax.random.split(jax.random.key(0))):
+    wrong: list[Any] = [0, jax.random.split(jax.random.key(0))]
+    for key in wrong:
         with pytest.raises(SpecError, match=r"(?s)^key = .*jax\.random\.key\(seed\)"):
             predict(chip, task, IMAGES[:4], key=key)
     with pytest.raises(DataError, match="task = 'str': a Task"):
-        predict(chip, "task", IMAGES[:4])
+        predict(chip, "task", IMAGES[:4])  # type: ignore[arg-type]
     with pytest.raises(DataError, match="chip = 'Task': a Chip"):
-        predict(task, chip, IMAGES[:4])
+        predict(task, chip, IMAGES[:4])  # type: ignore[arg-type]
     masks = {"conv1": task.trained["masks"]["conv1"]}
     with pytest.raises(BankError, match=r"task\.trained\['masks'\] = \['conv1'\]: the chip's layers"):
         predict(chip, task.replace(trained={**task.trained, "masks": masks}), IMAGES[:4])

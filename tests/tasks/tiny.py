@@ -26,7 +26,7 @@ from xbm_jax.models import (
     network_from_module,
     program,
 )
-from xbm_jax.tasks import Task
+from xbm_jax.tasks import ChipMark, Task, chip_mark
 
 SIZE = 12
 WIDTH = 8
@@ -152,6 +152,13 @@ def made_up_task(chip: Chip, method: Method, num_classes: int = 4, seed: int = 0
     trained = jax.tree.map(moved, start)
     state = jax.tree.map(lambda a: jnp.abs(moved(a)), chip.stats) if method.norms == "full" else {}
     return Task(trained, state, method, {"task": f"made up {seed}", "accuracy": 0.5})
+
+
+def mark(chip: Chip) -> ChipMark:
+    """The mark of a chip that is not traced."""
+    found = chip_mark(chip)
+    assert found is not None
+    return found
 
 
 class Leaves(dict[str, np.ndarray]):

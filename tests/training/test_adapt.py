@@ -40,6 +40,7 @@ def test_learning_changes_no_bit_of_the_chip(name, kind):
     assert set(task.trained) == {"masks", "norms", "head"}
     assert set(task.state) == (set(chip.stats) if task.method.norms == "full" else set())
     assert task.num_classes == 4
+    assert task.chip == tiny.mark(chip)
 
 
 def test_masks_learn_what_a_head_cannot():

@@ -45,6 +45,7 @@ def test_each_task_on_a_chip_of_its_own():
     chips, data = (tiny.chip("noisy"), tiny.chip("noisy", key=9)), turned(2)
     together = adapt_together(chips, data, method=tiny.METHODS["xbm"], keys=KEYS[:2], config=CONFIG)
     for task, chip, images, key in zip(together, chips, data, KEYS, strict=False):
+        assert task.chip == tiny.mark(chip)
         alone = adapt(chip, images, method=tiny.METHODS["xbm"], key=key, config=CONFIG)
         assert task.meta["history"][0]["loss"] == pytest.approx(alone.meta["history"][0]["loss"], rel=1e-3)
 

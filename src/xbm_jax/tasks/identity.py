@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from xbm_jax.crossbar import Tiles
 from xbm_jax.errors import BankError
@@ -175,7 +176,7 @@ def chip_card(chip: Chip) -> ChipCard:
 def chip_mark(chip: Chip) -> ChipMark | None:
     """The mark of a chip, hashed once and kept on it; ``None`` while JAX traces it: there is nothing to hash."""
     kept = vars(chip).get(_MARK)
-    if kept is None and not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(chip)):
+    if kept is None and not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(chip)):
         kept = ChipMark(_identity(chip), _calibration(chip), _design(chip))
         object.__setattr__(chip, _MARK, kept)
     return kept

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from xbm_jax.errors import BankError, DataError
 from xbm_jax.masks import Method
@@ -160,7 +161,7 @@ def check_fits(chip: Chip, task: Task) -> None:
 
 def checked_call(chip: Chip, task: Task | None, images: Any, batch_size: Any, key: Any) -> jax.Array | None:
     """The key of a call that goes through images in batches, checked with what else is easily mistaken."""
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in [images, *jax.tree.leaves((chip, task))]):
+    if any(isinstance(leaf, Tracer) for leaf in [images, *jax.tree.leaves((chip, task))]):
         allowed = "arrays: this compiles on its own; inside of jit, vmap or grad call xbm_jax.models.forward"
         raise DataError("images, chip or task", "traced", allowed)
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
