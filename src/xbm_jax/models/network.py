@@ -32,6 +32,7 @@ from xbm_jax.models.layers import (
     norm_axis,
 )
 from xbm_jax.models.names import array_fault
+from xbm_jax.models.preprocess import Preprocess
 from xbm_jax.models.structure import Leaf, assemble, check_names, key_orders, leaves_of
 from xbm_jax.models.trial import called_layers
 
@@ -39,38 +40,11 @@ __all__ = [
     "Backbone",
     "Calibration",
     "Network",
-    "Preprocess",
     "backbone",
     "check_arrays",
     "network_from_module",
     "structure_of",
 ]
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """From uint8 NHWC images to network inputs: ``(image / divisor - mean) / std``; ``reverse`` turns RGB into BGR."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    divisor: float = 255.0
-    reverse: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.mean or len(self.mean) != len(self.std):
-            raise ModelError("Preprocess.std", self.std, f"one number for each of the {len(self.mean)} means")
-        for name, values in (("mean", self.mean), ("std", self.std), ("divisor", (self.divisor,))):
-            if not np.isfinite(values).all() or (name != "mean" and 0 in values):
-                allowed = "finite numbers" if name == "mean" else "finite numbers other than 0"
-                raise ModelError(f"Preprocess.{name}", getattr(self, name), allowed)
-
-    def __call__(self, images: jax.Array) -> jax.Array:
-        x = jnp.asarray(images, jnp.float32)
-        x = x[..., ::-1] if self.reverse else x
-        # One multiply and one add per pixel.
-        scale = 1.0 / (self.divisor * np.asarray(self.std, np.float32))
-        shift = -np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
-        return x * scale.astype(np.float32).reshape(1, 1, 1, -1) + shift.reshape(1, 1, 1, -1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,8 @@ from xbm_jax.models import name_tables
 from xbm_jax.models.densenet import DenseNet
 from xbm_jax.models.mobilenet import MobileNetV2
 from xbm_jax.models.names import Table, flattened, rename
-from xbm_jax.models.network import Backbone, Calibration, Network, Preprocess, backbone, structure_of
+from xbm_jax.models.network import Backbone, Calibration, Network, backbone, structure_of
+from xbm_jax.models.preprocess import Preprocess
 from xbm_jax.models.resnet import CifarResNet
 from xbm_jax.models.resnet50 import ResNet50
 from xbm_jax.models.vgg import VggBn
