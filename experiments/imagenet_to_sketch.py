@@ -7,7 +7,7 @@ images, mirrored. Both papers chose the best epoch on the test split; here it is
 Command:   python -m experiments.imagenet_to_sketch --weights resnet50.safetensors --data-dir TFDS_FOLDER
            The five sets are prepared once from your folders: xbm.data.prepare_published(name, folder, data_dir).
            python -m experiments.imagenet_to_sketch --model resnet50-v1 --weights imagenet_resnet50.npz
-           --stand-ins FOLDER --pixels 64 --images 256 --epochs 1   runs it end to end on small stand-ins (.npz files in
+           --stand-ins FOLDER --pixels 64 --images 256 --epochs 2   runs it end to end on small stand-ins (.npz files in
            FOLDER): a smoke test whose accuracies mean nothing.
 Hardware:  one GPU; WikiArt at 256 pixels takes 11 GB of host memory.
 Time:      not measured in full. Reduced it is compilation and test images: some five minutes a method and set

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 from functools import cache
+from importlib import import_module
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,6 +20,9 @@ from xbm_jax.tasks import predict, stored
 from xbm_jax.training import TrainConfig, adapt, for_chip
 from xbm_jax.training.run import Run
 
+forward, run_module, step = map(
+    import_module, ("xbm_jax.models.forward", "xbm_jax.training.run", "xbm_jax.training.step")
+)
 CONFIG = TrainConfig(epochs=15, batch_size=16)
 METHODS = tiny.METHODS
 
@@ -206,6 +211,13 @@ def test_a_head_on_cached_features_is_the_head_trained_through_the_network():
     for a, b in zip(cached.history, through.history, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
         assert a["val_accuracy"] == pytest.approx(b["val_accuracy"], abs=1 / 48 + 1e-6)
+
+
+def test_a_head_is_validated_by_the_function_that_trains_it():
+    """In full precision, too: elsewhere than on a CPU the default is less."""
+    assert run_module.head_logits is step.head_logits is forward.head_logits
+    head = {"kernel": jnp.zeros((8, 4)), "bias": jnp.zeros(4)}
+    assert "HIGHEST" in str(jax.make_jaxpr(forward.head_logits)(head, jnp.zeros((2, 8))))
 
 
 def test_every_step_is_reported():
