@@ -74,8 +74,12 @@ def test_read_noise_comes_from_the_key():
         (np.zeros((2, 12, 12, 1), np.uint8), r"images\.shape = \(2, 12, 12, 1\): \[n, height, width, 3\]"),
         (np.zeros((2, 3, 12, 12), np.uint8), r"images\.shape"),
         (np.zeros((12, 12, 3), np.uint8), r"images\.shape"),
-        (np.full((1, 12, 12, 3), np.nan, np.float32), "NaN or infinite"),
-        (np.full((1, 12, 12, 3), np.inf), "NaN or infinite"),
+        (np.full((1, 12, 12, 3), np.nan, np.float32), "NaN or infinity"),
+        (np.full((1, 12, 12, 3), np.inf), "NaN or infinity"),
+        *(
+            (np.ones((1, 12, 12, 3), dtype), rf"images\.dtype = '{dtype}': uint8 images in 0\.\.255")
+            for dtype in ("float32", "float64", "uint16", "int8", "int64", "bool")
+        ),
     ],
 )
 def test_bad_images_are_named(chip, task, images, wanted):
