@@ -85,3 +85,13 @@ def test_read_noise_comes_from_the_key():
 def test_bad_images_are_named(chip, task, images, wanted):
     with pytest.raises(DataError, match=wanted):
         predict(chip, task, images)
+
+
+def test_binary_images_are_warned_of(chip, task):
+    with pytest.warns(UserWarning, match="images has no value above 1 of 255"):
+        predict(chip, task, np.zeros((2, 12, 12, 3), np.uint8) + np.eye(12, dtype=np.uint8)[..., None])
+
+
+def test_prediction_cannot_be_traced(chip, task):
+    with pytest.raises(DataError, match=r"traced by JAX.*models\.forward"):
+        jax.jit(lambda images: predict(chip, task, images))(IMAGES[:2])
