@@ -119,7 +119,12 @@ def test_many_classes_take_time_in_proportion():
     labels = np.arange(count)
     began = time.process_time()
     data = Dataset(
-        "many", np.zeros((count, 1, 1, 1), np.uint8), labels, np.zeros((count, 1, 1, 1), np.uint8), labels, range(count)
+        "many",
+        np.zeros((count, 1, 1, 1), np.uint8),
+        labels,
+        np.zeros((count, 1, 1, 1), np.uint8),
+        labels,
+        tuple(map(str, range(count))),
     )
     assert data.subset(count, 10).num_classes == count
     assert data.take_classes([str(i) for i in reversed(range(count))]).y_train[0] == count - 1

@@ -105,7 +105,10 @@ class Storage:
         self.array = np.ascontiguousarray(array, np.float32)
 
 
-class Checkpoint(pickle._Pickler):
+_PICKLER: Any = pickle._Pickler
+
+
+class Checkpoint(_PICKLER):
     """Pickles arrays as ``torch.save`` does, and collects the storages' bytes."""
 
     def __init__(self, file: Any) -> None:

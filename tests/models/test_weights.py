@@ -76,7 +76,8 @@ def test_nested_mappings_and_tuples_of_names(arrays: dict[str, np.ndarray]) -> N
         for layer in layers:
             below = below.setdefault(layer, {})
         below[leaf] = array
-    for given in (tuples, collections):
+    forms: tuple[Any, ...] = (tuples, collections)
+    for given in forms:
         loaded = load_backbone("cifar-resnet20", given)
         assert_same({p: np.asarray(a) for p, a in loaded.arrays.items()}, arrays)
 

@@ -92,8 +92,12 @@ def test_read_noise_comes_from_the_key():
         (np.zeros((2, 12, 12, 1), np.uint8), r"images\.shape = \(2, 12, 12, 1\): \[n, height, width, 3\]"),
         (np.zeros((2, 3, 12, 12), np.uint8), r"images\.shape"),
         (np.zeros((12, 12, 3), np.uint8), r"images\.shape"),
-        (np.full((1, 12, 12, 3), np.nan, np.float32), "NaN or infinite"),
-        (np.full((1, 12, 12, 3), np.inf), "NaN or infinite"),
+        (np.full((1, 12, 12, 3), np.nan, np.float32), "NaN or infinity"),
+        (np.full((1, 12, 12, 3), np.inf), "NaN or infinity"),
+        *(
+            (np.ones((1, 12, 12, 3), dtype), rf"images\.dtype = '{dtype}': uint8 images in 0\.\.255")
+            for dtype in ("float32", "float64", "uint16", "int8", "int64", "bool")
+        ),
     ],
 )
 def test_bad_images_are_named(chip, task, images, wanted):
@@ -195,3 +199,8 @@ def test_a_traced_call_is_named(chip, task):
     ):
         with pytest.raises(DataError, match=r"images, chip or task = 'traced': .*forward"):
             traced()
+
+
+def test_binary_images_are_warned_of(chip, task):
+    with pytest.warns(UserWarning, match="images has no value above 1 of 255"):
+        predict(chip, task, np.zeros((2, 12, 12, 3), np.uint8) + np.eye(12, dtype=np.uint8)[..., None])

@@ -14,7 +14,7 @@ from xbm_jax.data.split import stratified_sample
 from xbm_jax.errors import DataError
 from xbm_jax.pixels import IMAGES, check_uint8, warn_if_binary
 
-__all__ = ["Dataset", "check_images", "check_label_range", "check_labels"]
+__all__ = ["Dataset", "check_images", "check_label_range", "check_labels", "class_text"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Dataset:
     groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        names = tuple(map(_text, self.class_names))
+        names = tuple(map(class_text, self.class_names))
         _check_class_names(names)
         for split in ("train", "test"):
             x = check_images(f"x_{split}", getattr(self, f"x_{split}"))
@@ -89,7 +89,7 @@ class Dataset:
 
     def take_classes(self, names: Sequence[str]) -> Dataset:
         """The images of the named classes alone, labelled ``0..len(names) - 1`` in the order given."""
-        names, place = tuple(map(_text, names)), {name: i for i, name in enumerate(self.class_names)}
+        names, place = tuple(map(class_text, names)), {name: i for i, name in enumerate(self.class_names)}
         unknown = [name for name in names if name not in place]
         if unknown:
             raise DataError("class_names", unknown, f"classes of {self.name}: {', '.join(self.class_names)}")
@@ -145,7 +145,7 @@ _LABEL_HINTS = {
 }
 
 
-def _text(name: Any) -> str:
+def class_text(name: Any) -> str:
     """A class name as text: bytes are UTF-8, and what looks alike is written alike (NFC)."""
     if isinstance(name, bytes):
         try:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from xbm_jax.archives import DAMAGE, check_member, check_unpacked
-from xbm_jax.data.dataset import Dataset, check_images, check_labels
+from xbm_jax.data.dataset import Dataset, check_images, check_labels, class_text
 from xbm_jax.data.decode import check_on_bad, decode_all
 from xbm_jax.data.images import resize, stack
 from xbm_jax.errors import DataError
@@ -86,10 +86,10 @@ def _from_encoded(path: Path, arrays: dict[str, np.ndarray], image_size: int | N
     return Dataset(path.stem, x[~test], y[~test], x[test], y[test], names, groups=groups)
 
 
-def _class_names(names: np.ndarray) -> tuple[str | bytes, ...]:
+def _class_names(names: np.ndarray) -> tuple[str, ...]:
     if names.ndim != 1:
         raise DataError("class_names.shape", names.shape, "one name per class, [num_classes]")
-    return tuple(names.tolist())
+    return tuple(map(class_text, names.tolist()))
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

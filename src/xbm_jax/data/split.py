@@ -107,7 +107,7 @@ def _split(
         raise DataError("fraction", f"{fraction} of {len(labels)} images in {len(classes)} classes", allowed)
     quota = _quota(counts, wanted, low=np.zeros_like(counts), high=counts - 1)
     chosen = _draw(labels, quota, rng) if groups is None else _draw_groups(labels, quota, rng, np.asarray(groups))
-    if not len(chosen):
+    if groups is not None and not len(chosen):
         value = f"{fraction} of {len(labels)} images in {len(np.unique(groups))} groups"
         raise DataError("fraction", value, "a share that whole groups come near to: larger, or smaller groups")
     train = np.setdiff1d(np.arange(len(labels)), chosen, assume_unique=True)

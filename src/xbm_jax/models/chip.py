@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from xbm_jax.crossbar import CrossbarSpec, Tiles, at_time, nominal_weights
 from xbm_jax.crossbar import plan as plan_kernel
@@ -182,7 +183,7 @@ def check_images(chip: Chip, images: jax.Array | np.ndarray) -> np.ndarray:
 
     Floats and other integers are refused, as a data set refuses them: no range is guessed.
     """
-    if isinstance(images, jax.core.Tracer):
+    if isinstance(images, Tracer):
         raise DataError("images", "traced by JAX", "an array; inside jit, grad and vmap use models.forward")
     try:
         array = np.asarray(images)
