@@ -187,7 +187,7 @@ CASES = {
         *("--out", "picture_in_out", "inspection.png is no folder"),
     ),
     "inspect a file": (["inspect", "{}/good.npz", "--task", "npz:{}/good.npz"], "folder", "good.npz", "was saved to"),
-    "list of a file": (["bank", "list", "{}/good.npz"], "bank", "good.npz", "a bank.json in it (Not a directory)"),
+    "list of a file": (["bank", "list", "{}/good.npz"], "bank", "good.npz", "a bank.json in it"),
     "damaged bank": (["bank", "list", "{}/damaged"], "bank.chip", "'tiny'", "an undamaged chip card"),
 }
 

@@ -24,6 +24,7 @@ from xbm_jax import models
 from xbm_jax.cli import quickstart, reopen
 from xbm_jax.report import read_results
 from xbm_jax.tasks import MaskBank, load_chip, predict
+from xbm_jax.tasks.lock import LOCK
 from xbm_jax.training import TrainConfig, adapt
 
 REOPEN, ASKED = quickstart.REOPEN, quickstart._asked_in_new_process
@@ -33,7 +34,7 @@ FIELDS = {
     *("task", "method", "accuracy", "val_accuracy", "mask_bits", "norm_bits", "head_bits", "cells_written"),
     *("rows", "seconds", "images_per_second", "seed"),
 }
-WRITTEN = {"REPORT.md", "accuracy_against_bits.png", "bank", "chip", "config.json", "results.json"}
+WRITTEN = {LOCK, "REPORT.md", "accuracy_against_bits.png", "bank", "chip", "config.json", "results.json"}
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,8 @@ def test_page_and_output_tell_the_same(finished):
         assert re.search(rf"served 96 images of 3 tasks .* one compiled function \(1 compilation\): {same}", text)
     assert "](accuracy_against_bits.png)" in page and '"seed": 0' in page
     lines = printed.splitlines()
-    assert lines[0].startswith("Wrote tiny (1,")
+    assert lines[0] == "tiny: 1,368 weights on arrays (3 layers); 40 stay digital: linear/kernel."
+    assert lines[1].startswith("Wrote tiny (1,")
     assert [line.split()[:2] for line in lines[3:12]] == [entry.split(".") for entry in ENTRIES]
     assert lines[-3:] == [
         f"  xbm bank list '{out}'/bank",
@@ -156,7 +158,7 @@ def test_interrupted_job_carries_on_and_ends_the_same(finished, tmp_path, capsys
     assert capsys.readouterr().err.strip().startswith("xbm: interrupted; what is finished is kept")
     assert learned == ENTRIES[:5]
     assert bank_of(out).names == sorted(learned)
-    assert {path.name for path in out.iterdir()} == {"bank", "chip", "config.json"}
+    assert {path.name for path in out.iterdir()} == {LOCK, "bank", "chip", "config.json"}
     assert small.leftovers(out) == []
 
     learned = learning(monkeypatch)
@@ -211,7 +213,9 @@ def test_another_seed_is_refused(finished, capsys):
 def test_another_chip_in_the_folder_is_refused(finished, tmp_path, capsys):
     (tmp_path / "config.json").write_bytes((finished[0] / "config.json").read_bytes())
     quickstart.save_chip(tiny.chip("ideal"), tmp_path / "chip")
+    before = small.everything(tmp_path)
     assert small.run("quickstart", "--out", tmp_path) == 2
+    assert small.everything(tmp_path) == before
     (line,) = capsys.readouterr().err.splitlines()
     assert line == f"xbm: --out = '{tmp_path}': a new folder: the chip in it is another one"
 

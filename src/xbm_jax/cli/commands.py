@@ -51,12 +51,12 @@ def adapt_command(options: Adapt) -> int:
     for part in ("chip", f"tasks/{name}"):
         writable("--bank", options.bank / part)
     key = jax.random.key(options.seed)
-    chip = program(backbone, spec, key)
-    say(console, placement(chip))
-    data, task_key = for_chip(chip, data), stream(key, Command.TASK)
-    chip = chip_for_bank(console, options.bank, chip, data)
+    programmed = program(backbone, spec, key)
+    say(console, placement(programmed))
+    data, task_key = for_chip(programmed, data), stream(key, Command.TASK)
+    chip = chip_for_bank(console, options.bank, programmed, data)
     Run(chip, data, method, config, task_key)  # raises what learning would, but before anything is written
-    chip = settled(options.bank, chip)
+    chip = settled(options.bank, chip, programmed)
     with TrainingProgress(console) as progress:
         bar = progress.task(f"{name} {method.name}")
         task = adapt(chip, data, method=method, key=task_key, config=config, report=heeding(bar.report))

@@ -39,8 +39,8 @@ def chip_for_bank(console: Console, bank: Path, chip: Chip, data: Dataset) -> Ch
     return calibrate(chip, images)
 
 
-def settled(bank: Path, chip: Chip) -> Chip:
-    """The chip as it is in the bank from now on: ``chip``, or what another process stored there first.
+def settled(bank: Path, chip: Chip, programmed: Chip) -> Chip:
+    """The chip as it is in the bank from now on: ``chip``, or what another process made of ``programmed`` first.
 
     Chip and bank are as good as one: the chip is written under the bank's lock, so that of two processes that calibrate
     a new bank's chip on their own images the second takes the first one's.
@@ -50,7 +50,7 @@ def settled(bank: Path, chip: Chip) -> Chip:
     """
     store.checked_directory(bank)
     with locked(bank):
-        there = _chip_in(bank, chip)
+        there = _chip_in(bank, programmed)
         if there is None:
             save_chip(chip, bank / "chip")
     MaskBank.create(bank, there or chip)
