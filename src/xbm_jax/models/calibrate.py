@@ -140,7 +140,7 @@ def _batches(images: np.ndarray, batch_size: int) -> Iterable[jax.Array]:
     return (jnp.asarray(images[i : i + batch_size]) for i in range(0, len(images), batch_size))
 
 
-_Ranges = dict[str, tuple[jax.Array, jax.Array, jax.Array, jax.Array]]
+_Ranges = dict[str, tuple[jax.Array, ...]]
 """Low and high percentile, lowest and highest of what was seen, by layer."""
 
 
