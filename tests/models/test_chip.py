@@ -233,7 +233,7 @@ def test_what_level_zero_conducts_voids_ranges_where_no_pair_cancels_it(
     assert program(measured(known), known.replace(cell=cell), jax.random.key(0), rules=STEM_ONLY).calibrated is same
 
 
-KERNEL = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+KERNEL = jnp.asarray(np.random.default_rng(0).normal(size=(12, 3)), jnp.float32)
 INPUTS = jnp.asarray(np.random.default_rng(1).integers(-7, 8, (20, 12)), jnp.float32)
 
 FIELDS = {
