@@ -243,7 +243,7 @@ def test_another_draw_of_the_same_chip_is_what_its_key_programs() -> None:
 
 @pytest.mark.parametrize("key", [0, None, jax.random.split(jax.random.key(0), 2), np.zeros(2), "0"], ids=str)
 def test_what_is_no_key_is_refused(key: Any) -> None:
-    with pytest.raises(SpecError, match="one key, as jax.random.key") as caught:
+    with pytest.raises(SpecError, match=r"one key, as jax\.random\.key") as caught:
         program(tiny_backbone(), IDEAL, key)
     assert caught.value.field == "key"
 

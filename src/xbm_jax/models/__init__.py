@@ -20,7 +20,8 @@ from xbm_jax.models.chip import (
     redrawn,
 )
 from xbm_jax.models.forward import forward, initial_trained
-from xbm_jax.models.network import Backbone, Calibration, Network, Preprocess, backbone, network_from_module
+from xbm_jax.models.from_module import network_from_module
+from xbm_jax.models.network import Backbone, Calibration, Network, Preprocess, backbone
 from xbm_jax.models.registry import MODELS, load_backbone, named_network
 
 __all__ = [
