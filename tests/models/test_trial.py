@@ -254,6 +254,12 @@ REFUSED: dict[str, tuple[Callable[[nnx.Rngs], Any], Callable[..., jax.Array], st
         "held",
         "[batch, height, width, channels]",
     ),
+    "no pixel is left": (
+        lambda r: nnx.Conv(8, 8, (7, 7), padding="VALID", rngs=r),
+        plainly,
+        "held",
+        "images that are large enough",
+    ),
     "does not fit": (lambda r: nnx.Linear(9, 8, rngs=r), plainly, "module", "TypeError"),
 }
 

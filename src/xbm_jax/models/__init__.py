@@ -20,7 +20,8 @@ from xbm_jax.models.chip import (
     redrawn,
 )
 from xbm_jax.models.forward import forward, head_logits, initial_trained
-from xbm_jax.models.network import Backbone, Calibration, Network, backbone, network_from_module
+from xbm_jax.models.from_module import network_from_module
+from xbm_jax.models.network import Backbone, Calibration, Network, backbone
 from xbm_jax.models.preprocess import Preprocess
 from xbm_jax.models.registry import MODELS, load_backbone, named_network
 

@@ -8,9 +8,8 @@ Any NNX module of ``nnx.Conv``, ``nnx.Linear``, ``nnx.LinearGeneral`` (hence ``n
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,31 +19,13 @@ import numpy as np
 from flax import nnx
 
 from xbm_jax.crossbar import Conv
-from xbm_jax.errors import ModelError, WeightsError, XbmError
-from xbm_jax.models.layers import (
-    NORM_KINDS,
-    arrays_of,
-    check_layer,
-    conv_geometry,
-    input_axes,
-    kind_of,
-    layers,
-    norm_axis,
-)
+from xbm_jax.errors import WeightsError
+from xbm_jax.models.layers import NORM_KINDS
 from xbm_jax.models.names import array_fault
 from xbm_jax.models.preprocess import Preprocess
-from xbm_jax.models.structure import Leaf, assemble, check_names, key_orders, leaves_of
-from xbm_jax.models.trial import called_layers
+from xbm_jax.models.structure import Leaf, assemble
 
-__all__ = [
-    "Backbone",
-    "Calibration",
-    "Network",
-    "backbone",
-    "check_arrays",
-    "network_from_module",
-    "structure_of",
-]
+__all__ = ["Backbone", "Calibration", "Network", "backbone", "check_arrays"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,112 +160,6 @@ class Backbone:
         return self.network.num_parameters
 
 
-def network_from_module(
-    build: Callable[[], nnx.Module], *, name: str, head: str, preprocess: Preprocess, image_size: int
-) -> Network:
-    """The structure of the module that ``build`` makes; called abstractly, so that no weights are drawn.
-
-    The module is then tried on abstract images, ``[2, image_size, image_size, channels]``: a layer that it calls is one
-    of the network's; the arrays of others stay with the module.
-
-    Raises:
-        ModelError: names the layer, and what it does that no chip computes.
-    """
-    made = structure_of(build, name=name, head=head, preprocess=preprocess, image_size=image_size)
-    shape = (image_size, image_size, len(preprocess.mean))
-    called = called_layers(made.module, made.leaves, head, shape)
-    return dataclasses.replace(made, kinds={path: kind for path, kind in made.kinds.items() if path in called})
-
-
-def structure_of(
-    build: Callable[[], nnx.Module], *, name: str, head: str, preprocess: Preprocess, image_size: int
-) -> Network:
-    """What :func:`network_from_module` makes of a module that is known to call all of its layers as a chip has them."""
-    _check_described(name, preprocess, image_size)
-    module, orders = _built(build)
-    check_names(module)
-    graphdef, state = nnx.split(module)
-    leaves, found = leaves_of(state), layers(module)
-    _check_static(module, graphdef, leaves)
-    if head not in found or kind_of(found[head]) != "Linear" or not head:
-        linear = [p for p, m in found.items() if kind_of(m) == "Linear" and p]
-        raise ModelError(
-            "head", head, "the path of a Linear layer: one of " + (", ".join(linear) or "none: it has none")
-        )
-    if found[head].bias is None:
-        raise ModelError(head, "head without bias", "use_bias=True: every task brings its own head")
-    for path, layer in found.items():
-        check_layer(path, layer)
-        shared = [array for array in arrays_of(layer) if f"{path}/{array}" not in leaves]
-        if shared:
-            raise ModelError(f"{path}/{shared[0]}", "shared with another layer", "arrays of its own for every layer")
-    kinds = {p: kind_of(m) or "" for p, m in sorted(found.items(), key=lambda item: (item[0] == head, item[0]))}
-    return Network(
-        name=name,
-        graphdef=graphdef,
-        leaves=leaves,
-        orders=orders,
-        shapes={path: leaf.shape for path, leaf in leaves.items() if not leaf.random},
-        kinds=kinds,
-        convs={p: conv_geometry(p, found[p]) for p, kind in kinds.items() if kind == "Conv"},
-        input_axes={p: input_axes(p, found[p]) for p, kind in kinds.items() if kind in ("LinearGeneral", "Einsum")},
-        epsilons={p: float(found[p].epsilon) for p, kind in kinds.items() if kind in NORM_KINDS},
-        norm_axes={p: norm_axis(p, found[p]) for p, kind in kinds.items() if kind in NORM_KINDS},
-        momenta={p: float(found[p].momentum) for p, kind in kinds.items() if kind == "BatchNorm"},
-        head=head,
-        preprocess=preprocess,
-        image_size=image_size,
-    )
-
-
-def _check_described(name: Any, preprocess: Any, image_size: Any) -> None:
-    if not isinstance(name, str) or not name:
-        raise ModelError("name", name, "a name")
-    if not isinstance(preprocess, Preprocess):
-        raise ModelError("preprocess", preprocess, "a Preprocess")
-    if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:
-        raise ModelError("image_size", image_size, "a number of pixels, at least 1")
-
-
-def _built(build: Callable[[], nnx.Module]) -> tuple[nnx.Module, Mapping[tuple[Any, ...], tuple[Any, ...]]]:
-    """The module, abstractly, and the order of its dictionaries' keys."""
-    orders: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-
-    def watched() -> nnx.Module:
-        module = build()
-        if not isinstance(module, nnx.Module):
-            raise ModelError("build", type(module).__name__, "a function that makes an nnx.Module (Linen has others)")
-        orders.update(key_orders(module))
-        return module
-
-    try:
-        return nnx.eval_shape(watched), orders
-    except XbmError:
-        raise
-    except Exception as error:  # whatever the user's own code raises
-        said = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
-        raise ModelError("build", said, "a function without arguments that makes an nnx.Module") from error
-
-
-def _check_static(module: nnx.Module, graphdef: Any, leaves: Mapping[str, Leaf]) -> None:
-    """Raise unless what a module holds beside its arrays can be compared: equal networks share compiled code."""
-    walked = (nnx.Module, nnx.Variable, dict, list, tuple)
-    held = {"/".join(map(str, p)): v for p, v in nnx.iter_graph(module) if not isinstance(v, walked)}
-    stray = [p for p, v in held.items() if isinstance(v, jax.Array | jax.ShapeDtypeStruct) and p not in leaves]
-    if stray:
-        raise ModelError(stray[0], "an array", "one that an nnx.Variable holds, so that weights can be loaded for it")
-    try:
-        hash(graphdef)
-    except TypeError as error:
-        named = (
-            f"{'/'.join(map(str, p))}.{name}".lstrip("/.")
-            for p, m in nnx.iter_modules(module)
-            for name, value in vars(m).items()
-            if isinstance(value, list | dict | set | np.ndarray)
-        )
-        raise ModelError(next(named, "module"), str(error), "an option that can be hashed: a tuple, say") from error
-
-
 def backbone(network: Network, arrays: Mapping[str, Any], calibration: Calibration | None = None) -> Backbone:
     """A network with pretrained arrays by path, in Flax's layouts.
 
@@ -296,28 +171,33 @@ def backbone(network: Network, arrays: Mapping[str, Any], calibration: Calibrati
     """
     leaves = network.leaves
     arrays = {path: array for path, array in arrays.items() if path not in leaves or not leaves[path].random}
-    check_arrays(network.name, network.shapes, arrays)
+    check_arrays(network, arrays)
     dtypes = {p: jnp.float32 if jnp.issubdtype(leaves[p].dtype, jnp.floating) else leaves[p].dtype for p in arrays}
-    unfit = [p for p, a in arrays.items() if not jnp.can_cast(jnp.asarray(a).dtype, dtypes[p], "same_kind")]
-    if unfit:
-        listing = "\n  ".join(f"{p} is {jnp.asarray(arrays[p]).dtype}, not {dtypes[p]}" for p in sorted(unfit))
-        raise WeightsError("weights", f"{len(unfit)} mismatches", f"the arrays of {network.name}:\n  {listing}")
     return Backbone(network, {p: jnp.asarray(arrays[p], dtypes[p]) for p in network.shapes}, calibration)
 
 
-def check_arrays(name: str, shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Any]) -> None:
+def check_arrays(network: Network, arrays: Mapping[str, Any]) -> None:
     """Raise one error that lists all mismatches between a backbone's arrays and those given."""
+    shapes = network.shapes
     problems = [f"{p} is missing" for p in shapes if p not in arrays]
     problems += [f"{p} is unknown" for p in arrays if p not in shapes]
     for path in shapes.keys() & arrays.keys():
         got = np.shape(arrays[path])
         if got != shapes[path]:
             problems.append(f"{path} has shape {got}, not {shapes[path]}")
-        elif fault := array_fault(path, arrays[path]):
+        elif fault := _fault(path, network.leaves[path].dtype, arrays[path]):
             problems.append(f"{path} {fault}")
     if problems:
         listing = "\n  ".join(sorted(problems))
-        raise WeightsError("weights", f"{len(problems)} mismatches", f"the arrays of {name}:\n  {listing}")
+        raise WeightsError("weights", f"{len(problems)} mismatches", f"the arrays of {network.name}:\n  {listing}")
+
+
+def _fault(path: str, dtype: Any, array: Any) -> str | None:
+    """What keeps an array from being the module's of ``dtype``, or None."""
+    if jnp.issubdtype(dtype, jnp.floating):
+        return array_fault(path, array)
+    given = np.asarray(array).dtype
+    return None if jnp.can_cast(given, dtype, "same_kind") else f"is {given}, not {dtype}"
 
 
 def _float_forward(network: Network, arrays: dict[str, jax.Array], images: jax.Array) -> jax.Array:

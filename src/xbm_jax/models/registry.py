@@ -16,9 +16,10 @@ from flax import nnx
 from xbm_jax.errors import ModelError, WeightsError
 from xbm_jax.models import name_tables
 from xbm_jax.models.densenet import DenseNet
+from xbm_jax.models.from_module import structure_of
 from xbm_jax.models.mobilenet import MobileNetV2
 from xbm_jax.models.names import Table, flattened, rename
-from xbm_jax.models.network import Backbone, Calibration, Network, backbone, structure_of
+from xbm_jax.models.network import Backbone, Calibration, Network, backbone
 from xbm_jax.models.preprocess import Preprocess
 from xbm_jax.models.resnet import CifarResNet
 from xbm_jax.models.resnet50 import ResNet50
@@ -92,6 +93,7 @@ def named_network(name: str, num_classes: int) -> Network:
     entry = MODELS.get(name)
     if entry is None:
         raise ModelError("model", name, "one of " + ", ".join(MODELS))
+    # Without a trial, which takes as long again for a large module: tests try every registered one.
     return structure_of(
         lambda: entry.build(num_classes=num_classes, rngs=nnx.Rngs(0)),
         name=name,

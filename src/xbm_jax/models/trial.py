@@ -47,7 +47,7 @@ def called_layers(
     arrays = {p: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for p, leaf in leaves.items() if not leaf.random}
     trial = _Trial(build, head)
     try:
-        jaxpr, _ = jax.make_jaxpr(trial.run, return_shape=True)(images, arrays, arrays)
+        jaxpr = jax.make_jaxpr(trial.run)(images, arrays, arrays)
     except XbmError:
         raise
     except Exception as error:  # whatever the module raises
@@ -77,21 +77,20 @@ class _Trial:
         self.placed = stand_in(module, {path: self._answer(path) for path in self.layers})
         counts = {path: v.get_value() for path, v in _counts(module)}
         logits = module(images)  # type: ignore[operator]  # nnx.Module has no __call__
-        drawn = [path for path, v in _counts(module) if v.get_value() is not counts.get(path)]
-        if drawn:
-            raise ModelError(
-                "/".join(map(str, drawn[0])), "draws random numbers in evaluation", "a network that does not"
-            )
-        if self.calls[self.head] and logits is not self.logits:
-            raise ModelError(self.head, "something is computed after the head", "the head's answer as the module's own")
-        self._check_logits(logits)
+        for path, v in _counts(module):
+            if v.get_value() is not counts.get(path):
+                name = "/".join(map(str, path))
+                raise ModelError(name, "draws random numbers in evaluation", "a network that does not")
+        if self.calls[self.head]:
+            self._check_logits(logits)
         return logits
 
-    def _check_logits(self, logits: jax.Array) -> None:
-        if self.calls[self.head] and logits.ndim != 2:
-            raise ModelError(
-                self.head, f"an answer of shape {list(logits.shape)}", "[batch, classes], one for an image"
-            )
+    def _check_logits(self, logits: Any) -> None:
+        if logits is not self.logits:
+            raise ModelError(self.head, "something is computed after the head", "the head's answer as the module's own")
+        if logits.ndim != 2 or logits.shape[0] != _IMAGES:
+            value = f"an answer of shape {list(logits.shape)} for {_IMAGES} images"
+            raise ModelError(self.head, value, "[batch, classes]")
 
     def _answer(self, path: str) -> Callable[..., jax.Array]:
         layer = self.layers[path]
@@ -99,32 +98,29 @@ class _Trial:
 
         def answer(called: Any, *args: Any, **kwargs: Any) -> jax.Array:
             if called is not self.placed[path] or _trace() != self.trace:
-                raise ModelError(
-                    path, _TRANSFORMED, "a layer that is called plainly: the whole network is compiled as it is"
-                )
+                allowed = "a layer that is called plainly: the whole network is compiled as it is"
+                raise ModelError(path, _TRANSFORMED, allowed)
             x = _input(path, kind, args, kwargs)
             _check_input(path, kind, layer, x)
-            self.calls[path] += 1
-            self.taken |= {
-                f"{path}/{name}" for name in arrays_of(layer) if name == "kernel" or _owned(self, path, kind)
-            }
-            if kind == "BatchNorm" and self.calls[path] > 1:
-                raise ModelError(
-                    path, "a BatchNorm that is called twice", "a norm, and running statistics, for each call"
-                )
-            if path == self.head and self.calls[path] > 1:
-                raise ModelError(path, "a head that is called twice", "one classifier, called once")
+            self._count(path, kind)
             y = type(layer).__call__(layer, x)
+            if not x.size or not y.size:
+                allowed = "images that are large enough for all layers"
+                raise ModelError(path, f"input {list(x.shape)}, answer {list(y.shape)}", allowed)
             if path == self.head:
                 self.logits = y
             return y
 
         return answer
 
-
-def _owned(trial: _Trial, path: str, kind: str | None) -> bool:
-    """Whether a task may own all arrays of a layer, not a chip its kernel alone."""
-    return path == trial.head or kind in NORM_KINDS
+    def _count(self, path: str, kind: str | None) -> None:
+        """Count a call, and what is taken from the module for it: a kernel, or all that a task may own."""
+        self.calls[path] += 1
+        owned = path == self.head or kind in NORM_KINDS
+        self.taken |= {f"{path}/{name}" for name in arrays_of(self.layers[path]) if owned or name == "kernel"}
+        if self.calls[path] > 1 and (path == self.head or kind == "BatchNorm"):
+            value = f"a {'head' if path == self.head else kind} that is called twice"
+            raise ModelError(path, value, "one for each call: a task has one head, and one set of running statistics")
 
 
 def _input(path: str, kind: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> jax.Array:
