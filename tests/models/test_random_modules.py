@@ -22,10 +22,10 @@ from xbm_jax.models import Backbone, Chip, backbone, forward, network_from_modul
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, IMAGE, IMAGE, 3), np.uint8)
 SOURCE = Method("source", norms="frozen")
-SOME = range(15)
+SOME = (3, 9, 19, 21, 31, 33, 38, 41, 42, 62, 65, 67, 72, 101, 163, 174)
 
 
-EXACT, QUANTISED, HALVED = 2e-6, 0.03, 0.03
+EXACT, QUANTISED, HALVED = 2e-6, 0.04, 0.03
 """Largest errors of a logit, as shares of the largest one: float32 sums of some hundred products in another order;
 8 bits of each layer's inputs, through norms that may enlarge what is left of them; layers that round to bfloat16."""
 
