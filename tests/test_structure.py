@@ -21,7 +21,19 @@ PACKAGE = "xbm_jax"
 # A part (folder or module under the package) may import only from parts named before it. `xbm_jax` is the package's own
 # `__init__`, which gathers the public face; only the command line stands above it.
 ORDER = (
-    *("errors", "streams", "crossbar", "masks", "models", "data", "tasks", "training", "hardware", "report"),
+    *(
+        "errors",
+        "streams",
+        "promotion",
+        "crossbar",
+        "masks",
+        "models",
+        "data",
+        "tasks",
+        "training",
+        "hardware",
+        "report",
+    ),
     *(PACKAGE, "cli", "__main__"),
 )
 MAX_LINES = 350

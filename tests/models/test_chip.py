@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -222,3 +223,19 @@ def test_another_draw_of_the_same_chip_is_what_its_key_programs() -> None:
         jax.tree.map(np.testing.assert_array_equal, tiles.adc, chip.tiles[path].adc)
         assert float(jnp.abs(tiles.conductance - chip.tiles[path].conductance).max()) > 0
     jax.tree.map(np.testing.assert_array_equal, other.norms, chip.norms)
+
+
+@pytest.mark.parametrize(
+    "age", [-60, math.nan, math.inf, "60", None, True, [1.0], np.float32(-1), np.array(math.nan), jnp.ones(2)], ids=repr
+)
+def test_an_age_that_no_chip_has_is_refused(age: Any) -> None:
+    """Ideal devices too: whether an age is asked for by mistake does not depend on what it would do."""
+    with pytest.raises(SpecError) as caught:
+        tiny_chip().at(age)
+    assert caught.value.field == "t_seconds"
+
+
+@pytest.mark.parametrize("age", [0, 60.0, np.int64(60), np.float32(60), np.array(60), jnp.float32(60)], ids=repr)
+def test_an_age_may_be_any_number(age: Any) -> None:
+    chip = tiny_chip()
+    jax.tree.map(np.testing.assert_array_equal, chip.at(age).tiles["stem"].conductance, chip.tiles["stem"].conductance)

@@ -20,6 +20,7 @@ from xbm_jax.masks import Method
 from xbm_jax.models.chip import Chip, check_images
 from xbm_jax.models.forward import forward
 from xbm_jax.models.norm import MOMENTUM
+from xbm_jax.promotion import numpy_promotion
 
 __all__ = ["INPUT_PERCENTILE", "calibrate", "measure_inputs", "measure_norms", "measure_ranges", "source_trained"]
 
@@ -35,6 +36,7 @@ def source_trained(chip: Chip) -> dict[str, Any]:
     return {"masks": {}, "norms": {}, "head": chip.head}
 
 
+@numpy_promotion
 def calibrate(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64) -> Chip:
     """The chip with input scales and converter ranges measured on ``images`` through the source task's norms.
 
@@ -51,6 +53,7 @@ def calibrate(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 6
     return measure_ranges(chip, images, batch_size=batch_size)
 
 
+@numpy_promotion
 def measure_inputs(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64) -> Chip:
     """The chip with new input scales; see :func:`calibrate`."""
     peaks = _mean_over_batches(_input_peaks, chip, images, batch_size)
@@ -64,6 +67,7 @@ def measure_inputs(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: in
     return chip.replace(tiles=tiles)
 
 
+@numpy_promotion
 def measure_ranges(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64) -> Chip:
     """The chip with new converter ranges where they are calibrated ones; see :func:`calibrate`."""
     if any(tiles.input_scale is None for tiles in chip.tiles.values()):
@@ -78,6 +82,7 @@ def measure_ranges(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: in
     return chip.replace(tiles=tiles)
 
 
+@numpy_promotion
 def measure_norms(
     chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64, key: jax.Array | None = None
 ) -> Chip:
@@ -98,6 +103,7 @@ def measure_norms(
     )
 
 
+@numpy_promotion
 def norm_statistics(
     chip: Chip,
     method: Method,
@@ -191,12 +197,12 @@ def _percentile_by_conversion(sums: jax.Array, percent: float, columns: bool) ->
     """[..., V, N] to [V, N] (one range a column) or [V, 1]."""
     rows = sums.reshape(-1, *sums.shape[-2:])
     if columns:
-        return jnp.percentile(_thinned(rows), percent, axis=0)
+        return jnp.percentile(_thinned(rows), jnp.asarray(percent, rows.dtype), axis=0)
     return jnp.stack([_percentile(rows[:, s], percent)[None] for s in range(rows.shape[1])])
 
 
 def _percentile(values: jax.Array, percent: float) -> jax.Array:
-    return jnp.percentile(_thinned(values.reshape(-1)), percent)
+    return jnp.percentile(_thinned(values.reshape(-1)), jnp.asarray(percent, values.dtype))
 
 
 def _thinned(values: jax.Array) -> jax.Array:

@@ -21,6 +21,7 @@ from xbm_jax.crossbar.fitted import check_age
 from xbm_jax.crossbar.quantise import input_code_limits
 from xbm_jax.errors import DataError, ModelError, SpecError
 from xbm_jax.models.network import Backbone, Calibration, Network
+from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import named
 
 __all__ = ["Chip", "Rules", "another", "calibration_key", "check_calibrated", "check_images", "program", "redrawn"]
@@ -59,6 +60,7 @@ class Chip:
         """Whether every layer knows its input scale and converter range."""
         return all(tiles.calibrated for tiles in self.tiles.values())
 
+    @numpy_promotion
     def at(self, t_seconds: float | jax.Array, *, compensate: bool = False) -> Chip:
         """The chip ``t_seconds`` after it was programmed: cells drift, wires are folded anew; identity is unchanged.
 
@@ -78,6 +80,7 @@ class Chip:
         return self.network.shapes[f"{self.network.head}/kernel"][0]
 
 
+@numpy_promotion
 def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Rules | None = None) -> Chip:
     """Write a backbone onto crossbars. Traceable in ``key``: ``vmap`` over keys is a population of chips.
 
@@ -105,6 +108,7 @@ def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Ru
     )
 
 
+@numpy_promotion
 def another(chip: Chip, kernels: Mapping[str, jax.Array], key: jax.Array) -> Chip:
     """Another chip of the same design: plans, input scales and calibrated ranges of ``chip``, draws of its own.
 
@@ -118,6 +122,7 @@ def another(chip: Chip, kernels: Mapping[str, jax.Array], key: jax.Array) -> Chi
     return chip.replace(tiles=tiles)
 
 
+@numpy_promotion
 def redrawn(chip: Chip, key: jax.Array) -> Chip:
     """The same levels, scales and ranges on cells and converters of another chip's draws, right after programming.
 

@@ -22,6 +22,7 @@ import numpy as np
 from xbm_jax.errors import BankError
 from xbm_jax.masks import Method, Rule
 from xbm_jax.models import Chip
+from xbm_jax.promotion import numpy_promotion
 from xbm_jax.tasks import codec, store
 from xbm_jax.tasks.files import replace_file
 from xbm_jax.tasks.identity import ChipCard, chip_card
@@ -67,6 +68,7 @@ class MaskBank:
         """Tasks in the bank, sorted."""
         return task_names(self.folder)
 
+    @numpy_promotion
     def put(self, name: str, task: Task) -> None:
         """Store a task under ``name``; a task of that name is replaced once the new one is whole."""
         if not _NAME.fullmatch(name):
@@ -80,6 +82,7 @@ class MaskBank:
             raise BankError("task.meta", task.meta, f"JSON-like data ({error})") from error
         store.save(self.folder / "tasks" / name, arrays, described)
 
+    @numpy_promotion
     def get(self, name: str) -> Task:
         """The task as stored: mask values are integer codes; predictions are those it had when it was put.
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip, check_images, forward, norm_statistics, source_trained
+from xbm_jax.promotion import numpy_promotion
 
 __all__ = ["Task", "predict", "source_task", "stored", "with_measured_norms"]
 
@@ -63,6 +64,7 @@ def source_task(chip: Chip) -> Task:
     return Task(source_trained(chip), {}, Method("source", norms="frozen"))
 
 
+@numpy_promotion
 def stored(chip: Chip, task: Task) -> Task:
     """The task as a bank keeps it: mask logits replaced by their integer codes. It predicts the same, bit for bit."""
     rule = task.method.rule
@@ -72,6 +74,7 @@ def stored(chip: Chip, task: Task) -> Task:
     return task.replace(trained={**task.trained, "masks": masks})
 
 
+@numpy_promotion
 def with_measured_norms(
     chip: Chip,
     task: Task,
@@ -92,6 +95,7 @@ def with_measured_norms(
     return task.replace(state=norm_statistics(chip, task.method, task.trained, images, batch_size=batch_size, key=key))
 
 
+@numpy_promotion
 def predict(
     chip: Chip,
     task: Task,
