@@ -1,8 +1,8 @@
 """NumPy's rules of promotion for the package's own arithmetic, whatever rules a user sets for theirs.
 
 JAX can be told to refuse operands of different ranks (``jax_numpy_rank_promotion="raise"``) or dtypes
-(``jax_numpy_dtype_promotion="strict"``), to find mistakes in a user's code. Ours adds a scale per column to a whole kernel,
-and Optax's schedules multiply integers with floats: what a user calls works under NumPy's rules.
+(``jax_numpy_dtype_promotion="strict"``), to find mistakes in a user's code. Ours divides a whole kernel by one scale a
+column, and Optax counts steps in integers and multiplies them with floats: what a user calls works by NumPy's rules.
 """
 
 from __future__ import annotations

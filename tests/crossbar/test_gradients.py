@@ -260,7 +260,7 @@ def test_input_gradient_does_not_feel_read_noise(adc: Adc, gain_at: Any, dac_bit
 @pytest.mark.parametrize(("adc", "gain_at"), READS[:2])
 @pytest.mark.parametrize("conv", [None, GROUPED], ids=["dense", "grouped"])
 def test_gain_gradient_is_that_of_what_was_read_noise_included(conv: Conv | None, adc: Adc, gain_at: Any) -> None:
-    """Central differences with the read's key held fixed; a column that is masked in all tiles has no noise to weigh."""
+    """Central differences with the read's key held fixed; a column masked in all tiles has no noise to weigh."""
     problem = Problem(adc, conv, 3, 4, read_noise=0.2)
     tiles, key = problem.tiles, jax.random.key(8)
     x, dy = jnp.asarray(problem.x, jnp.float32), jnp.asarray(problem.dy, jnp.float32)
