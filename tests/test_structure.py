@@ -26,6 +26,7 @@ ORDER = (
         "streams",
         "pixels",
         "archives",
+        "promotion",
         "crossbar",
         "masks",
         "models",

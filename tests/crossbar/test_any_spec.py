@@ -222,7 +222,7 @@ def check(case: Case) -> None:
 
 @pytest.mark.parametrize("kind", ["dense", "conv", "grouped"])
 def test_what_is_accepted_is_computed(kind: str) -> None:
-    @few(5)
+    @few(3)
     @given(cases(kind))
     def every(case: Case) -> None:
         check(case)

@@ -257,6 +257,30 @@ def test_input_gradient_does_not_feel_read_noise(adc: Adc, gain_at: Any, dac_bit
     assert_close(np.asarray(dx), np.asarray(grads(x, gain, problem.tiles, None)[0]))
 
 
+@pytest.mark.parametrize(("adc", "gain_at"), READS[:2])
+@pytest.mark.parametrize("conv", [None, GROUPED], ids=["dense", "grouped"])
+def test_gain_gradient_is_that_of_what_was_read_noise_included(conv: Conv | None, adc: Adc, gain_at: Any) -> None:
+    """Central differences with the read's key held fixed; a column masked in all tiles has no noise to weigh."""
+    problem = Problem(adc, conv, 3, 4, read_noise=0.2)
+    tiles, key = problem.tiles, jax.random.key(8)
+    x, dy = jnp.asarray(problem.x, jnp.float32), jnp.asarray(problem.dy, jnp.float32)
+    gain = jnp.asarray(np.where(problem.gain == 0, 0.25, problem.gain), jnp.float32).at[:, 1].set(0.0)
+
+    def loss(gain: jax.Array, tiles: Tiles) -> jax.Array:
+        return jnp.sum(dy * read(tiles, x, gain, key, gain_at=gain_at))
+
+    ours, silent = (np.asarray(quick_jit(jax.grad(loss))(gain, t)) for t in (tiles, tiles.replace(read_variance=None)))
+    step = 2.0**-6
+    steps = step * jnp.eye(gain.size, dtype=gain.dtype).reshape(-1, *gain.shape)
+    both = quick_jit(jax.vmap(lambda change: loss(gain + change, tiles) - loss(gain - change, tiles)))(steps)
+    differences = np.asarray(both).reshape(gain.shape) / (2 * step)
+    assert np.isfinite(ours).all()
+    read_at_all = np.arange(gain.shape[1]) != 1  # |a| has no slope at zero: the differences' is zero by symmetry
+    largest = np.abs(differences).max()
+    np.testing.assert_allclose(ours[:, read_at_all], differences[:, read_at_all], rtol=0, atol=2e-3 * largest)
+    assert np.abs(ours - silent).max() > 0.02 * largest
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What is computed
 

@@ -86,6 +86,7 @@ CONVOLUTIONS = {
     "stride": ((3, 3, 7, 4), Conv((2, 2), ((1, 1), (1, 1))), {}),
     "1x1": ((1, 1, 27, 5), Conv(), {}),
     "tap order": ((3, 3, 5, 6), Conv(padding="SAME"), {"row_order": "tap"}),
+    "taller than an array": ((3, 3, 128, 2), Conv(padding="SAME"), {"row_order": "tap", "rows": 128}),
     "per tile": ((3, 3, 5, 6), Conv(padding="SAME"), {"adc": Adc(bits=5, range="max", per="tile")}),
     "mismatch": (
         (3, 3, 5, 6),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -362,12 +363,23 @@ def test_impossible_settings_are_refused(make: Callable[[], Device], message: st
     assert str(error.value).startswith(message)
 
 
-@pytest.mark.parametrize("t", [-1.0, math.inf, math.nan, "3600", True])
+@pytest.mark.parametrize(
+    "t", [-1.0, math.inf, math.nan, "3600", True, 1e30, jnp.float32(-1), np.array([1.0, math.nan]), np.float64(-1)]
+)
 @pytest.mark.parametrize("name", ["pcm_joshi", "reram_wan_aihwkit", "reram_wan_crosssim", "reram_cmo"])
-def test_impossible_times_are_refused(name: str, t: float) -> None:
+def test_impossible_times_are_refused(name: str, t: Any) -> None:
     g = jnp.ones(2) * US
     with pytest.raises(SpecError, match=r"t_seconds = .*: a finite number at least 0"):
         PUBLISHED[name].drift(g, g, 25 * US, t, jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", ["pcm_joshi", "reram_wan_aihwkit", "reram_cmo"])
+def test_a_traced_time_below_zero_is_zero(name: str) -> None:
+    """It cannot be refused, and must not make a chip of NaN."""
+    g, device = jnp.linspace(1, 20, 5) * US, PUBLISHED[name]
+    aged = jax.jit(lambda t: (device.drift(g, g, 25 * US, t, jax.random.key(0)), device.read_sigma(g, 25 * US, t)))
+    for early, at_once in zip(jax.tree.leaves(aged(-60.0)), jax.tree.leaves(aged(0.0)), strict=True):
+        np.testing.assert_array_equal(early, at_once)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable
 from functools import partial
@@ -13,8 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Faults, Gaussian, Ideal, MiloCurve, Wires
+from xbm_jax.crossbar import (
+    Adc,
+    Cell,
+    Conv,
+    CrossbarSpec,
+    Faults,
+    Gaussian,
+    Ideal,
+    MiloCurve,
+    PcmHermes,
+    TableDevice,
+    Wires,
+)
 from xbm_jax.errors import SpecError, XbmError
+from xbm_jax.tasks import codec
 
 NAN, INF = math.nan, math.inf
 BAD_FIELDS: list[tuple[Callable[..., Any], str, Any, str]] = [
@@ -114,6 +128,49 @@ def test_impossible_value_is_named(make: Callable[..., Any], name: str, value: A
     assert any(error.value is v or error.value == v for v in _reported(value))
     assert allowed in error.allowed
     assert str(error) == f"{error.field} = {error.value!r}: {error.allowed}"
+
+
+NUMPY_NUMBERS: list[tuple[Any, dict[str, Any]]] = [
+    (CrossbarSpec, {"rows": np.int64(64), "cols": np.uint8(32), "input_bits": np.int32(4), "dac_bits": np.int8(2)}),
+    (
+        Cell,
+        {"bits": np.int64(3), "on_off": np.float32(8), "g_max_siemens": np.float64(1e-4), "max_writes": np.int64(9)},
+    ),
+    (Adc, {"bits": np.int64(6), "range": (np.float32(-1.5), np.int64(4)), "noise_lsb": np.float32(0.5)}),
+    (Adc, {"percentile": np.float64(99.0), "gain_mismatch": np.float32(0.25), "offset_mismatch_lsb": np.int64(1)}),
+    (Wires, {"row_ohms": np.float32(0.5), "col_ohms": np.int64(2)}),
+    (Gaussian, {"sigma": np.float32(0.25), "read_noise": np.float64(0.5)}),
+    (Faults, {"stuck_on": np.float32(0.125), "stuck_off": np.float64(0.25)}),
+    (Conv, {"strides": (np.int64(2), 1), "padding": ((np.int64(1), 1), (0, np.uint8(2))), "groups": np.int32(2)}),
+    (MiloCurve, {"v_read_volts": np.float32(0.25)}),
+    (PcmHermes, {"devices": np.int64(1)}),
+    (TableDevice, {"g_siemens": (np.float32(0), np.float64(1)), "mean_siemens": ((0, np.int64(1)),)}),
+]
+
+
+@pytest.mark.parametrize(("make", "fields"), NUMPY_NUMBERS, ids=[make.__name__ for make, _ in NUMPY_NUMBERS])
+def test_numbers_of_numpy_are_kept_as_plain_ones(make: Any, fields: dict[str, Any]) -> None:
+    """A specification is hashed, compared, and stored as JSON."""
+    more = {"sigma_siemens": ((0.0, 0.0),)} if make is TableDevice else {}
+    made = make(**fields, **more)
+    plain = make(
+        **jax.tree.map(lambda number: number.item() if isinstance(number, np.generic) else number, fields), **more
+    )
+    assert (made, hash(made), repr(made)) == (plain, hash(plain), repr(plain))
+    assert codec.decode(json.loads(json.dumps(codec.encode(made)))) == made
+    assert {type(leaf) for leaf in jax.tree.leaves(dataclasses.asdict(made))} <= {int, float, bool, str}
+
+
+@pytest.mark.parametrize("value", [jnp.float32(0.25), np.array(0.25), np.bool_(True), "0.25", 0.25j, 10**400])
+def test_what_is_no_number_is_refused(value: Any) -> None:
+    with pytest.raises(SpecError, match=r"Gaussian.sigma = .*: a finite number at least 0"):
+        Gaussian(value)
+
+
+@pytest.mark.parametrize("value", [jnp.int32(64), np.array(64), np.float64(64), np.bool_(True), "64"])
+def test_what_is_no_integer_is_refused(value: Any) -> None:
+    with pytest.raises(SpecError, match=r"CrossbarSpec.rows = .*: an integer from 8 to 1024"):
+        CrossbarSpec(rows=value)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,9 @@ from xbm_jax.masks import (
     Soft,
     Ternary,
     Weight,
+    methods,
 )
+from xbm_jax.tasks.packing import pack, unpack
 
 SPEC = CrossbarSpec(rows=16)
 CONV = plan(np.ones((3, 3, 8, 5)), SPEC, Conv())  # 72 rows: 5 tiles
@@ -133,6 +135,33 @@ def test_every_code_is_a_value_and_none_is_wider_than_said(alphabet: Alphabet, d
     assert codes.dtype == (jnp.uint8 if alphabet.bits <= 8 else jnp.uint16)
     assert int(codes.max()) < 2**alphabet.bits
     assert bool(jnp.isfinite(alphabet.decode(codes)).all())
+
+
+@pytest.mark.parametrize("width", range(2, 25))
+def test_a_soft_code_of_every_width_learned_is_one_value_and_no_wider(width: int) -> None:
+    """Also where all entries are off and just below the threshold, so that the largest grey value is met."""
+    alphabet, rng = Soft(width=width), np.random.default_rng(width)
+    ends = np.arange(16)
+    codes = np.concatenate([ends, 2**width - 1 - ends, rng.integers(0, 2**width, 500)])
+    codes = np.unique(codes[(codes >= 0) & (codes < 2**width)]).astype(np.uint32)
+    values = np.asarray(alphabet.decode(jnp.asarray(codes.astype(np.dtype(alphabet.encode(jnp.zeros(1)).dtype)))))
+    back = np.where(values == 1, 2**width - 1, np.rint(values.astype(np.float64) * 2 * (2**width - 2)))
+    np.testing.assert_array_equal(back, codes)
+    for logits in (rng.uniform(-1, 4e-3, 999), rng.uniform(-1, 0.1, 999), np.full(9, -1.0), [4e-3, -3e-3]):
+        encoded = np.asarray(alphabet.encode(jnp.asarray(logits, jnp.float32)))
+        np.testing.assert_array_equal(unpack(pack(encoded, width), width, encoded.size), encoded)
+    assert int(alphabet.encode(jnp.asarray([4e-3, -3e-3]))[0]) == 2**width - 2
+
+
+@pytest.mark.parametrize("width", [25, 26, 31, 32])
+def test_a_soft_code_wider_than_float32_is_refused_where_it_is_learned_and_read_where_it_is_stored(width: int) -> None:
+    alphabet = Soft(width=width)
+    with pytest.raises(SpecError, match=f"Soft.width = {width}: at most 24"):
+        alphabet.encode(jnp.zeros(3))
+    with pytest.raises(SpecError, match=rf"ksm_soft.bits = {width}: an integer from 2 to 24"):
+        methods.ksm_soft(bits=width)
+    stored = np.array([0, 2 ** (width - 1) - 1, 2**width - 2, 2**width - 1], np.uint32)
+    np.testing.assert_allclose(alphabet.decode(jnp.asarray(stored)), [0, 0.25, 0.5, 1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("alphabet", [Binary(), Ternary(), Soft(), Shift()], ids=lambda a: type(a).__name__)

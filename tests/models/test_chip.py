@@ -362,3 +362,19 @@ def test_a_chip_without_arrays_is_the_float_network() -> None:
     assert trained["masks"] == {}
     again = chip.at(60.0)
     jax.tree.map(np.testing.assert_array_equal, again.digital, chip.digital)
+
+
+@pytest.mark.parametrize(
+    "age", [-60, math.nan, math.inf, "60", None, True, [1.0], np.float32(-1), np.array(math.nan), jnp.ones(2)], ids=repr
+)
+def test_an_age_that_no_chip_has_is_refused(age: Any) -> None:
+    """Ideal devices too: whether an age is asked for by mistake does not depend on what it would do."""
+    with pytest.raises(SpecError) as caught:
+        tiny_chip().at(age)
+    assert caught.value.field == "t_seconds"
+
+
+@pytest.mark.parametrize("age", [0, 60.0, np.int64(60), np.float32(60), np.array(60), jnp.float32(60)], ids=repr)
+def test_an_age_may_be_any_number(age: Any) -> None:
+    chip = tiny_chip()
+    jax.tree.map(np.testing.assert_array_equal, chip.at(age).tiles["stem"].conductance, chip.tiles["stem"].conductance)

@@ -191,3 +191,9 @@ def test_bad_sizes_are_named(batch_size, at_once) -> None:
         population_accuracy(
             tiny.measured_weights(), spec, KEYS, IMAGES, np.zeros(90, int), batch_size=batch_size, at_once=at_once
         )
+
+
+@pytest.mark.parametrize("age", [-1.0, float("nan"), "60"])
+def test_ages_that_no_chip_has_are_named_before_anything_is_programmed(age) -> None:
+    with pytest.raises(SpecError, match=r"t_seconds = .*: a finite number at least 0"):
+        population_accuracy(tiny.measured_weights(), FAULTY, KEYS, IMAGES, np.zeros(90, int), t_seconds=age)

@@ -102,12 +102,14 @@ def snapped_range(low: ArrayLike, high: ArrayLike, bits: int) -> AdcRange:
 
 def explicit_range(low: float, high: float, bits: int) -> AdcRange:
     """The grid of ``2**bits`` codes from ``low`` to ``high`` inclusive, taken as given."""
-    grid = AdcRange(jnp.asarray((high - low) / (2**bits - 1)), jnp.asarray(0.0), jnp.asarray(float(low)))
-    return jax.tree.map(lambda a: a.reshape(1, 1, 1, 1), grid)
+    return _everywhere((high - low) / (2**bits - 1), 0.0, low)
 
 
 def granular_range(bits: int, *, positive: bool = False) -> AdcRange:
     """One level a step: the integers ``-2**(bits-1) .. 2**(bits-1) - 1``, or ``0 .. 2**bits - 1`` for positive sums."""
-    low = 0.0 if positive else -(2.0 ** (bits - 1))
-    grid = AdcRange(jnp.asarray(1.0), jnp.asarray(low), jnp.asarray(0.0))
-    return jax.tree.map(lambda a: a.reshape(1, 1, 1, 1), grid)
+    return _everywhere(1.0, 0.0 if positive else -(2.0 ** (bits - 1)), 0.0)
+
+
+def _everywhere(lsb: float, min_code: float, offset: float) -> AdcRange:
+    """One grid for all converters of a layer."""
+    return AdcRange(*(jnp.full((1, 1, 1, 1), value, jnp.float32) for value in (lsb, min_code, offset)))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from xbm_jax.crossbar.adc import clipped, code_index
 from xbm_jax.crossbar.program import Tiles
 from xbm_jax.crossbar.sums import Converters, column_sums, input_codes
+from xbm_jax.promotion import numpy_promotion
 
 __all__ = ["Conversions", "clip_rate", "conversions", "image_total"]
 
@@ -26,6 +27,7 @@ class Conversions(NamedTuple):
     met: jax.Array
 
 
+@numpy_promotion
 def conversions(
     tiles: Tiles, x: jax.Array, gain: jax.Array | None = None, counted: jax.Array | None = None
 ) -> Conversions | None:
@@ -41,7 +43,7 @@ def conversions(
     bits = plan.spec.adc.bits
     if bits is None or grid is None or plan.fold:
         return None
-    counted = jnp.ones(1) if counted is None else counted
+    counted = jnp.ones(1, jnp.float32) if counted is None else counted
     active = jnp.ones((plan.tiles, plan.columns), bool) if gain is None else gain != 0
     met = jnp.zeros(2**bits, bool)
     share: list[jax.Array | float] = [0.0] * plan.tiles
@@ -54,10 +56,11 @@ def conversions(
     return Conversions(jnp.stack(share) / len(plan.cycle_weights), met)
 
 
+@numpy_promotion
 def clip_rate(tiles: Tiles, x: jax.Array) -> jax.Array:
     """Share of conversions that clip on inputs ``x``; 0 with ideal converters."""
     seen = conversions(tiles, x)
-    return jnp.zeros(()) if seen is None else jnp.mean(seen.clipped)
+    return jnp.zeros((), jnp.float32) if seen is None else jnp.mean(seen.clipped)
 
 
 def image_total(values: jax.Array, counted: jax.Array) -> jax.Array:

@@ -20,6 +20,7 @@ from jax import lax
 
 from xbm_jax.crossbar.batching import one_by_one
 from xbm_jax.errors import SpecError
+from xbm_jax.promotion import numpy_promotion
 
 __all__ = ["Conv", "kernel_matrix_shape", "on_cpu", "product", "row_index", "tile_product"]
 
@@ -145,10 +146,12 @@ def _taps(strides: tuple[int, int], dilation: tuple[int, int], x: jax.Array, ker
     return sum(taps[1:], start=taps[0])
 
 
+@numpy_promotion
 def _taps_fwd(strides: tuple[int, int], dilation: tuple[int, int], x: jax.Array, kernel: jax.Array) -> Any:
     return _taps(strides, dilation, x, kernel), (x, kernel)
 
 
+@numpy_promotion
 def _taps_bwd(strides: tuple[int, int], dilation: tuple[int, int], residuals: Any, dy: jax.Array) -> Any:
     x, kernel = residuals
     dkernel = [jnp.sum(part * dy, (0, 1, 2)) for part in _shifted(strides, dilation, x, kernel.shape)]

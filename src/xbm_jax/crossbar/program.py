@@ -23,6 +23,7 @@ from xbm_jax.crossbar.plan import Plan
 from xbm_jax.crossbar.plan import plan as make_plan
 from xbm_jax.crossbar.ranges import draw_mismatch, known_range
 from xbm_jax.errors import SpecError
+from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import Cells, checked_key, stream
 
 __all__ = ["Tiles", "at_time", "cells_written", "nominal_weights", "program", "reprogram", "with_signed_inputs"]
@@ -84,6 +85,7 @@ class Tiles:
         return jax.random.wrap_key_data(self.key_data, impl=self.key_impl)
 
 
+@numpy_promotion
 def program(
     kernel: jax.Array,
     plan: Plan,
@@ -137,6 +139,7 @@ def _program(
     )
 
 
+@numpy_promotion
 def at_time(tiles: Tiles, t_seconds: jax.Array | float, *, compensate: bool = False) -> Tiles:
     """The kernel ``t_seconds`` after it was programmed: cells drift, stuck ones stay, wires are folded anew.
 
@@ -173,6 +176,7 @@ def _drift_factor(tiles: Tiles) -> jax.Array:
     return drift_compensation(before, now)
 
 
+@numpy_promotion
 def with_signed_inputs(tiles: Tiles, signed: bool) -> Tiles:
     """The same cells under inputs that go below zero, or do not; decided on the host, as ``plan`` is."""
     if signed == tiles.plan.signed_inputs:
@@ -188,6 +192,7 @@ def with_signed_inputs(tiles: Tiles, signed: bool) -> Tiles:
     return tiles if adc is None else tiles.replace(adc=adc)
 
 
+@numpy_promotion
 def reprogram(tiles: Tiles, weights: jax.Array, key: jax.Array | None = None) -> Tiles:
     """Rewrite the cells whose level differs; scales and converter ranges stay, all other cells keep their conductance.
 
@@ -258,12 +263,14 @@ def cells_written(before: Tiles, after: Tiles) -> jax.Array:
     return jnp.sum(before.levels != after.levels)
 
 
+@numpy_promotion
 def worn_cells(tiles: Tiles) -> jax.Array:
     """Number of physical cells that can be written no more; 0 where cells do not wear (``Cell.max_writes``)."""
     limit = tiles.plan.spec.cell.max_writes
     return jnp.zeros((), int) if tiles.writes is None or limit is None else jnp.sum(tiles.writes >= limit)
 
 
+@numpy_promotion
 def nominal_weights(tiles: Tiles) -> jax.Array:
     """The real weights that the nominal levels stand for, ``s_w * w_int``, in the kernel's shape."""
     return cells.decode(tiles.levels, tiles.plan.spec).astype(tiles.weight_scale.dtype) * tiles.weight_scale

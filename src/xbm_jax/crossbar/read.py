@@ -39,11 +39,13 @@ from xbm_jax.crossbar.sums import (
     together,
 )
 from xbm_jax.errors import SpecError
+from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import checked_key
 
 __all__ = ["gain_on_kernel", "linear_kernel", "read"]
 
 
+@numpy_promotion
 def read(
     tiles: Tiles,
     x: jax.Array,
@@ -83,6 +85,7 @@ def gain_on_kernel(plan: Plan, gain: jax.Array) -> jax.Array:
     return gain[plan.tile_index]
 
 
+@numpy_promotion
 def linear_kernel(plan: Plan, effective: jax.Array) -> jax.Array:
     """The kernel [*shape], in levels, that a read would be with ideal converters."""
     if plan.fold:
@@ -133,10 +136,12 @@ def _tiled_read(
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
 
+@numpy_promotion
 def _tiled_read_fwd(plan: Plan, codes, effective, gain, converters):
     return _tiled_read(plan, codes, effective, gain, converters), (codes, effective, gain, converters)
 
 
+@numpy_promotion
 def _tiled_read_bwd(plan: Plan, residuals: tuple, dy: jax.Array) -> tuple:
     # The barrier keeps XLA from merging the recomputed tile sums with the forward pass's, which would keep all T alive.
     dy, (codes, effective, gain, converters) = jax.lax.optimization_barrier((dy, residuals))

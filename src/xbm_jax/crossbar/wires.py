@@ -47,6 +47,7 @@ from jax import lax
 from jax.core import Tracer
 
 from xbm_jax.errors import SpecError
+from xbm_jax.promotion import numpy_promotion
 
 __all__ = ["fold_wires"]
 
@@ -54,6 +55,7 @@ CHUNK_BYTES = 2**27
 """Working memory of one pass; more arrays than fit are folded one chunk after another."""
 
 
+@numpy_promotion
 def fold_wires(conductance: jax.Array, row_ohms: float | jax.Array, col_ohms: float | jax.Array) -> jax.Array:
     """Effective conductances of passive arrays with resistive wires: column currents are ``v @ effective``.
 

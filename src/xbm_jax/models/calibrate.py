@@ -23,6 +23,7 @@ from xbm_jax.masks import Method
 from xbm_jax.models.chip import Chip, check_images
 from xbm_jax.models.forward import forward
 from xbm_jax.models.percentiles import percentile_range
+from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import stream
 
 __all__ = ["INPUT_PERCENTILE", "calibrate", "measure_inputs", "measure_norms", "measure_ranges", "source_trained"]
@@ -36,6 +37,7 @@ def source_trained(chip: Chip) -> dict[str, Any]:
     return {"masks": {}, "norms": {}, "head": chip.head}
 
 
+@numpy_promotion
 def calibrate(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64) -> Chip:
     """The chip with input scales and converter ranges measured on ``images`` through the source task's norms.
 
@@ -54,6 +56,7 @@ def calibrate(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 6
     return measure_ranges(chip, images, batch_size=batch_size)
 
 
+@numpy_promotion
 def measure_inputs(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64) -> Chip:
     """The chip with new input scales; see :func:`calibrate`."""
     seen = _seen_over_batches(_input_ranges, chip, _checked(chip, images, batch_size), batch_size, "inputs")
@@ -67,6 +70,7 @@ def measure_inputs(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: in
     return chip.replace(tiles=tiles)
 
 
+@numpy_promotion
 def measure_ranges(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64) -> Chip:
     """The chip with new converter ranges where they are calibrated ones; see :func:`calibrate`."""
     images = _checked(chip, images, batch_size)
@@ -80,6 +84,7 @@ def measure_ranges(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: in
     return chip.replace(tiles=tiles)
 
 
+@numpy_promotion
 def measure_norms(
     chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64, key: jax.Array | None = None
 ) -> Chip:
@@ -100,6 +105,7 @@ def measure_norms(
     )
 
 
+@numpy_promotion
 def norm_statistics(
     chip: Chip,
     method: Method,

@@ -26,6 +26,7 @@ from xbm_jax.crossbar.validate import unstorable
 from xbm_jax.errors import DataError, ModelError, SpecError
 from xbm_jax.models.network import Backbone, Calibration, Network
 from xbm_jax.pixels import check_uint8, warn_if_binary
+from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import checked_key, named
 
 __all__ = [
@@ -75,6 +76,7 @@ class Chip:
         """Whether every layer knows its input scale and converter range."""
         return all(tiles.calibrated for tiles in self.tiles.values())
 
+    @numpy_promotion
     def at(self, t_seconds: float | jax.Array, *, compensate: bool = False) -> Chip:
         """The chip ``t_seconds`` after it was programmed: cells drift, wires are folded anew; identity is unchanged.
 
@@ -94,6 +96,7 @@ class Chip:
         return self.network.shapes[f"{self.network.head}/kernel"][0]
 
 
+@numpy_promotion
 def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Rules | None = None) -> Chip:
     """Write a backbone onto crossbars. Traceable in ``key``: ``vmap`` over keys is a population of chips.
 
@@ -147,6 +150,7 @@ def array_weights(chip: Chip) -> int:
     return sum(math.prod(tiles.plan.kernel_shape) for tiles in chip.tiles.values())
 
 
+@numpy_promotion
 def another(chip: Chip, kernels: Mapping[str, jax.Array], key: jax.Array) -> Chip:
     """Another chip of the same design: plans, input scales and calibrated ranges of ``chip``, draws of its own.
 
@@ -160,6 +164,7 @@ def another(chip: Chip, kernels: Mapping[str, jax.Array], key: jax.Array) -> Chi
     return chip.replace(tiles=tiles)
 
 
+@numpy_promotion
 def redrawn(chip: Chip, key: jax.Array) -> Chip:
     """The same levels, scales and ranges on cells and converters of another chip's draws, right after programming.
 

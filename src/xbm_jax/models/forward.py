@@ -15,6 +15,7 @@ from xbm_jax.masks import Method
 from xbm_jax.models.chip import Chip
 from xbm_jax.models.norm import batch_norm, layer_norm
 from xbm_jax.models.structure import stand_in
+from xbm_jax.promotion import numpy_promotion
 
 __all__ = ["LayerRead", "forward", "head_logits", "initial_trained"]
 
@@ -22,6 +23,7 @@ LayerRead = Callable[[str, Tiles, jax.Array, jax.Array | None, jax.Array | None]
 """``(path, tiles, x, gain, key) -> y``: how a crossbar layer answers; replaced to observe or calibrate a chip."""
 
 
+@numpy_promotion
 def initial_trained(chip: Chip, method: Method, num_classes: int, key: jax.Array) -> dict[str, Any]:
     """What training starts from: mask values, norm parameters and a zero-bias head, by layer path.
 
@@ -30,7 +32,7 @@ def initial_trained(chip: Chip, method: Method, num_classes: int, key: jax.Array
     limit = chip.num_features**-0.5
     head = {
         "kernel": jax.random.uniform(key, (chip.num_features, num_classes), jnp.float32, -limit, limit),
-        "bias": jnp.zeros((num_classes,)),
+        "bias": jnp.zeros((num_classes,), jnp.float32),
     }
     rule = method.rule
     keys = {path: jax.random.fold_in(key, i + 1) for i, path in enumerate(chip.tiles)}
@@ -40,6 +42,7 @@ def initial_trained(chip: Chip, method: Method, num_classes: int, key: jax.Array
     return jax.tree.map(jnp.array, {"masks": masks, "norms": norms, "head": head})
 
 
+@numpy_promotion
 def forward(
     chip: Chip,
     method: Method,

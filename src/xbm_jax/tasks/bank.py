@@ -26,6 +26,7 @@ from xbm_jax.errors import BankError
 from xbm_jax.masks import Method, Rule
 from xbm_jax.masks.rules import Codes
 from xbm_jax.models import Chip
+from xbm_jax.promotion import numpy_promotion
 from xbm_jax.tasks import codec, store
 from xbm_jax.tasks.files import replace_file, strict_json
 from xbm_jax.tasks.forms import check_form, stamp
@@ -75,6 +76,7 @@ class MaskBank:
         """Tasks in the bank, sorted."""
         return task_names(self.folder)
 
+    @numpy_promotion
     def put(self, name: str, task: Task) -> None:
         """Store a task under ``name``; a task of that name is replaced once the new one is whole.
 
@@ -98,6 +100,7 @@ class MaskBank:
         strict_json("task.meta", task.meta)
         store.save(self.folder / "tasks" / name, arrays, described, form=_TASK_FORM, lock=self.folder)
 
+    @numpy_promotion
     def get(self, name: str) -> Task:
         """The task as stored: mask values are integer codes; predictions are those it had when it was put.
 

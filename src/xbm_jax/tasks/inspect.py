@@ -24,6 +24,7 @@ from xbm_jax.crossbar.read import gain_on_kernel
 from xbm_jax.errors import DataError, ModelError
 from xbm_jax.masks import Method, Rule
 from xbm_jax.models import Chip, array_weights, check_calibrated, check_images, digital_weights, forward
+from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import stream
 from xbm_jax.tasks.inspection import Inspection, LayerInspection, WorstClip, WorstColumn
 from xbm_jax.tasks.task import EVAL_BATCH, Task, check_fits, checked_call, source_task
@@ -34,6 +35,7 @@ _Watch = Callable[[Tiles, jax.Array, jax.Array | None, jax.Array, jax.Array], di
 """``(tiles, x, gain, y, counted) -> sums over the counted images`` of one layer."""
 
 
+@numpy_promotion
 def inspect(
     chip: Chip,
     images: jax.Array | np.ndarray,
@@ -80,12 +82,14 @@ def inspect(
     return Inspection(chip.network.name, len(images), tuple(layers), folded, simulated, array_weights(chip), digital)
 
 
+@numpy_promotion
 def active_columns(chip: Chip, task: Task) -> dict[str, float]:
     """Share of each layer's columns whose gain is not zero (all of them where the method masks no columns)."""
     check_fits(chip, task)
     return {path: float(_active(chip, task, path).mean()) for path in chip.tiles}
 
 
+@numpy_promotion
 def adc_clip_rates(chip: Chip, task: Task, images: np.ndarray, key: jax.Array | None = None) -> dict[str, float]:
     """Share of the active columns' conversions that clip, by layer, on one batch under the task's masks and norms.
 

@@ -29,6 +29,7 @@ from xbm_jax.models import (
     measure_ranges,
     program,
 )
+from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import stream
 from xbm_jax.tasks.task import EVAL_BATCH, Task, source_task
 
@@ -56,6 +57,7 @@ class Population:
         return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else float("nan")
 
 
+@numpy_promotion
 def population_accuracy(
     backbone: Backbone,
     spec: CrossbarSpec,
@@ -118,6 +120,7 @@ def population_accuracy(
     return Population(np.asarray(right, np.float64) / len(images))
 
 
+@numpy_promotion
 def design(
     backbone: Backbone, spec: CrossbarSpec, images: jax.Array | np.ndarray | None = None, *, rules: Rules | None = None
 ) -> Chip:

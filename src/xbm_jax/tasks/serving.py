@@ -15,6 +15,7 @@ from xbm_jax.crossbar import Tiles
 from xbm_jax.errors import BankError, DataError, MethodError
 from xbm_jax.masks import Method, Rule
 from xbm_jax.models import Chip, check_images, forward
+from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import stream
 from xbm_jax.tasks.bank import MaskBank, card_of
 from xbm_jax.tasks.identity import chip_card
@@ -61,6 +62,7 @@ class Server:
         """Class index of each image under its task, int [n]."""
         return np.argmax(self.logits(images, task, key), axis=-1)
 
+    @numpy_promotion
     def logits(
         self, images: jax.Array | np.ndarray, task: str | Sequence[str], key: jax.Array | None = None
     ) -> np.ndarray:
@@ -95,6 +97,7 @@ class Server:
         return np.array([self.names.index(name) for name in names], np.int32)
 
 
+@numpy_promotion
 def serve(chip: Chip, bank: MaskBank, names: Sequence[str] | None = None, *, batch_size: int = 64) -> Server:
     """Load tasks from a bank for serving together; ``None`` takes all that can be read, and warns of the others.
 
@@ -148,7 +151,7 @@ def _common(chip: Chip, task: Task, widest: int) -> dict[str, Any]:
     gains = {}
     for path, tiles in chip.tiles.items():
         gain = None if rule is None else rule.apply(tiles, masks[path])[1]
-        gains[path] = jnp.ones((tiles.plan.tiles, tiles.plan.columns)) if gain is None else gain
+        gains[path] = jnp.ones((tiles.plan.tiles, tiles.plan.columns), jnp.float32) if gain is None else gain
     missing = widest - task.num_classes
     head = task.trained["head"]
     padded = {

@@ -15,6 +15,7 @@ from jax.core import Tracer
 from xbm_jax.errors import BankError, DataError
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip, check_images, forward, norm_statistics, source_trained
+from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import checked_key, stream
 from xbm_jax.tasks.identity import ChipMark, chip_mark
 
@@ -77,6 +78,7 @@ def source_task(chip: Chip) -> Task:
     return Task(source_trained(chip), {}, Method("source", norms="frozen"), chip=chip_mark(chip))
 
 
+@numpy_promotion
 def stored(chip: Chip, task: Task) -> Task:
     """The task as a bank keeps it: mask logits replaced by their integer codes. It predicts the same, bit for bit."""
     check_fits(chip, task)
@@ -87,6 +89,7 @@ def stored(chip: Chip, task: Task) -> Task:
     return task.replace(trained={**task.trained, "masks": masks})
 
 
+@numpy_promotion
 def with_measured_norms(
     chip: Chip,
     task: Task,
@@ -112,6 +115,7 @@ def with_measured_norms(
     return task.replace(state=norm_statistics(chip, task.method, task.trained, images, batch_size=batch_size, key=key))
 
 
+@numpy_promotion
 def predict(
     chip: Chip,
     task: Task,

@@ -19,6 +19,7 @@ from xbm_jax.data import Dataset, resize, to_rgb
 from xbm_jax.errors import DataError
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip
+from xbm_jax.promotion import numpy_promotion
 from xbm_jax.tasks import Task
 from xbm_jax.training.checks import check_chip, check_data
 from xbm_jax.training.config import TrainConfig
@@ -46,6 +47,7 @@ def for_chip(chip: Chip, data: Dataset, image_size: int | None = None) -> Datase
     return dataclasses.replace(data, x_train=images[0], x_test=images[1])
 
 
+@numpy_promotion
 def adapt(
     chip: Chip,
     data: Dataset,

@@ -19,6 +19,7 @@ from xbm_jax.data import Dataset, made_ahead
 from xbm_jax.errors import DataError
 from xbm_jax.masks import ArrayChoice, Method
 from xbm_jax.models import Chip
+from xbm_jax.promotion import numpy_promotion
 from xbm_jax.tasks import Task
 from xbm_jax.training.config import TrainConfig
 from xbm_jax.training.run import Report, Run
@@ -27,6 +28,7 @@ from xbm_jax.training.step import train_steps
 __all__ = ["adapt_together"]
 
 
+@numpy_promotion
 def adapt_together(
     chips: Sequence[Chip] | Chip,
     data: Sequence[Dataset],
