@@ -64,7 +64,7 @@ def test_a_folder_that_fills_up_keeps_the_old_files(inputs, capsys, monkeypatch,
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr("xbm_jax.tasks.files._write_through", full)
     given = ("--task", f"npz:{inputs / 'halves.npz'}", "--images", "6", "--out", tmp_path)
     assert small.run("inspect", inputs / "chip", *given) == 2
     assert "No space left" in capsys.readouterr().err

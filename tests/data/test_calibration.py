@@ -12,10 +12,10 @@ from xbm_jax.errors import DataError
 
 
 def numbered(counts: list[int]) -> Dataset:
-    """Sorted by class; an image's three pixels say its number and its class."""
+    """Sorted by class; an image's first three pixels say its number and its class, the last is white."""
     labels = np.repeat(np.arange(len(counts)), counts)
-    images = np.zeros((len(labels), 1, 3, 1), np.uint8)
-    images[:, 0, :, 0] = np.stack([np.arange(len(labels)) // 256, np.arange(len(labels)) % 256, labels], axis=1)
+    images = np.full((len(labels), 1, 4, 1), 255, np.uint8)
+    images[:, 0, :3, 0] = np.stack([np.arange(len(labels)) // 256, np.arange(len(labels)) % 256, labels], axis=1)
     names = tuple(f"class {i}" for i in range(len(counts)))
     return Dataset("numbered", images, labels, images[:1], labels[:1], names)
 
@@ -24,7 +24,7 @@ def numbered(counts: list[int]) -> Dataset:
 def test_every_class_has_its_share(counts, count, seed):
     chosen = calibration_images(numbered(counts), count, seed)
     total, drawn = sum(counts), min(count, sum(counts))
-    assert chosen.shape == (drawn, 1, 3, 1) and chosen.dtype == np.uint8
+    assert chosen.shape == (drawn, 1, 4, 1) and chosen.dtype == np.uint8
     assert len(np.unique(chosen.reshape(drawn, -1), axis=0)) == drawn  # none twice
     found = np.bincount(chosen[:, 0, 2, 0], minlength=len(counts))
     assert (np.abs(found - drawn * np.array(counts) / total) < 1).all()

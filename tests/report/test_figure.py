@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import matplotlib as mpl
 import pytest
@@ -10,6 +9,7 @@ from PIL import Image
 from report.examples import ALL_ROWS, HEAD, QUICKDRAW, ROWS, XBM, points
 from xbm_jax.errors import DataError, OutputError
 from xbm_jax.report import accuracy_against_bits
+from xbm_jax.tasks import files
 
 
 def test_png_is_whole_and_of_a_page_width(tmp_path):
@@ -103,10 +103,10 @@ def test_unwritable_place_is_named_and_the_old_figure_stays(tmp_path, monkeypatc
     path = tmp_path / "figure.png"
     path.write_bytes(b"old")
 
-    def full(self, data):
+    def full(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(files, "_write_through", full)
     with pytest.raises(OutputError, match="No space left"):
         accuracy_against_bits([XBM], path)
     assert path.read_bytes() == b"old"

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from report.examples import ALL_ROWS, FINETUNE, XBM
 from xbm_jax.errors import DataError, OutputError
 from xbm_jax.report import Row, read_results, write_results
+from xbm_jax.tasks import files
 from xbm_jax.tasks.files import replace_file
 
 share = st.floats(0, 1)
@@ -129,13 +129,12 @@ def test_failing_write_leaves_the_old_file_and_no_part(tmp_path, monkeypatch, er
     path = tmp_path / "results.json"
     write_results(path, [XBM], {})
     before = path.read_bytes()
-    write = Path.write_bytes
 
-    def half(self, data):
-        write(self, data[: len(data) // 2])
+    def half(path, content):
+        path.write_bytes(content[: len(content) // 2])
         raise error
 
-    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr(files, "_write_through", half)
     with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt):
         write_results(path, ALL_ROWS, {})
     assert path.read_bytes() == before

@@ -102,7 +102,7 @@ def test_what_was_measured_is_on_the_card_and_comes_back():
     assert layer.adc is not None and layer.input_scale is not None
     lowest = np.mean(layer.adc.lsb * layer.adc.min_code)
     assert found.input_scale == layer.input_scale
-    assert found.low == pytest.approx(lowest, rel=1e-6)
+    assert found.low == pytest.approx(float(lowest), rel=1e-6)
     assert found.high == pytest.approx(lowest + 255 * np.mean(layer.adc.lsb), rel=1e-6)
 
 

@@ -7,7 +7,6 @@ import json
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from tasks import tiny
@@ -31,11 +30,6 @@ def of_other_arrays():
 def with_nan(task):
     head = task.trained["head"]
     return task.replace(trained={**task.trained, "head": {**head, "bias": head["bias"].at[0].set(jnp.nan)}})
-
-
-def one_class():
-    y = np.zeros(len(DATA.y_train), int), np.zeros(len(DATA.y_test), int)
-    return dataclasses.replace(DATA, y_train=y[0], y_test=y[1], class_names=("stripes",))
 
 
 WRONG = {
@@ -68,7 +62,6 @@ WRONG = {
         DataError,
         r"start = '0/head/bias not finite': finite numbers",
     ),
-    "one class": ({"data": one_class()}, DataError, r"data\.class_names = \('stripes',\): two classes or more"),
     "crops larger than images": (
         {"config": TrainConfig(epochs=1, batch_size=16, augment=Augment(size=13))},
         DataError,

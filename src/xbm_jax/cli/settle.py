@@ -68,7 +68,7 @@ def _chip_in(bank: Path, chip: Chip) -> Chip | None:
         there = load_chip(bank / "chip")
         if a_bank:
             MaskBank.open(bank, there)
-        chip_card(there).check(chip_card(chip))
+        chip_card(there).check_cells(chip_card(chip))
     except (BankError, ModelError) as error:
         allowed = f"a new folder, or the --model, --weights, --rows, --seed, ... that it was made with ({error})"
         raise BankError("--bank", str(bank), allowed) from error

@@ -124,11 +124,15 @@ class ChipCard:
             raise BankError("bank.chip", data, f"an undamaged chip card ({error!r})") from error
 
     def check(self, chip: ChipCard) -> None:
-        """Raise unless ``chip`` is this one, naming what differs: network, layers, row order, spec or cells.
+        """Raise unless ``chip`` is this one; warn where it is, with other input scales or converter ranges.
 
-        Warn where it is, with other input scales or converter ranges: to measure them again is a remedy for drift, but
-        on other images it changes what tasks answer.
+        To measure those again is a remedy for drift, but on other images it changes what tasks answer.
         """
+        self.check_cells(chip)
+        self._warn_of_another_calibration(chip)
+
+    def check_cells(self, chip: ChipCard) -> None:
+        """Raise unless ``chip`` is this one, naming what differs: network, layers, row order, spec or cells."""
         if chip.network != self.network:
             raise BankError("chip.network", chip.network, f"{self.network}, what the bank was learned on")
         if chip.specs.keys() != self.specs.keys():
@@ -143,7 +147,6 @@ class ChipCard:
         if chip.identity != self.identity:
             allowed = f"{self.identity[:12]}: the bank's masks were learned on other cells"
             raise BankError("chip.identity", chip.identity[:12], allowed)
-        self._warn_of_another_calibration(chip)
 
     def _warn_of_another_calibration(self, chip: ChipCard) -> None:
         both = [path for path in chip.measured if path in self.measured]

@@ -70,8 +70,6 @@ def check_fit(chip: Chip, data: Dataset, method: Method, config: TrainConfig) ->
     """Raise unless chip, images, method and settings go together."""
     check_calibrated(chip)
     check_images(chip, data.x_train[:1])
-    if data.num_classes < 2:
-        raise DataError("data.class_names", data.class_names, "two classes or more, to be told apart")
     augment, side = config.augment, min(data.x_train.shape[1:3])
     if augment is not None and augment.size is not None and augment.size > side:
         raise DataError("config.augment.size", augment.size, f"at most {side}, the images' shorter side in pixels")
