@@ -24,8 +24,8 @@ def numpy_promotion(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        config = jax.config
-        if config.jax_numpy_rank_promotion == "allow" and config.jax_numpy_dtype_promotion == "standard":
+        now = jax.config.values
+        if now["jax_numpy_rank_promotion"] == "allow" and now["jax_numpy_dtype_promotion"] == "standard":
             return function(*args, **kwargs)  # a setting that is set again, to what it is, makes JAX compile again
         with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
             return function(*args, **kwargs)

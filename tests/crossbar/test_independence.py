@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ COLUMNS = 2048
 SPEC = CrossbarSpec(rows=8, cell=Cell(bits=4), adc=Adc(8, (-100.0, 155.0), gain_mismatch=0.01, offset_mismatch_lsb=0.5))
 
 
-def correlations(draws: dict[str, np.ndarray]) -> dict[str, float]:
+def correlations(draws: Mapping[str, Any]) -> dict[str, float]:
     """Between every two, in standard errors."""
     flat = {name: np.asarray(values, np.float64).ravel()[:COLUMNS] for name, values in draws.items()}
     pairs = itertools.combinations(flat, 2)

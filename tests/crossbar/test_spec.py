@@ -151,7 +151,7 @@ NUMPY_NUMBERS: list[tuple[Any, dict[str, Any]]] = [
 @pytest.mark.parametrize(("make", "fields"), NUMPY_NUMBERS, ids=[make.__name__ for make, _ in NUMPY_NUMBERS])
 def test_numbers_of_numpy_are_kept_as_plain_ones(make: Any, fields: dict[str, Any]) -> None:
     """A specification is hashed, compared, and stored as JSON."""
-    more = {"sigma_siemens": ((0.0, 0.0),)} if make is TableDevice else {}
+    more: dict[str, Any] = {"sigma_siemens": ((0.0, 0.0),)} if make is TableDevice else {}
     made = make(**fields, **more)
     plain = make(
         **jax.tree.map(lambda number: number.item() if isinstance(number, np.generic) else number, fields), **more

@@ -410,6 +410,8 @@ class _Scanned(nnx.Module):
 
 
 class _State(nnx.Module):
+    held: Any
+
     def __init__(self, kind: str, width: int) -> None:
         self.kind = kind
         if kind == "index":

@@ -334,7 +334,8 @@ def test_raw_keys_are_keys() -> None:
     chips = [
         program(tiny_backbone(), NOISY, key, rules=STEM_ONLY) for key in (jax.random.key(3), jax.random.PRNGKey(3))
     ]
-    np.testing.assert_array_equal(*(chip.tiles["stem"].conductance for chip in chips))
+    typed, raw = (chip.tiles["stem"].conductance for chip in chips)
+    np.testing.assert_array_equal(typed, raw)
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,8 @@ def outcome(seed: int) -> Outcome:
             preprocess=PREPROCESS,
             image_size=IMAGE,
         )
-    except XbmError as error:
-        return Outcome([], str(error))
+    except XbmError as refusal:
+        return Outcome([], str(refusal))
     module = Network(seed, rngs=nnx.Rngs(seed))
     made = backbone(network, fill(module, seed))
     module.eval()

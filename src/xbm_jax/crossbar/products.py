@@ -57,7 +57,7 @@ class Conv:
 def _integers(value: Any, low: int) -> tuple[int, int] | None:
     """``value`` as plain integers where it is a tuple of two of at least ``low``, else ``None``."""
     pair = isinstance(value, tuple) and len(value) == 2
-    if not pair or not all(isinstance(v, Integral) and not isinstance(v, bool) and v >= low for v in value):
+    if not pair or not all(isinstance(v, Integral) and not isinstance(v, bool) and int(v) >= low for v in value):
         return None
     return int(value[0]), int(value[1])
 

@@ -154,6 +154,6 @@ def _bind(layer: Callable[[str, jax.Array], jax.Array], path: str) -> Callable[.
     """What stands in for the layer at ``path``; the network's trial saw to it that its input is all it needs."""
 
     def answer(_: nnx.Module, *args: jax.Array, **kwargs: jax.Array) -> jax.Array:
-        return layer(path, args[0] if args else kwargs.get("inputs", kwargs.get("x")))
+        return layer(path, args[0] if args else kwargs["inputs" if "inputs" in kwargs else "x"])
 
     return answer

@@ -154,6 +154,7 @@ def _number(value: Any) -> bool:
 
 def _pair(value: Any) -> tuple[int, int]:
     if value is None or np.ndim(value) == 0:
-        return (1 if value is None else int(value),) * 2
+        both = 1 if value is None else int(value)
+        return both, both
     first, second = value
     return int(first), int(second)

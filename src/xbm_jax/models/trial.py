@@ -67,6 +67,7 @@ class _Trial:
         self.build, self.head = build, head
         self.calls: Counter[str] = Counter()
         self.taken: set[str] = set()
+        self.logits: jax.Array | None = None
 
     def run(self, images: jax.Array, own: Mapping[str, Any], placed: Mapping[str, Any]) -> jax.Array:
         """The module's answer to ``images``; its layers compute with ``own`` arrays, it holds the ``placed`` ones."""
