@@ -84,6 +84,9 @@ BAD_FIELDS: list[tuple[Callable[..., Any], str, Any, str]] = [
     (Adc, "range", (1.0, 1.0), "lo < hi"),
     (Adc, "range", (1.0, -1.0), "lo < hi"),
     (Adc, "range", (0.0, INF), "finite"),
+    (Adc, "range", (0.0, 1e300), "at most 1e+30"),
+    (Adc, "range", (0.0, 1e-300), "lo < hi"),
+    (Cell, "g_max_siemens", 1e39, "at most 1e+30"),
     (Adc, "range", (NAN, 1.0), "finite"),
     (Adc, "range", ("0", 1.0), "number"),
     (Adc, "per", "chip", "'layer', 'tile', 'column'"),
@@ -189,6 +192,7 @@ def test_what_is_no_integer_is_refused(value: Any) -> None:
         ({"encoding": "offset", "subtract": "digital"}, "subtract", "digital", "offset encoding has no pairs"),
         ({"cell": Cell(bits=None), "adc": Adc(8, "granular")}, "adc.range", "granular", "analog cells have no levels"),
         ({"input_bits": 4, "dac_bits": 5}, "dac_bits", 5, "1 to 4"),
+        ({"cell": Cell(g_max_siemens=1e-50)}, "cell.g_max_siemens", 1e-50, "at least 1e-30 S between"),
     ],
 )
 def test_fields_that_contradict_each_other(changes: dict[str, Any], name: str, value: Any, allowed: str) -> None:

@@ -14,6 +14,9 @@ from xbm_jax.errors import SpecError
 
 __all__ = ["Adc", "Cell", "CrossbarSpec", "Wires"]
 
+_SMALLEST, _LARGEST = 1e-30, 1e30
+"""Steps and limits that float32 holds with room for the sums and quotients made of them."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -23,7 +26,7 @@ class Cell:
         bits: a cell holds ``L = 2**bits`` levels; 1 to 8. ``None`` for an analog cell, which holds a whole weight at
             any conductance: its "levels" are the weight's integers.
         on_off: ratio of the highest to the lowest conductance, above 1; ``math.inf`` for a cell that closes fully.
-        g_max_siemens: the highest conductance.
+        g_max_siemens: the highest conductance; a level's step must be at least 1e-30 S.
         max_writes: a cell that has been written this often is worn: it stays as it is, whatever is asked of it
             (ours: the mildest end of life). ``None`` for cells that do not wear.
     """
@@ -37,7 +40,7 @@ class Cell:
         if self.bits is not None:
             keep_int(self, "bits", 1, 8)
         keep_number(self, "on_off", low=1.0, open_low=True, inf=True)
-        keep_number(self, "g_max_siemens", low=0.0, open_low=True)
+        keep_number(self, "g_max_siemens", low=0.0, high=_LARGEST, open_low=True)
         if self.max_writes is not None:
             keep_int(self, "max_writes", 1, 2**31 - 1)
 
@@ -99,8 +102,8 @@ class Adc:
     def _explicit(limits: tuple[Any, ...]) -> tuple[float, float]:
         if len(limits) != 2:
             raise SpecError("Adc.range", limits, "a pair (lo, hi) with lo < hi, or a named range")
-        low, high = (float(check_number("Adc.range", limit)) for limit in limits)
-        if not low < high:
+        low, high = (float(check_number("Adc.range", limit, -_LARGEST, _LARGEST)) for limit in limits)
+        if not high - low >= 2**16 * _SMALLEST:
             raise SpecError("Adc.range", limits, "a pair (lo, hi) with lo < hi")
         return low, high
 
@@ -190,6 +193,9 @@ class CrossbarSpec:
         self._check_combinations()
 
     def _check_combinations(self) -> None:
+        if not self.g_step_siemens >= _SMALLEST:
+            allowed = f"at least {_SMALLEST:g} S between neighbouring levels, here {self.g_step_siemens:g} S"
+            raise SpecError("CrossbarSpec.cell.g_max_siemens", self.cell.g_max_siemens, allowed)
         if self.cell.bits is not None and self.cell.bits > self.stored_bits:
             allowed = f"at most the {self.stored_bits} bits that a {self.encoding} {self.weight_bits}-bit weight stores"
             raise SpecError("CrossbarSpec.cell.bits", self.cell.bits, allowed)
