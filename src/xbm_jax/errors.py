@@ -5,6 +5,9 @@ All derive from :class:`XbmError`, itself a ``ValueError``, so that ``except Val
 
 from __future__ import annotations
 
+import sys
+import warnings
+from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -17,6 +20,7 @@ __all__ = [
     "TrainingError",
     "WeightsError",
     "XbmError",
+    "warn",
 ]
 
 
@@ -58,6 +62,17 @@ class TrainingError(XbmError):
 
 class OutputError(XbmError):
     """A place on disk that cannot be written."""
+
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+def warn(text: str) -> None:
+    """A ``UserWarning`` at the line outside of the package that led to it, however deep within it was found."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, UserWarning, stacklevel=level + 1)
 
 
 def _short(value: Any, limit: int = 200) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
-from xbm_jax.errors import DataError
+from xbm_jax.errors import DataError, warn
 
 __all__ = ["IMAGES", "check_uint8", "warn_if_binary"]
 
@@ -27,7 +25,7 @@ def warn_if_binary(field: str, images: np.ndarray) -> None:
     # The first images nearly always settle it.
     if images.size and images[:_FEW].max() <= 1 and images.max() == 1:
         text = "has no value above 1 of 255, all is nearly black; x * 255 makes binary images black and white"
-        warnings.warn(f"{field} {text}", stacklevel=5)
+        warn(f"{field} {text}")
 
 
 def _refuse_real(field: str, images: np.ndarray) -> None:

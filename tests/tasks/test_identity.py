@@ -100,10 +100,11 @@ def test_what_was_measured_is_on_the_card_and_comes_back():
     assert ChipCard.from_json(json.loads(json.dumps(card.to_json()))).measured == card.measured
     layer, found = chip.tiles["conv2"], card.measured["conv2"]
     assert layer.adc is not None and layer.input_scale is not None
-    lowest = np.mean(layer.adc.lsb * layer.adc.min_code)
+    lsb = float(np.mean(layer.adc.lsb))
+    lowest = float(np.mean(layer.adc.lsb * layer.adc.min_code))
     assert found.input_scale == layer.input_scale
-    assert found.low == pytest.approx(float(lowest), rel=1e-6)
-    assert found.high == pytest.approx(lowest + 255 * np.mean(layer.adc.lsb), rel=1e-6)
+    assert found.low == pytest.approx(lowest, rel=1e-6)
+    assert found.high == pytest.approx(lowest + 255 * lsb, rel=1e-6)
 
 
 def test_the_generator_of_its_keys_is_part_of_who_a_chip_is():

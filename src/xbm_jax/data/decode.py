@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from xbm_jax.data.images import pixels
-from xbm_jax.errors import DataError
+from xbm_jax.errors import DataError, warn
 
 __all__ = ["check_decodable", "check_on_bad", "decode_all"]
 
@@ -46,7 +46,7 @@ def decode_all(
         message = _counted(bad, len(files))
         if on_bad == "raise" or len(bad) == len(files):
             raise DataError(field, message, 'repair or remove them, or pass on_bad="skip"')
-        warnings.warn(f"{field}: left out {message}", stacklevel=5)
+        warn(f"{field}: left out {message}")
     kept = [i for i, image in enumerate(decoded) if not isinstance(image, str)]
     return kept, [image for image in decoded if not isinstance(image, str)]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import unicodedata
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from xbm_jax.data.dataset import Dataset
 from xbm_jax.data.decode import check_on_bad, decode_all
 from xbm_jax.data.images import check_size, stack
 from xbm_jax.data.split import split_test
-from xbm_jax.errors import DataError
+from xbm_jax.errors import DataError, warn
 
 __all__ = ["class_trees", "load_folder"]
 
@@ -90,7 +89,7 @@ def class_trees(root: Path) -> _Trees:
         told = _told(left_out)
         if not any(files for tree in trees.values() for files in tree.values()):
             raise DataError(f"folder:{root}", f"no images in class folders; left out {told}", _FORMS)
-        warnings.warn(f"folder:{root}: left out {told}", stacklevel=4)
+        warn(f"folder:{root}: left out {told}")
     return trees
 
 

@@ -103,8 +103,10 @@ class Soft(Alphabet):
             raise SpecError("Soft.width", self.width, f"at most {precision}, the precision of {logits.dtype} logits")
         on = logits > self.threshold
         a = jnp.where(on, 0, logits)
-        low, span = jnp.min(a), jnp.max(a) - jnp.min(a)
-        grey = jnp.where(a == 0, 0, (a - low) / jnp.where(span == 0, 1, span))
+        low, top = jnp.min(a), jnp.max(a)
+        # A compiled quotient of equals may fall short of 1, by a code where codes are wide.
+        share = jnp.where(a == top, 1, (a - low) / jnp.where(top == low, 1, top - low))
+        grey = jnp.where((a == 0) | (top == low), 0, share)
         code = jnp.round(grey * float(self._greys)).astype(_unsigned(self.width))
         return jnp.where(on, jnp.asarray(self._greys + 1, code.dtype), code)
 

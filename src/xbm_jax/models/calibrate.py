@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from xbm_jax.crossbar.products import product
 from xbm_jax.crossbar.quantise import input_code_limits
 from xbm_jax.crossbar.sums import Converters, column_sums, input_codes
 from xbm_jax.crossbar.validate import check_int
-from xbm_jax.errors import DataError, SpecError
+from xbm_jax.errors import DataError, SpecError, warn
 from xbm_jax.masks import Method
 from xbm_jax.models.chip import Chip, check_images
 from xbm_jax.models.forward import forward
@@ -168,10 +167,9 @@ def _seen_over_batches(
         ends = np.where(nothing, least, low), np.where(nothing, most, high)
         covered[path] = ends[0].astype(np.float32), ends[1].astype(np.float32)
     if sparse:
-        warnings.warn(
+        warn(
             f"{what} of {', '.join(sparse)}: zero but for outliers beyond the percentile, "
-            "so that the range is that of the outliers",
-            stacklevel=3,
+            "so that the range is that of the outliers"
         )
     return covered
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +22,7 @@ from xbm_jax.crossbar.adc import snapped_range
 from xbm_jax.crossbar.fitted import check_age
 from xbm_jax.crossbar.quantise import input_code_limits
 from xbm_jax.crossbar.validate import unstorable
-from xbm_jax.errors import DataError, ModelError, SpecError
+from xbm_jax.errors import DataError, ModelError, SpecError, warn
 from xbm_jax.models.network import Backbone, Calibration, Network
 from xbm_jax.pixels import check_uint8, warn_if_binary
 from xbm_jax.promotion import numpy_promotion
@@ -257,7 +256,7 @@ def _warn_of_what_no_file_holds(specs: Mapping[str, CrossbarSpec]) -> None:
     for spec in dict.fromkeys(specs.values()):
         if found := unstorable("spec", spec):
             text = f"{found} is nothing that a file can hold: this chip and its tasks can be used but not stored"
-            warnings.warn(text, UserWarning, stacklevel=3)
+            warn(text)
 
 
 def _program_layer(backbone: Backbone, path: str, spec: CrossbarSpec, key: jax.Array) -> Tiles:

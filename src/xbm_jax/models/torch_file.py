@@ -12,7 +12,6 @@ import io
 import math
 import pickle
 import struct
-import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -23,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xbm_jax.archives import check_total, check_unpacked
+from xbm_jax.errors import warn
 
 __all__ = ["read_torch"]
 
@@ -89,7 +89,7 @@ def _chosen(content: dict[Any, Any], path: Path) -> dict[str, _Tensor]:
         found = ", ".join(f"{name} ({_kind(value)})" for name, value in list(content.items())[:_SHOWN])
         raise ValueError(f"no tensors: not a state dict; found {found or 'nothing'}")
     if left and not averaged:
-        warnings.warn(f"{path}: took the plain weights; averaged ones stand beside them: {left[0]}", stacklevel=6)
+        warn(f"{path}: took the plain weights; averaged ones stand beside them: {left[0]}")
     return tensors
 
 

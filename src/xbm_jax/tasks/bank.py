@@ -14,7 +14,6 @@ import dataclasses
 import json
 import os
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xbm_jax.errors import BankError
+from xbm_jax.errors import BankError, warn
 from xbm_jax.masks import Method, Rule
 from xbm_jax.masks.rules import Codes
 from xbm_jax.models import Chip
@@ -149,7 +148,7 @@ class MaskBank:
         if task.chip is None or task.chip.calibration == self._mark.calibration:
             return self._mark
         text = "the task was learned under another calibration than the bank's chip has; what it answers may differ"
-        warnings.warn(text, UserWarning, stacklevel=3)
+        warn(text)
         return dataclasses.replace(self._mark, calibration=task.chip.calibration)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from xbm_jax.crossbar import Tiles
-from xbm_jax.errors import BankError
+from xbm_jax.errors import BankError, warn
 from xbm_jax.models import Chip
 from xbm_jax.tasks.codec import encode
 
@@ -155,7 +154,7 @@ class ChipCard:
         if named:
             rest = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
             text = f"the chip is calibrated otherwise than for this bank: {', '.join(named[:_NAMED])}{rest}"
-            warnings.warn(f"{text}; what the tasks answer may differ", UserWarning, stacklevel=4)
+            warn(f"{text}; what the tasks answer may differ")
 
 
 _NAMED = 3

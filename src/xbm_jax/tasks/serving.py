@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xbm_jax.crossbar import Tiles
-from xbm_jax.errors import BankError, DataError, MethodError
+from xbm_jax.errors import BankError, DataError, MethodError, warn
 from xbm_jax.masks import Method, Rule
 from xbm_jax.models import Chip, check_images, forward
 from xbm_jax.promotion import numpy_promotion
@@ -141,7 +140,7 @@ def _readable(bank: MaskBank) -> dict[str, Task]:
     for name, error in errors.items():
         if not found:
             raise BankError("bank", str(bank.folder), f"a bank with a task that can be read ({error})") from error
-        warnings.warn(f"task {name!r} cannot be read and is not served: {error}", stacklevel=3)
+        warn(f"task {name!r} cannot be read and is not served: {error}")
     return found
 
 
