@@ -36,7 +36,7 @@ def main(args: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\nxbm: interrupted; what is finished is kept, run the same command again to carry on", file=sys.stderr)
         if args is None:  # The process is ours. Python's own way out crashes where XLA is still computing.
-            sys.stdout.flush()
+            flushed()
             sys.stderr.flush()
             os._exit(130)
         raise SystemExit(130) from None
