@@ -65,7 +65,7 @@ WRONG = {
     "crops larger than images": (
         {"config": TrainConfig(epochs=1, batch_size=16, augment=Augment(size=13))},
         DataError,
-        r"config\.augment\.size = 13: at most 12, the images' shorter side in pixels",
+        r"Augment\.size = 13: at most 12, the images' shorter side in pixels",
     ),
     "batch beyond the images": (
         {"config": TrainConfig(epochs=1, batch_size=400)},

@@ -70,9 +70,8 @@ def check_fit(chip: Chip, data: Dataset, method: Method, config: TrainConfig) ->
     """Raise unless chip, images, method and settings go together."""
     check_calibrated(chip)
     check_images(chip, data.x_train[:1])
-    augment, side = config.augment, min(data.x_train.shape[1:3])
-    if augment is not None and augment.size is not None and augment.size > side:
-        raise DataError("config.augment.size", augment.size, f"at most {side}, the images' shorter side in pixels")
+    if config.augment is not None:
+        config.augment.check_fits(data.x_train)
     if isinstance(method.rule, ArrayChoice) and method.rule.after_epochs >= config.epochs:
         allowed = f"more than the {method.rule.after_epochs} after which {method.name!r} chooses its arrays"
         raise SpecError("config.epochs", config.epochs, allowed)
