@@ -220,7 +220,10 @@ def check(case: Case) -> None:
         )
 
 
-@pytest.mark.parametrize("kind", ["dense", "conv", "grouped"])
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("conv", "grouped")]
+
+
+@pytest.mark.parametrize("kind", ["dense", *SLOW])
 def test_what_is_accepted_is_computed(kind: str) -> None:
     @few(3)
     @given(cases(kind))
