@@ -6,7 +6,7 @@ The other tests run on eight devices (`conftest.py`); these are what else can be
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,6 @@ SETTINGS = {
     "float64": lambda: [jax.enable_x64(True)],
 }
 SIZE = 6
-
-# Many small compilations: LLVM's optimiser would take most of the time. XLA's own passes all run.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def under(setting: str) -> AbstractContextManager[Any]:
