@@ -12,7 +12,7 @@ import numpy as np
 import xbm_jax as xbm
 from benchmarks.timing import Work
 from xbm_jax.crossbar import AdcRange, Conv, Tiles, plan, program, read
-from xbm_jax.crossbar.products import PRECISION
+from xbm_jax.crossbar.primitives.products import PRECISION
 
 __all__ = [
     "BITSERIAL",
@@ -104,7 +104,7 @@ def _layer(spec: xbm.CrossbarSpec, kernel_shape: tuple[int, ...], x_shape: tuple
         # Some range: what a converter costs does not depend on it.
         step = jnp.full((1, 1, 1, 1), 2.0**18 / 2**spec.adc.bits)
         tiles = tiles.replace(adc=AdcRange(step, jnp.full_like(step, -(2.0 ** (spec.adc.bits - 1))), 0.0 * step))
-    gain = jnp.asarray(rng.integers(0, 2, (planned.tiles, planned.columns)), jnp.float32)
+    gain = jnp.asarray(rng.integers(0, 2, (planned.row_tiles, planned.columns)), jnp.float32)
     product = jax.jit(partial(xla_product, conv=conv))
     return Layer(tiles, x, gain, lambda: product(x, kernel))
 

@@ -16,7 +16,7 @@ from PIL import Image
 import xbm_jax as xbm
 from benchmarks.layers import spec
 from benchmarks.timing import Work
-from xbm_jax.crossbar.products import product
+from xbm_jax.crossbar.primitives.products import product
 from xbm_jax.data.decode import decode_all
 from xbm_jax.models import backbone, forward, initial_trained, named_network, source_trained
 from xbm_jax.training import init_state

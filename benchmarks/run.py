@@ -26,7 +26,7 @@ from benchmarks import layers, networks
 from benchmarks.series import draw, measure_series
 from benchmarks.timing import interleaved
 from xbm_jax.report import run_context
-from xbm_jax.tasks.files import replace_file
+from xbm_jax.storage.files import replace_file
 
 HERE = Path(__file__).resolve().parent
 MOBILENET = {"model": "mobilenet-v2", "pixels": 112}

@@ -42,8 +42,8 @@ from rich.console import Console
 import xbm_jax as xbm
 from xbm_jax import report
 from xbm_jax.crossbar import PcmJoshi, ReramWan
-from xbm_jax.crossbar.adc import AdcRange, snapped_range
-from xbm_jax.tasks.files import replace_file
+from xbm_jax.crossbar.primitives.adc import AdcRange, snapped_range
+from xbm_jax.storage.files import replace_file
 
 Sweep = Literal["adc_bits", "rows", "cell_bits", "on_off", "sigma", "wires", "stuck", "time"]
 

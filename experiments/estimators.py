@@ -28,15 +28,15 @@ import jax
 import numpy as np
 import tyro
 from experiments.resume import read_records, write_records
-from experiments.suite_chips import ChipKind, backbone_of, chip_of
-from experiments.suite_parts import PIXELS
+from experiments.suite.chips import ChipKind, backbone_of, chip_of
+from experiments.suite.parts import PIXELS
 from experiments.tasks import local_task
 from rich.console import Console
 
 import xbm_jax as xbm
 from xbm_jax import report
 from xbm_jax.masks import Annealed, Binary, Column, Estimator, Identity, Method, Shift, Sigmoid, methods
-from xbm_jax.tasks.files import replace_file
+from xbm_jax.storage.files import replace_file
 
 SPEC = xbm.CrossbarSpec(rows=64, adc=xbm.Adc(bits=None))
 

@@ -27,8 +27,8 @@ import jax
 import numpy as np
 import tyro
 from experiments.resume import check_same
-from experiments.suite_jobs import GRIDS
-from experiments.suite_report import table
+from experiments.suite.jobs import GRIDS
+from experiments.suite.pages import table
 from experiments.tasks import local_task
 from rich.console import Console
 
@@ -36,7 +36,7 @@ import xbm_jax as xbm
 from xbm_jax import report
 from xbm_jax.data import Augment
 from xbm_jax.masks import Method, methods
-from xbm_jax.tasks.files import replace_file
+from xbm_jax.storage.files import replace_file
 
 TASKS: Mapping[str, str] = {
     "cubs_cropped": "cub40_112px",

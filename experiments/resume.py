@@ -9,7 +9,7 @@ from typing import Any
 
 import xbm_jax as xbm
 from xbm_jax import report
-from xbm_jax.tasks.files import replace_file
+from xbm_jax.storage.files import replace_file
 
 
 def check_same(out: Path, recorded: Mapping[str, Any], kept: Mapping[str, Any], what: str) -> None:

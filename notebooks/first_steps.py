@@ -74,11 +74,12 @@ print(f"{len(chip.tiles)} convolutions, {weights:,} weights, on {xbm.hardware.ar
 layer = "layer2_1/conv1"
 tiles = chip.tiles[layer]
 plan = tiles.plan
-print(f"kernel {plan.kernel_shape} -> {plan.rows} x {plan.columns} matrix, {plan.tiles} row tiles of {spec.rows} rows")
+matrix = f"{plan.rows} x {plan.columns} matrix"
+print(f"kernel {plan.kernel_shape} -> {matrix}, {plan.row_tiles} row tiles of {spec.rows} rows")
 
 # [pair, slice, kh, kw, in, out] -> rows in the order (in, kh, kw), and each column's pair on neighbouring bit lines
 microsiemens = 1e6 * tiles.conductance[:, 0].transpose(3, 1, 2, 4, 0).reshape(plan.rows, 2 * plan.columns)
-arrays = np.full((plan.tiles, spec.rows, spec.cols), np.nan)
+arrays = np.full((plan.row_tiles, spec.rows, spec.cols), np.nan)
 arrays.reshape(-1, spec.cols)[: plan.rows] = microsiemens
 
 

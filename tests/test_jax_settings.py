@@ -108,7 +108,7 @@ def test_a_layer_is_read_and_differentiated(setting: str, name: str) -> None:
         spec = xbm.CrossbarSpec(rows=8, cell=xbm.Cell(4, 10.0), **changes)
         planned = plan(kernel, spec, conv, signed_inputs=True)
         tiles = program(jnp.asarray(kernel), planned, jax.random.key(0), input_scale=0.1)
-        gain = jnp.ones((planned.tiles, 3), jnp.float32)
+        gain = jnp.ones((planned.row_tiles, 3), jnp.float32)
         answer = jax.jit(lambda x, gain: read(tiles, x, gain, jax.random.key(1)))
         y = answer(jnp.asarray(x), gain)
         grads = jax.grad(lambda x, gain: answer(x, gain).sum(), (0, 1))(jnp.asarray(x), gain)

@@ -18,26 +18,19 @@ ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src"
 PACKAGE = "xbm_jax"
 
-# A part (folder or module under the package) may import only from parts named before it. `xbm_jax` is the package's own
-# `__init__`, which gathers the public face; only the command line stands above it.
+# A part (folder or module under the package) may import only from parts named before it; so may a room, a part within
+# one. A part is named after its rooms: its own modules stand on them. `xbm_jax` is the package's own `__init__`, which
+# gathers the public face; only the command line stands above it.
 ORDER = (
-    *(
-        "errors",
-        "streams",
-        "pixels",
-        "archives",
-        "promotion",
-        "crossbar",
-        "masks",
-        "models",
-        "data",
-        "tasks",
-        "training",
-        "hardware",
-        "report",
-    ),
+    *("errors", "streams", "pixels", "archives", "promotion"),
+    *("crossbar.validate", "crossbar.primitives", "crossbar.devices", "crossbar.writing", "crossbar.reading"),
+    *("crossbar", "masks"),
+    *("models.zoo", "models.weights", "models"),
+    *("data", "storage", "tasks", "banks", "training", "hardware", "report"),
     *(PACKAGE, "cli", "__main__"),
 )
+MAX_CHAIN = 8
+"""Modules of one room that may stand on each other in a row."""
 MAX_LINES = 350
 HEAVY = ("tensorflow_datasets", "array_record", "grain", "orbax", "tensorstore", "matplotlib", "tensorflow")
 # A developer's folder, a temporary one, or the reference data that no user has.
@@ -108,8 +101,10 @@ def own_imports(modules: Mapping[str, str]) -> Iterator[tuple[str, str, int]]:
 
 
 def part(module: str) -> str:
-    """The part that a module belongs to: ``xbm_jax.tasks.store`` is of ``tasks``."""
-    return module.split(".")[1] if "." in module else module
+    """The part or room that a module belongs to: ``xbm_jax.crossbar.reading.sums`` is of ``crossbar.reading``."""
+    names = module.split(".")[1:]
+    inner = [".".join(names[:count]) for count in range(len(names), 0, -1)]
+    return next((name for name in inner if name in ORDER), names[0] if names else module)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -144,6 +139,31 @@ def cycle(modules: Mapping[str, str]) -> list[str]:
     return []
 
 
+def long_chains(modules: Mapping[str, str]) -> list[str]:
+    """Modules that head a chain of imports within their room of more than MAX_CHAIN."""
+    graph: dict[str, set[str]] = {module: set() for module in modules}
+    for module, target, _ in own_imports(modules):
+        if part(module) == part(target):
+            graph[module].add(target)
+    if cycle(modules):
+        return []
+    lengths: dict[str, int] = {}
+    for module in TopologicalSorter(graph).static_order():
+        lengths[module] = 1 + max((lengths[target] for target in graph[module]), default=0)
+    return [f"{module} stands on a chain of {length}" for module, length in lengths.items() if length > MAX_CHAIN]
+
+
+def hidden_modules(modules: Mapping[str, str]) -> list[str]:
+    """Modules whose package offers something else by their name, so that no attribute leads to them."""
+    hidden = []
+    for package, source in modules.items():
+        taken = {found.name.rpartition(".")[2] for found in imports(package, source, is_package=True)}
+        names = [name for name in taken if f"{package}.{name}" in modules]
+        from_elsewhere = {found.name for found in imports(package, source, is_package=True)}
+        hidden += [f"{package}.{name}" for name in names if f"{package}.{name}" not in from_elsewhere]
+    return sorted(hidden)
+
+
 def misplaced_libraries(modules: Mapping[str, str]) -> list[str]:
     """Imports of a library where it may not be: see the cases below."""
     return [
@@ -156,13 +176,13 @@ def misplaced_libraries(modules: Mapping[str, str]) -> list[str]:
 def _library_allowed(module: str, found: Import) -> bool:
     match found.name.split("."):
         case ["orbax", *_]:  # its verbs still get renamed: one module to mend
-            return module == f"{PACKAGE}.tasks.store" and found.lazy
+            return module == f"{PACKAGE}.storage.store" and found.lazy
         case ["tensorflow_datasets" | "grain" | "array_record" | "tensorflow", *_]:
             return part(module) == "data" and found.lazy
         case ["matplotlib", *_]:
             return part(module) == "report" and found.lazy
         case ["flax", "nnx" | "linen", *_]:  # physics and masks know arrays only
-            return part(module) not in ("errors", "crossbar", "masks")
+            return part(module).split(".")[0] not in ("errors", "crossbar", "masks")
     return True
 
 
@@ -182,7 +202,10 @@ def machine_paths(modules: Mapping[str, str]) -> list[str]:
     ]
 
 
-RULES = (unknown_parts, upward_imports, cycle, misplaced_libraries, long_modules, machine_paths)
+RULES = (
+    *(unknown_parts, upward_imports, cycle, long_chains, hidden_modules, misplaced_libraries, long_modules),
+    machine_paths,
+)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -205,22 +228,22 @@ def test_package_keeps(rule, modules):
     ("rule", "module", "source"),
     [
         (unknown_parts, "xbm_jax.utils", ""),
-        (upward_imports, "xbm_jax.crossbar.read", "from xbm_jax.masks import methods"),
-        (upward_imports, "xbm_jax.crossbar.read", "def f():\n    from ..tasks.store import save"),
-        (upward_imports, "xbm_jax.errors", "import xbm_jax.crossbar.spec"),
+        (upward_imports, "xbm_jax.crossbar.reading.reads", "from xbm_jax.masks import methods"),
+        (upward_imports, "xbm_jax.crossbar.reading.reads", "def f():\n    from ...storage.store import save"),
+        (upward_imports, "xbm_jax.errors", "import xbm_jax.crossbar.writing.spec"),
         (upward_imports, "xbm_jax.report.page", "from xbm_jax import adapt"),
         (upward_imports, "xbm_jax.models.chip", "loop = importlib.import_module('xbm_jax.training.loop')"),
         (upward_imports, "xbm_jax.data.sources", "from xbm_jax.utils import helper"),
-        (cycle, "xbm_jax.crossbar.spec", "from xbm_jax.crossbar import read"),
-        (cycle, "xbm_jax.crossbar.spec", "from .read import read"),
-        (misplaced_libraries, "xbm_jax.tasks.bank", "def f():\n    import orbax.checkpoint"),
-        (misplaced_libraries, "xbm_jax.tasks.store", "from orbax.checkpoint import v1"),
+        (cycle, "xbm_jax.crossbar.writing.spec", "from xbm_jax.crossbar.reading import reads"),
+        (cycle, "xbm_jax.crossbar.writing.spec", "from ..reading.reads import read"),
+        (misplaced_libraries, "xbm_jax.banks.bank", "def f():\n    import orbax.checkpoint"),
+        (misplaced_libraries, "xbm_jax.storage.store", "from orbax.checkpoint import v1"),
         (misplaced_libraries, "xbm_jax.training.loop", "def f():\n    import tensorflow_datasets as tfds"),
         (misplaced_libraries, "xbm_jax.data.sources", "import tensorflow_datasets as tfds"),
         (misplaced_libraries, "xbm_jax.data.sources", "import tensorflow as tf"),
         (misplaced_libraries, "xbm_jax.report.figure", "import matplotlib.pyplot as plt"),
-        (misplaced_libraries, "xbm_jax.crossbar.spec", "from flax import nnx"),
-        (long_modules, "xbm_jax.crossbar.spec", "x = 1\n" * (MAX_LINES + 1)),
+        (misplaced_libraries, "xbm_jax.crossbar.writing.spec", "from flax import nnx"),
+        (long_modules, "xbm_jax.crossbar.writing.spec", "x = 1\n" * (MAX_LINES + 1)),
         (machine_paths, "xbm_jax.data.sources", "FOLDER = '/home/me/data'"),
         (machine_paths, "xbm_jax.data.sources", "FOLDER = '../shared/data'"),
     ],
@@ -229,11 +252,20 @@ def test_rule_finds(rule, module, source):
     tree = {
         "xbm_jax": "",
         "xbm_jax.crossbar": "",
-        "xbm_jax.crossbar.spec": "",
-        "xbm_jax.crossbar.read": "from xbm_jax.crossbar.spec import CrossbarSpec",
+        "xbm_jax.crossbar.writing.spec": "",
+        "xbm_jax.crossbar.reading.reads": "from xbm_jax.crossbar.writing.spec import CrossbarSpec",
     }
     assert rule(tree) == []
     assert rule(tree | {module: source}) != []
+
+
+def test_a_long_chain_and_a_hidden_module_are_found():
+    chain = {f"xbm_jax.tasks.m{i}": f"from xbm_jax.tasks import m{i + 1}" for i in range(MAX_CHAIN)}
+    tree = {"xbm_jax": "", "xbm_jax.tasks": "", f"xbm_jax.tasks.m{MAX_CHAIN}": ""} | chain
+    assert long_chains(tree) == [f"xbm_jax.tasks.m0 stands on a chain of {MAX_CHAIN + 1}"]
+    tree = {"xbm_jax": "", "xbm_jax.tasks": "from xbm_jax.tasks.plan import plan", "xbm_jax.tasks.plan": ""}
+    assert hidden_modules(tree) == ["xbm_jax.tasks.plan"]
+    assert hidden_modules(tree | {"xbm_jax.tasks": "from xbm_jax.tasks import plan"}) == []
 
 
 @pytest.mark.parametrize(
@@ -241,9 +273,9 @@ def test_rule_finds(rule, module, source):
     [
         ("xbm_jax", "from xbm_jax.training import adapt"),
         ("xbm_jax.cli", "import xbm_jax as xbm"),
-        ("xbm_jax.tasks.store", "def save():\n    from orbax.checkpoint import v1 as ocp"),
+        ("xbm_jax.storage.store", "def save():\n    from orbax.checkpoint import v1 as ocp"),
         ("xbm_jax.data.sources", "def read():\n    import tensorflow_datasets as tfds"),
-        ("xbm_jax.crossbar.spec", "from flax import struct\nURL = 'https://example.org/home/page'"),
+        ("xbm_jax.crossbar.writing.spec", "from flax import struct\nURL = 'https://example.org/home/page'"),
     ],
 )
 def test_rules_allow(module, source):

@@ -11,9 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from experiments import suite, suite_chips, suite_forgetting, suite_jobs, suite_parts, suite_report
 from experiments.intervals import mean_difference
-from experiments.suite_parts import Job, coded, decoded
+from experiments.suite import chips as suite_chips
+from experiments.suite import forgetting as suite_forgetting
+from experiments.suite import jobs as suite_jobs
+from experiments.suite import pages as suite_report
+from experiments.suite import parts as suite_parts
+from experiments.suite import run as suite
+from experiments.suite.parts import Job, coded, decoded
 
 import xbm_jax as xbm
 from tasks import tiny
@@ -331,7 +336,7 @@ def test_hits_are_kept_a_bit_an_image() -> None:
 
 
 def test_a_fresh_chip_is_of_the_same_kind() -> None:
-    from experiments.suite_bad_chips import _fresh
+    from experiments.suite.bad_chips import _fresh
 
     chip, kind = tiny.chip("noisy"), suite_chips.CHIPS["drift"]
     other = _fresh(chip, jax.random.key(3), dataclasses.replace(kind, t_seconds=None))

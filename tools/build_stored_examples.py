@@ -1,9 +1,9 @@
 """Chips and banks as this version writes them, with what they predict: test data for every later version.
 
-    PYTHONPATH=tests python tools/build_stored_examples.py tests/tasks/stored/format_1
+    PYTHONPATH=tests python tools/build_stored_examples.py tests/banks/stored/format_1
 
 Run it where the form on disk changes, into a folder of its own; folders of earlier forms are never written again.
-`tests/tasks/test_stored_examples.py` loads them all. Reads are silent, so that no draw but the chip's own is in what
+`tests/banks/test_stored_examples.py` loads them all. Reads are silent, so that no draw but the chip's own is in what
 they predict. The ResNet-20 has few weights that are not zero, so that the chip of a registered backbone stays small.
 """
 

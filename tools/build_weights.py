@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from xbm_jax.crossbar import CrossbarSpec
-from xbm_jax.crossbar.quantise import input_code_limits
+from xbm_jax.crossbar.primitives.quantise import input_code_limits
 from xbm_jax.models import Chip, calibrate, load_backbone, program
 from xbm_jax.models.chip import calibration_key
 

@@ -13,7 +13,8 @@ predict = xbm.serve(chip, bank)
 
 from importlib import metadata as _metadata
 
-from xbm_jax import crossbar, data, errors, hardware, masks, models, report, tasks, training
+from xbm_jax import banks, crossbar, data, errors, hardware, masks, models, report, tasks, training
+from xbm_jax.banks import MaskBank, load_chip, save_chip, serve
 from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Device, Faults, Gaussian, Ideal, MiloCurve, Wires
 from xbm_jax.data import Dataset, load
 from xbm_jax.errors import (
@@ -29,18 +30,7 @@ from xbm_jax.errors import (
 )
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Backbone, Chip, calibrate, load_backbone, measure_norms, measure_ranges, program
-from xbm_jax.tasks import (
-    MaskBank,
-    Population,
-    Task,
-    inspect,
-    load_chip,
-    population_accuracy,
-    predict,
-    save_chip,
-    serve,
-    source_task,
-)
+from xbm_jax.tasks import Population, Task, inspect, population_accuracy, predict, source_task
 from xbm_jax.training import TrainConfig, adapt, adapt_together, for_chip
 
 __version__ = _metadata.version("xbm_jax")
@@ -74,6 +64,7 @@ __all__ = [
     "XbmError",
     "adapt",
     "adapt_together",
+    "banks",
     "calibrate",
     "crossbar",
     "data",

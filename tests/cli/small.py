@@ -21,8 +21,8 @@ from xbm_jax.cli import main
 from xbm_jax.data import Dataset
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip, Preprocess
-from xbm_jax.models.names import Row
 from xbm_jax.models.registry import MODELS, _Entry
+from xbm_jax.models.weights.names import Row
 from xbm_jax.tasks import Task
 
 NAMED_AS_HERE = {"torch": (Row(r"(\w+)", r"\1"),)}

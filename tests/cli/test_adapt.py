@@ -15,9 +15,10 @@ from safetensors.numpy import save_file
 from cli import small
 from tasks import tiny
 from xbm_jax import models
+from xbm_jax.banks import MaskBank, describe, load_chip
 from xbm_jax.cli import commands
 from xbm_jax.streams import Command, stream
-from xbm_jax.tasks import MaskBank, describe, load_chip, predict
+from xbm_jax.tasks import predict
 
 ADAPT = ("adapt", "--epochs", "1", "--batch-size", "16")
 

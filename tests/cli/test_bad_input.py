@@ -14,9 +14,9 @@ import pytest
 from cli import small
 from tasks import tiny
 from xbm_jax import models
+from xbm_jax.banks import save_chip
 from xbm_jax.cli import commands, quickstart
 from xbm_jax.masks.methods import METHODS
-from xbm_jax.tasks import save_chip
 
 
 @pytest.fixture(autouse=True)

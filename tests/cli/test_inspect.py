@@ -10,7 +10,8 @@ from PIL import Image
 
 from cli import small
 from tasks import tiny
-from xbm_jax.tasks import inspect, save_chip
+from xbm_jax.banks import save_chip
+from xbm_jax.tasks import inspect
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_a_folder_that_fills_up_keeps_the_old_files(inputs, capsys, monkeypatch,
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("xbm_jax.tasks.files._write_through", full)
+    monkeypatch.setattr("xbm_jax.storage.files._write_through", full)
     given = ("--task", f"npz:{inputs / 'halves.npz'}", "--images", "6", "--out", tmp_path)
     assert small.run("inspect", inputs / "chip", *given) == 2
     assert "No space left" in capsys.readouterr().err

@@ -21,10 +21,11 @@ import pytest
 from cli import small
 from tasks import tiny
 from xbm_jax import models
+from xbm_jax.banks import MaskBank, load_chip
 from xbm_jax.cli import quickstart, reopen
 from xbm_jax.report import read_results
-from xbm_jax.tasks import MaskBank, load_chip, predict
-from xbm_jax.tasks.lock import LOCK
+from xbm_jax.storage.lock import LOCK
+from xbm_jax.tasks import predict
 from xbm_jax.training import TrainConfig, adapt
 
 REOPEN, ASKED = quickstart.REOPEN, quickstart._asked_in_new_process

@@ -18,9 +18,9 @@ import pytest
 from cli import small
 from tasks import tiny
 from xbm_jax import cli
+from xbm_jax.banks import MaskBank, describe, save_chip
 from xbm_jax.cli import commands
 from xbm_jax.masks import methods
-from xbm_jax.tasks import MaskBank, describe, save_chip
 
 LONG = "cubs_cropped.piggyback_ternary.ideal_chip.rows_128.seed_0003"
 TASKS = {

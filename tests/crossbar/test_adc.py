@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from crossbar.literal import Literal, encode, explicit_codes, granular_codes, snapped_codes
 from xbm_jax.crossbar import Adc, AdcRange, Cell, Conv, CrossbarSpec, Gaussian, Tiles, clip_rate, plan, program, read
-from xbm_jax.crossbar.adc import clipped, convert, explicit_range, granular_range, snapped_range
-from xbm_jax.crossbar.sums import column_sums, input_codes
+from xbm_jax.crossbar.primitives.adc import clipped, convert, explicit_range, granular_range, snapped_range
+from xbm_jax.crossbar.reading.sums import column_sums, input_codes
 
 LIMITS = st.floats(-1e6, 1e6, width=32).map(lambda x: 0.0 if abs(x) < 1e-3 else x)
 
@@ -150,7 +150,7 @@ def test_max_range_is_the_worst_case(per: Any, signed: bool, dac_bits: int | Non
     shared = {"layer": (2, 3), "tile": (3,), "column": ()}[per]
     low, high = low.min(shared, keepdims=True), high.max(shared, keepdims=True)
     lsb, first, offset = grid_leaves(tiles)
-    tile_count = tiles.plan.tiles
+    tile_count = tiles.plan.row_tiles
     assert lsb.shape == (1, 3, 1 if per == "layer" else tile_count, shape[-1] if per == "column" else 1)
     np.testing.assert_allclose(lsb, np.where(high > low, (high - low) / 63, 1.0), rtol=1e-6)
     assert (np.abs(first - low / lsb) <= 0.5 + 1e-4).all()

@@ -35,14 +35,14 @@ from xbm_jax.crossbar import (
     Tiles,
     Wires,
     at_time,
-    loops,
     plan,
     program,
     read,
     reprogram,
     with_signed_inputs,
 )
-from xbm_jax.crossbar.cells import seen_through_wires
+from xbm_jax.crossbar.reading import loops
+from xbm_jax.crossbar.writing.cells import seen_through_wires
 from xbm_jax.errors import XbmError
 
 # Every example has its own shapes: LLVM's optimiser would take most of the time. XLA's own passes all run.
@@ -182,7 +182,7 @@ def check(case: Case) -> None:
     rng, made = np.random.default_rng(case.seed + 1), tiles.plan
     top = 2**case.spec.input_bits
     x = rng.integers(-top if made.signed_inputs else -2, top + 2, case.image) / 4
-    gain = rng.choice([0.0, 1.0, -1.0, 0.5], (made.tiles, made.columns))
+    gain = rng.choice([0.0, 1.0, -1.0, 0.5], (made.row_tiles, made.columns))
 
     @quick_jit
     def read_and_gradients(tiles: Tiles, x: jax.Array, gain: jax.Array, dy: jax.Array, key: jax.Array) -> Any:

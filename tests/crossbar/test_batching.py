@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from xbm_jax.crossbar.batching import one_by_one
-from xbm_jax.crossbar.products import Conv, on_cpu, product
+from xbm_jax.crossbar.primitives.batching import one_by_one
+from xbm_jax.crossbar.primitives.products import Conv, on_cpu, product
 
 CONV = Conv(strides=(2, 1), padding=((1, 1), (1, 0)))
 

@@ -31,9 +31,9 @@ from xbm_jax.crossbar import (
     read,
     reprogram,
 )
-from xbm_jax.crossbar.cells import effective_levels
-from xbm_jax.crossbar.program import nominal_weights
-from xbm_jax.crossbar.published_reram import milo_current
+from xbm_jax.crossbar.devices.milo import milo_current
+from xbm_jax.crossbar.writing.cells import effective_levels
+from xbm_jax.crossbar.writing.tiles import nominal_weights
 from xbm_jax.errors import SpecError
 
 # 67 to 200 uS: inside Milo's range, where the published polynomials stand as they are, with room for errors.

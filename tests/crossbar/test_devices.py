@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from xbm_jax.crossbar.devices import Device, Faults, Gaussian, Ideal
+from xbm_jax.crossbar.devices.laws import Device, Faults, Gaussian, Ideal
 from xbm_jax.errors import SpecError
 
 N = 100_000

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from xbm_jax.crossbar import draws
+from xbm_jax.crossbar.primitives import draws
 
 
 def test_coarse_normal_draws_the_quantiles_of_midpoints():

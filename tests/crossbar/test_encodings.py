@@ -24,8 +24,8 @@ from xbm_jax.crossbar import (
     program,
     read,
 )
-from xbm_jax.crossbar.cells import effective_levels
-from xbm_jax.crossbar.wires import fold_wires
+from xbm_jax.crossbar.primitives.wires import fold_wires
+from xbm_jax.crossbar.writing.cells import effective_levels
 
 answer = jax.jit(read)
 
@@ -90,7 +90,7 @@ def test_every_encoding_gives_the_integer_product(variant: dict[str, Any], w_int
     y = answer(apart, jnp.asarray(x, jnp.float32))
     weights = np.abs(np.outer(apart.plan.cycle_weights, apart.plan.conversion_weights)).sum()
     half_step = span / (2**16 - 1)
-    assert np.abs(np.asarray(y) - wanted).max() <= apart.plan.tiles * weights * half_step * 1.01 + 1
+    assert np.abs(np.asarray(y) - wanted).max() <= apart.plan.row_tiles * weights * half_step * 1.01 + 1
 
 
 @pytest.mark.parametrize("variant", VARIANTS[:6], ids=str)

@@ -299,7 +299,7 @@ def test_frozen_weights_cost_no_weight_gradient(conv: Conv | None) -> None:
     A dense kernel's T are one product in a loop over its tiles.
     """
     problem = Problem(LOSSY, conv)
-    count, dy = 1 if conv is None else problem.tiles.plan.tiles, jnp.asarray(problem.dy, jnp.float32)
+    count, dy = 1 if conv is None else problem.tiles.plan.row_tiles, jnp.asarray(problem.dy, jnp.float32)
     tiles, x, gain = problem.tiles, jnp.asarray(problem.x, jnp.float32), jnp.asarray(problem.gain, jnp.float32)
 
     def loss(effective: jax.Array, x: jax.Array, gain: jax.Array) -> jax.Array:

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Faults, Gaussian, Tiles, plan, program, sums
+from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Faults, Gaussian, Tiles, plan, program
+from xbm_jax.crossbar.reading import sums
 from xbm_jax.streams import Cells, stream
 
 COLUMNS = 2048
@@ -52,7 +53,7 @@ def test_what_a_read_draws() -> None:
     """Cells and converters, in each of two tiles and two cycles of one read; and in another layer's read."""
     spec = SPEC.replace(dac_bits=4, adc=Adc(8, (-100.0, 155.0), noise_lsb=1.0), device=Gaussian(read_noise=0.01))
     tiles = built(spec, 16)
-    assert tiles.plan.tiles == 2 and len(tiles.plan.cycle_weights) == 2
+    assert tiles.plan.row_tiles == 2 and len(tiles.plan.cycle_weights) == 2
     codes, draws = jnp.full((1, 16), 17.0), {}
     for name, key in (("one", jax.random.key(3)), ("other", jax.random.fold_in(jax.random.key(3), 1))):
         noisy = sums.Converters(tiles.adc, None, tiles.read_variance, None, jax.random.key_data(key))

@@ -38,7 +38,7 @@ def test_a_chip_draws_with_the_generator_of_its_key_whatever_the_default_is(impl
 @pytest.mark.parametrize(("impl", "bits"), [("rbg", None), ("rbg", 8), ("unsafe_rbg", None)])
 def test_reads_draw_with_the_generator_of_their_own_key(impl, bits):
     tiles, keys = tiles_of(jax.random.key(0), bits), [jax.random.key(i, impl=impl) for i in range(2)]
-    gain = jnp.ones((tiles.plan.tiles, 4))
+    gain = jnp.ones((tiles.plan.row_tiles, 4))
 
     @jax.jit
     def answer(x, gain, key):

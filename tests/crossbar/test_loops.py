@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Gaussian, Tiles, loops, plan, program, read
-from xbm_jax.crossbar.sums import Converters
+from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Gaussian, Tiles, plan, program, read
+from xbm_jax.crossbar.reading import loops
+from xbm_jax.crossbar.reading.sums import Converters
 
 SERIAL = CrossbarSpec(rows=8, dac_bits=2, cell=Cell(bits=3), adc=Adc(bits=5, range=(-40.0, 40.0)))
 
@@ -34,7 +35,7 @@ def assert_close(got: Any, wanted: Any) -> None:
 
 
 def gains(tiles: Tiles) -> jax.Array:
-    shape = (tiles.plan.tiles, tiles.plan.columns)
+    shape = (tiles.plan.row_tiles, tiles.plan.columns)
     return jnp.asarray(np.random.default_rng(2).integers(0, 3, shape), jnp.float32)
 
 

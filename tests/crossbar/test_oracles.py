@@ -71,4 +71,4 @@ def test_resnet50_shapes_are_complete() -> None:
 
 @pytest.mark.parametrize(("rows", "bits"), [(64, 366_528), (128, 183_936)])
 def test_resnet50_mask_memory(rows: int, bits: int) -> None:
-    assert sum(p.tiles * p.columns for p in resnet50_plans(rows)) == bits
+    assert sum(p.row_tiles * p.columns for p in resnet50_plans(rows)) == bits

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from jax import lax
 
 from crossbar.jaxprs import products as products_of
-from xbm_jax.crossbar import products
-from xbm_jax.crossbar.products import Conv, product, tile_product
+from xbm_jax.crossbar.primitives import products
+from xbm_jax.crossbar.primitives.products import Conv, product, tile_product
 
 
 def integers(seed: int, *shape: int) -> jax.Array:

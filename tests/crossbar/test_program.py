@@ -134,7 +134,7 @@ def test_tile_index_follows_the_row_order(shape: tuple[int, ...], row_order: str
     planned = plan(np.zeros(shape), spec_of(row_order=row_order), Conv() if len(shape) == 4 else None)
     expected = [[row_of(entry, shape, row_order) // 8] for entry in np.ndindex(*shape[:-1])]
     np.testing.assert_array_equal(planned.tile_index.reshape(-1, 1), expected)
-    assert planned.tiles == max(expected)[0] + 1 == -(-planned.rows // 8)
+    assert planned.row_tiles == max(expected)[0] + 1 == -(-planned.rows // 8)
     assert (planned.rows, planned.columns) == (int(np.prod(shape[:-1])), shape[-1])
 
 

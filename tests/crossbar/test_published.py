@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xbm_jax.crossbar.compensation import drift_compensation
-from xbm_jax.crossbar.devices import Device
-from xbm_jax.crossbar.published import (
+from xbm_jax.crossbar.devices.laws import Device
+from xbm_jax.crossbar.devices.published import (
     PUBLISHED,
     PcmHermes,
     PcmJoshi,
@@ -25,6 +24,7 @@ from xbm_jax.crossbar.published import (
     milo_current,
     milo_nonlinearity,
 )
+from xbm_jax.crossbar.primitives.compensation import drift_compensation
 from xbm_jax.errors import SpecError
 
 N = 100_000

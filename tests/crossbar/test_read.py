@@ -40,7 +40,7 @@ from xbm_jax.crossbar import (
     read,
     reprogram,
 )
-from xbm_jax.crossbar.cells import effective_levels
+from xbm_jax.crossbar.writing.cells import effective_levels
 from xbm_jax.errors import SpecError
 
 GAINS = ("none", "bits", "shifts", "real")
@@ -310,7 +310,7 @@ ADCS = [Adc(bits=None), Adc(6, "max"), Adc(5, (-900.0, 1300.0)), Adc(6, "granula
 @pytest.mark.parametrize("gain_at", ["weights", "columns"])
 def test_gain_of_zeros_gives_zeros(adc: Adc, gain_at: Any) -> None:
     tiles, x, _ = small(adc, dac_bits=4)
-    y = answer(tiles, x, jnp.zeros((tiles.plan.tiles, 4)), gain_at=gain_at)
+    y = answer(tiles, x, jnp.zeros((tiles.plan.row_tiles, 4)), gain_at=gain_at)
     assert y.shape == (2, 4, 4, 4) and y.dtype == jnp.float32
     np.testing.assert_array_equal(y, 0.0)
 
@@ -318,15 +318,15 @@ def test_gain_of_zeros_gives_zeros(adc: Adc, gain_at: Any) -> None:
 @pytest.mark.parametrize("adc", ADCS)
 def test_gain_of_ones_equals_no_gain(adc: Adc) -> None:
     tiles, x, _ = small(adc, device=Gaussian(0.02), dac_bits=4)
-    np.testing.assert_array_equal(answer(tiles, x, jnp.ones((tiles.plan.tiles, 4))), answer(tiles, x))
+    np.testing.assert_array_equal(answer(tiles, x, jnp.ones((tiles.plan.row_tiles, 4))), answer(tiles, x))
 
 
 @pytest.mark.parametrize("conv", [False, True])
 def test_gain_at_weights_equals_gain_at_columns(conv: bool) -> None:
     tiles, x, rng = small(Adc(bits=None), conv, Gaussian(0.02), dac_bits=3)
-    gain = jnp.asarray(rng.normal(size=(tiles.plan.tiles, 4)), jnp.float32)
+    gain = jnp.asarray(rng.normal(size=(tiles.plan.row_tiles, 4)), jnp.float32)
     at_weights, at_columns = (answer(tiles, x, gain, gain_at=at) for at in ("weights", "columns"))
-    assert tiles.plan.tiles > 1
+    assert tiles.plan.row_tiles > 1
     np.testing.assert_allclose(at_weights, at_columns, rtol=0, atol=1e-6 * float(jnp.abs(at_weights).max()))
 
 
@@ -335,7 +335,7 @@ def test_gain_at_weights_equals_gain_at_columns(conv: bool) -> None:
 def test_masked_columns_equal_rewritten_weights(adc: Adc, row_order: str) -> None:
     """On ideal cells, where zero is a code, not counting a column is the same as writing zeros into it."""
     tiles, x, rng = small(adc, signed=True, row_order=row_order, dac_bits=4)
-    mask = rng.integers(0, 2, (tiles.plan.tiles, 4))
+    mask = rng.integers(0, 2, (tiles.plan.row_tiles, 4))
     keeps = mask[tile_of((3, 3, 3, 4), 8, row_order)]
     kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 4))
     rewritten = quick_jit(reprogram)(tiles, jnp.asarray(kernel * keeps, jnp.float32))
@@ -347,7 +347,7 @@ def test_masked_columns_equal_rewritten_weights(adc: Adc, row_order: str) -> Non
 @pytest.mark.parametrize("adc", [Adc(bits=None), Adc(6, "max")])
 def test_vmap_over_tasks_equals_loop(adc: Adc) -> None:
     tiles, x, rng = small(adc, device=Gaussian(0.02), dac_bits=4)
-    gains = jnp.asarray(rng.integers(0, 2, (3, tiles.plan.tiles, 4)), jnp.float32)
+    gains = jnp.asarray(rng.integers(0, 2, (3, tiles.plan.row_tiles, 4)), jnp.float32)
     for gain_at in ("weights", "columns"):
         one = partial(read, tiles, x, gain_at=gain_at)  # type: ignore[arg-type]
         together, alone = quick_jit(jax.vmap(one))(gains), quick_jit(one)
@@ -395,7 +395,7 @@ def test_jit_equals_eager(kernel_shape: tuple[int, ...], x_shape: tuple[int, ...
     spec = CrossbarSpec(rows=8, cell=Cell(3), adc=Adc(6, (-512.0, 496.0)))
     tiles = write(kernel, plan(kernel, spec, conv), jax.random.key(0), input_scale=0.1)
     x = jnp.asarray(rng.uniform(0, 20, x_shape), jnp.float32)
-    gain = jnp.asarray(rng.integers(0, 2, (tiles.plan.tiles, kernel_shape[-1])), jnp.float32)
+    gain = jnp.asarray(rng.integers(0, 2, (tiles.plan.row_tiles, kernel_shape[-1])), jnp.float32)
     eager = np.asarray(read(tiles, x, gain))
     np.testing.assert_allclose(jax.jit(read)(tiles, x, gain), eager, rtol=0, atol=1e-6 * np.abs(eager).max())
 
@@ -421,7 +421,7 @@ def test_clip_rate_counts_conversions(per: Any) -> None:
     levels = np.asarray(tiles.levels, np.float64)
     literal = Literal(levels[0] - levels[1], 8, 3, 8, 4, "channel", tiles.plan.conv)
     assert narrow.adc is not None
-    grid = [np.broadcast_to(a, (2, 3, tiles.plan.tiles, 4)) for a in (narrow.adc.lsb, narrow.adc.min_code)]
+    grid = [np.broadcast_to(a, (2, 3, tiles.plan.row_tiles, 4)) for a in (narrow.adc.lsb, narrow.adc.min_code)]
     beyond = [
         (sums < (grid[1][j, s, t] - 0.5) * grid[0][j, s, t]) | (sums > (grid[1][j, s, t] + 63.5) * grid[0][j, s, t])
         for t, cycles in enumerate(literal.column_sums(codes))

@@ -28,7 +28,7 @@ from xbm_jax.crossbar import (
     Wires,
 )
 from xbm_jax.errors import SpecError, XbmError
-from xbm_jax.tasks import codec
+from xbm_jax.storage import codec
 
 NAN, INF = math.nan, math.inf
 BAD_FIELDS: list[tuple[Callable[..., Any], str, Any, str]] = [

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from xbm_jax.crossbar.table_device import FunctionDevice, TableDevice, from_csv
+from xbm_jax.crossbar.devices.tables import FunctionDevice, TableDevice, from_csv
 from xbm_jax.errors import SpecError
 
 N = 100_000

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xbm_jax.crossbar import wires
-from xbm_jax.crossbar.wires import fold_wires
+from xbm_jax.crossbar.primitives import wires
+from xbm_jax.crossbar.primitives.wires import fold_wires
 from xbm_jax.errors import SpecError
 
 G_MIN, G_MAX = 1e-6, 3e-4

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xbm_jax.crossbar import Adc, Conv, CrossbarSpec, Gaussian, Tiles, nominal_weights, plan, program, read
-from xbm_jax.masks import ArrayChoice, array_of_column, most_wanted
+from xbm_jax.masks import ArrayChoice, most_wanted
 
 SPEC = CrossbarSpec(rows=16, cols=8, adc=Adc(bits=None), device=Gaussian(0.02))  # 4 columns an array
 KERNEL = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 5, 10)), jnp.float32)  # 3 tiles of 3 arrays
@@ -31,7 +31,7 @@ X = jnp.asarray(np.random.default_rng(1).uniform(0, 25, (2, 6, 6, 5)), jnp.float
     ],
 )
 def test_neighbouring_columns_share_an_array(shape: tuple, conv: Conv | None, wanted: list[int]) -> None:
-    np.testing.assert_array_equal(array_of_column(plan(np.ones(shape), SPEC, conv)), wanted)
+    np.testing.assert_array_equal(plan(np.ones(shape), SPEC, conv).array_of_column, wanted)
 
 
 def some_chosen() -> dict[str, jax.Array]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xbm_jax.crossbar import Adc, Conv, CrossbarSpec, Tiles, nominal_weights, plan, program, read
-from xbm_jax.crossbar.products import product
+from xbm_jax.crossbar.primitives.products import product
 from xbm_jax.masks import LowRank
 
 SPEC = CrossbarSpec(rows=16, adc=Adc(bits=None))

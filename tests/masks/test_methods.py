@@ -106,7 +106,7 @@ class FourColumns(Granularity):
     on_columns = True
 
     def shape(self, plan: Plan) -> tuple[int, ...]:
-        return plan.tiles, plan.columns // 4
+        return plan.row_tiles, plan.columns // 4
 
     def spread(self, values: jax.Array, plan: Plan) -> jax.Array:
         return jnp.repeat(values, 4, axis=1)

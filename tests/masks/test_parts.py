@@ -34,7 +34,7 @@ from xbm_jax.masks import (
     Weight,
     methods,
 )
-from xbm_jax.tasks.packing import pack, unpack
+from xbm_jax.storage.packing import pack, unpack
 
 SPEC = CrossbarSpec(rows=16)
 CONV = plan(np.ones((3, 3, 8, 5)), SPEC, Conv())  # 72 rows: 5 tiles
@@ -58,7 +58,7 @@ def test_shapes(granularity: Granularity, conv: tuple, grouped: tuple, dense: tu
         assert granularity.shape(p) == shape
         values = jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)
         spread = granularity.spread(values, p)
-        wanted = (p.tiles, p.columns) if on_columns else p.kernel_shape
+        wanted = (p.row_tiles, p.columns) if on_columns else p.kernel_shape
         np.testing.assert_array_equal(jnp.broadcast_to(spread, wanted), jnp.broadcast_to(values, wanted))
         assert not on_columns or spread.shape == wanted
 

@@ -13,7 +13,7 @@ from flax import nnx
 
 from models.tiny import CONVERTED, IDEAL, NOISY, tiny_backbone, tiny_chip, tiny_images
 from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Tiles, column_sums, nominal_weights, read
-from xbm_jax.crossbar.sums import input_codes
+from xbm_jax.crossbar.reading.sums import input_codes
 from xbm_jax.errors import DataError, SpecError
 from xbm_jax.masks import Method
 from xbm_jax.models import (

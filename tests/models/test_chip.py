@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from models.tiny import CONVERTED, CONVS, IDEAL, NOISY, NORMS, tiny_backbone, tiny_chip, tiny_images
 from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Gaussian, Ideal, MiloCurve, column_sums, nominal_weights, plan
 from xbm_jax.crossbar import program as program_kernel
-from xbm_jax.crossbar.sums import Converters
+from xbm_jax.crossbar.reading.sums import Converters
 from xbm_jax.errors import ModelError, SpecError
 from xbm_jax.hardware import task_bits
 from xbm_jax.masks import methods
@@ -115,7 +115,7 @@ def test_vmap_over_keys_is_a_loop() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Rules
+# Rules for layers
 
 
 def test_rules_choose_specs_by_pattern() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from models.tiny import CLASSES, CONVERTED, CONVS, IDEAL, NOISY, NORMS, tiny_backbone, tiny_chip, tiny_images
 from xbm_jax.crossbar import Tiles, nominal_weights, read
-from xbm_jax.crossbar.products import product
+from xbm_jax.crossbar.primitives.products import product
 from xbm_jax.errors import SpecError
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Chip, forward, initial_trained, source_trained

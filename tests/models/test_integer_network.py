@@ -18,8 +18,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from models.tiny import resnet20
 from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Tiles, read
-from xbm_jax.crossbar.cells import effective_levels
-from xbm_jax.crossbar.read import input_codes
+from xbm_jax.crossbar.reading.reads import input_codes
+from xbm_jax.crossbar.writing.cells import effective_levels
 from xbm_jax.models import Chip, forward, program
 from xbm_jax.tasks import predict, source_task
 

@@ -20,7 +20,7 @@ from tools.build_model_oracles import draw, image
 from models.tiny import structure
 from xbm_jax.errors import WeightsError
 from xbm_jax.models import MODELS, Preprocess, load_backbone
-from xbm_jax.models.names import Row, rename
+from xbm_jax.models.weights.names import Row, rename
 
 # Seconds to compile, or hundreds of megabytes of weights to draw.
 SLOW = (

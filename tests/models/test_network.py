@@ -19,7 +19,7 @@ from flax import linen, nnx
 
 from models.tiny import CONVS, IDEAL, NORMS, PREPROCESS, Tiny, random_arrays, tiny_backbone, tiny_images, tiny_network
 from xbm_jax.crossbar import Conv
-from xbm_jax.crossbar.products import product
+from xbm_jax.crossbar.primitives.products import product
 from xbm_jax.errors import ModelError, WeightsError
 from xbm_jax.masks import methods
 from xbm_jax.models import (

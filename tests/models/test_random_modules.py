@@ -14,8 +14,8 @@ from flax import nnx
 from models.random_modules import IMAGE, NEVER, PARTS, Network, fill, tags
 from models.tiny import IDEAL, PREPROCESS
 from xbm_jax.crossbar import Tiles, nominal_weights, read, with_signed_inputs
-from xbm_jax.crossbar.products import product
-from xbm_jax.crossbar.quantise import input_code_limits
+from xbm_jax.crossbar.primitives.products import product
+from xbm_jax.crossbar.primitives.quantise import input_code_limits
 from xbm_jax.errors import XbmError
 from xbm_jax.masks import Method
 from xbm_jax.models import Backbone, Chip, backbone, forward, network_from_module, program, source_trained

@@ -11,7 +11,7 @@ import pytest
 
 from models.tiny import resnet20, resnet20_chip
 from xbm_jax.crossbar import Adc, CrossbarSpec
-from xbm_jax.crossbar.adc import snapped_range
+from xbm_jax.crossbar.primitives.adc import snapped_range
 from xbm_jax.models import Backbone, load_backbone, named_network, program
 from xbm_jax.tasks import predict, source_task
 

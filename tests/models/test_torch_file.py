@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from xbm_jax.errors import WeightsError
-from xbm_jax.models.weights import read_weights
+from xbm_jax.models.weights.files import read_weights
 
 FOLDER = Path(__file__).parent
 BASE = np.arange(24, dtype=np.float32).reshape(4, 6) / 8

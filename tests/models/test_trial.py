@@ -13,7 +13,7 @@ from flax import nnx
 
 from models.tiny import IDEAL, PREPROCESS, random_arrays, resnet20, tiny_images
 from xbm_jax.crossbar import Tiles, nominal_weights
-from xbm_jax.crossbar.products import product
+from xbm_jax.crossbar.primitives.products import product
 from xbm_jax.errors import ModelError
 from xbm_jax.masks import Method
 from xbm_jax.models import (

@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 from models.tiny import random_arrays, tiny_network
 from xbm_jax.errors import ModelError, WeightsError
 from xbm_jax.models import MODELS, load_backbone, named_network
-from xbm_jax.models.names import rename
-from xbm_jax.models.weights import read_weights
+from xbm_jax.models.weights.files import read_weights
+from xbm_jax.models.weights.names import rename
 
 NAMES = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var", "kernel": "weight"}
 

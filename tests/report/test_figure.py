@@ -9,7 +9,7 @@ from PIL import Image
 from report.examples import ALL_ROWS, HEAD, QUICKDRAW, ROWS, XBM, points
 from xbm_jax.errors import DataError, OutputError
 from xbm_jax.report import accuracy_against_bits
-from xbm_jax.tasks import files
+from xbm_jax.storage import files
 
 
 def test_png_is_whole_and_of_a_page_width(tmp_path):

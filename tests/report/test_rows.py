@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from report.examples import ALL_ROWS, FINETUNE, XBM
 from xbm_jax.errors import DataError, OutputError
 from xbm_jax.report import Row, read_results, write_results
-from xbm_jax.tasks import files
-from xbm_jax.tasks.files import replace_file
+from xbm_jax.storage import files
+from xbm_jax.storage.files import replace_file
 
 share = st.floats(0, 1)
 amount = st.floats(0, 1e9)

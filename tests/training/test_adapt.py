@@ -21,7 +21,7 @@ from xbm_jax.training import TrainConfig, adapt, for_chip
 from xbm_jax.training.run import Run
 
 forward, run_module, step = map(
-    import_module, ("xbm_jax.models.forward", "xbm_jax.training.run", "xbm_jax.training.step")
+    import_module, ("xbm_jax.models.passes", "xbm_jax.training.run", "xbm_jax.training.step")
 )
 CONFIG = TrainConfig(epochs=15, batch_size=16)
 METHODS = tiny.METHODS
@@ -174,13 +174,15 @@ def test_a_fresh_chip_for_every_step():
     chip = calibrate(program(tiny.weights(), spec, jax.random.key(0)), tiny.stripes().x_train[:32])
     seen = []
 
-    def chips(chip, key):
+    def chip_of_step(chip, key):
         made = redrawn(chip, key)
         jax.debug.callback(lambda c: seen.append(np.asarray(c)), made.tiles["conv1"].conductance)
         return made
 
     before, config = tiny.leaves(chip), TrainConfig(epochs=1, batch_size=64)
-    task = adapt(chip, tiny.stripes(), method=METHODS["xbm"], key=jax.random.key(1), config=config, chips=chips)
+    task = adapt(
+        chip, tiny.stripes(), method=METHODS["xbm"], key=jax.random.key(1), config=config, chip_of_step=chip_of_step
+    )
     jax.effects_barrier()
     tiny.assert_same_bits(chip, before)
     assert len(seen) == 272 // 64 and len({c.tobytes() for c in seen}) == len(seen)

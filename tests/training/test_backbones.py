@@ -13,17 +13,18 @@ import pytest
 from flax import nnx
 
 from models.tiny import random_arrays
+from xbm_jax.banks import MaskBank, serve
 from xbm_jax.crossbar import Adc, CrossbarSpec, nominal_weights
-from xbm_jax.crossbar.products import product
+from xbm_jax.crossbar.primitives.products import product
 from xbm_jax.data import Dataset
 from xbm_jax.masks import methods
 from xbm_jax.models import Chip, Preprocess, backbone, calibrate, forward, network_from_module, program, source_trained
-from xbm_jax.models.densenet import DenseNet
-from xbm_jax.models.mobilenet import MobileNetV2
-from xbm_jax.models.resnet50 import ResNet50
-from xbm_jax.models.vgg import VggBn
-from xbm_jax.models.vit import VisionTransformer
-from xbm_jax.tasks import MaskBank, predict, serve
+from xbm_jax.models.zoo.densenet import DenseNet
+from xbm_jax.models.zoo.mobilenet import MobileNetV2
+from xbm_jax.models.zoo.resnet50 import ResNet50
+from xbm_jax.models.zoo.vgg import VggBn
+from xbm_jax.models.zoo.vit import VisionTransformer
+from xbm_jax.tasks import predict
 from xbm_jax.training import TrainConfig, adapt
 
 SIZE = 32

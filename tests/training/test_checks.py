@@ -45,11 +45,11 @@ WRONG = {
     "a dict as config": ({"config": {"epochs": 1}}, SpecError, r"config = 'dict': a TrainConfig, or None"),
     "epochs as config": ({"config": 0}, SpecError, r"config = 0: a TrainConfig, or None"),
     "report no function": ({"report": True}, SpecError, r"report = True: a function, or None"),
-    "chips no function": ({"chips": CHIP}, SpecError, r"chips = 'Chip': a function, or None"),
+    "chips no function": ({"chip_of_step": CHIP}, SpecError, r"chip_of_step = 'Chip': a function, or None"),
     "chips that are none": (
-        {"chips": lambda chip, key: key},
+        {"chip_of_step": lambda chip, key: key},
         SpecError,
-        r"chips = '.*Tracer': a function that returns a Chip",
+        r"chip_of_step = '.*Tracer': a function that returns a Chip",
     ),
     "start a bank's name": ({"start": "fashion"}, SpecError, r"start = 'fashion': a Task to start from, or None"),
     "start of other arrays": (
@@ -112,7 +112,9 @@ def test_a_wrong_argument_is_refused_before_the_first_step(name, no_step, monkey
         adapt(options.pop("chip"), options.pop("data"), **options)
 
 
-@pytest.mark.parametrize("name", [n for n, (changes, *_) in WRONG.items() if not {"chips", "start"} & set(changes)])
+@pytest.mark.parametrize(
+    "name", [n for n, (changes, *_) in WRONG.items() if not {"chip_of_step", "start"} & set(changes)]
+)
 def test_as_one_of_several_tasks_it_is_refused_too(name, no_step, monkeypatch):
     changes, error, message = WRONG[name]
     monkeypatch.setattr(run, "train_step", no_step)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from xbm_jax.banks import ChipCard, MaskBank, describe, load_chip
 from xbm_jax.cli.console import Output, complain, say, writable
 from xbm_jax.cli.interrupt import heeding
 from xbm_jax.cli.options import Adapt, Inspect
@@ -21,9 +22,9 @@ from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Chip, load_backbone, program
 from xbm_jax.report import TrainingProgress, draw_inspection, print_bank, print_inspection
+from xbm_jax.storage.files import replace_file
 from xbm_jax.streams import Command, stream
-from xbm_jax.tasks import ChipCard, MaskBank, Task, describe, inspect, load_chip
-from xbm_jax.tasks.files import replace_file
+from xbm_jax.tasks import Task, inspect
 from xbm_jax.training import TrainConfig, adapt, for_chip
 from xbm_jax.training.run import Run
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from xbm_jax.errors import OutputError
-from xbm_jax.tasks import store
+from xbm_jax.storage import store
 
 __all__ = ["Output", "complain", "flushed", "printable", "say", "writable"]
 

@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from xbm_jax import report
+from xbm_jax.banks import MaskBank, chip_card, load_chip, save_chip
 from xbm_jax.cli.console import Output, say, writable
 from xbm_jax.cli.interrupt import heeding
 from xbm_jax.cli.reopen import packed, probe_batch, probe_images
@@ -25,10 +26,11 @@ from xbm_jax.errors import DataError, OutputError
 from xbm_jax.hardware import arrays_used
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Backbone, Chip, check_images, load_backbone, program
+from xbm_jax.storage import codec, store
+from xbm_jax.storage.files import replace_file
+from xbm_jax.storage.lock import locked
 from xbm_jax.streams import Command, stream
-from xbm_jax.tasks import MaskBank, Task, chip_card, codec, load_chip, predict, save_chip, source_task, store
-from xbm_jax.tasks.files import replace_file
-from xbm_jax.tasks.lock import locked
+from xbm_jax.tasks import Task, predict, source_task
 from xbm_jax.training import TrainConfig, adapt, for_chip
 
 __all__ = ["METHODS", "SPEC", "TASKS", "TRAIN", "quickstart"]

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from xbm_jax.banks import MaskBank, chip_card, load_chip, save_chip, task_names
 from xbm_jax.cli.console import say
 from xbm_jax.data import Dataset, calibration_images
 from xbm_jax.errors import BankError, ModelError
 from xbm_jax.models import Chip, array_weights, calibrate, digital_weights
-from xbm_jax.tasks import MaskBank, chip_card, load_chip, save_chip, store, task_names
-from xbm_jax.tasks.lock import locked
+from xbm_jax.storage import store
+from xbm_jax.storage.lock import locked
 
 __all__ = ["chip_for_bank", "names_in", "placement", "settled"]
 

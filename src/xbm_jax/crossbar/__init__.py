@@ -1,12 +1,19 @@
 """Crossbar physics over arrays: a kernel is planned, programmed once, and read."""
 
-from xbm_jax.crossbar.adc import AdcRange, Mismatch
-from xbm_jax.crossbar.curve import Curve, MiloCurve
-from xbm_jax.crossbar.devices import Device, Faults, Gaussian, Ideal
-from xbm_jax.crossbar.observe import clip_rate
-from xbm_jax.crossbar.plan import Plan, plan
-from xbm_jax.crossbar.products import Conv
-from xbm_jax.crossbar.program import (
+from xbm_jax.crossbar.devices.curves import Curve
+from xbm_jax.crossbar.devices.laws import Device, Faults, Gaussian, Ideal
+from xbm_jax.crossbar.devices.milo import MiloCurve
+from xbm_jax.crossbar.devices.published import PUBLISHED, PcmHermes, PcmJoshi, ReramCmo, ReramMilo, ReramWan, Sonos
+from xbm_jax.crossbar.devices.tables import FunctionDevice, TableDevice, from_csv
+from xbm_jax.crossbar.primitives.adc import AdcRange, Mismatch
+from xbm_jax.crossbar.primitives.products import Conv
+from xbm_jax.crossbar.primitives.wires import fold_wires
+from xbm_jax.crossbar.reading.observe import clip_rate
+from xbm_jax.crossbar.reading.reads import linear_kernel, read
+from xbm_jax.crossbar.reading.sums import column_sums
+from xbm_jax.crossbar.writing.plans import Plan, plan
+from xbm_jax.crossbar.writing.spec import Adc, Cell, CrossbarSpec, Wires
+from xbm_jax.crossbar.writing.tiles import (
     Tiles,
     at_time,
     cells_written,
@@ -16,12 +23,6 @@ from xbm_jax.crossbar.program import (
     with_signed_inputs,
     worn_cells,
 )
-from xbm_jax.crossbar.published import PUBLISHED, PcmHermes, PcmJoshi, ReramCmo, ReramMilo, ReramWan, Sonos
-from xbm_jax.crossbar.read import linear_kernel, read
-from xbm_jax.crossbar.spec import Adc, Cell, CrossbarSpec, Wires
-from xbm_jax.crossbar.sums import column_sums
-from xbm_jax.crossbar.table_device import FunctionDevice, TableDevice, from_csv
-from xbm_jax.crossbar.wires import fold_wires
 
 __all__ = [
     "PUBLISHED",

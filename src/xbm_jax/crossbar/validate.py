@@ -14,7 +14,7 @@ from typing import Any
 
 from xbm_jax.errors import SpecError
 
-__all__ = ["check_choice", "check_int", "check_number", "keep_int", "keep_number", "unstorable"]
+__all__ = ["check_bool", "check_choice", "check_int", "check_number", "keep_int", "keep_number", "unstorable"]
 
 
 def check_int(field: str, value: Any, low: int, high: int) -> int:
@@ -61,6 +61,12 @@ def _plain(value: Any) -> float | None:
     except OverflowError:
         return None
     return int(value) if isinstance(value, Integral) else number
+
+
+def check_bool(name: str, value: Any) -> None:
+    """Raise unless ``value`` is True or False; the string "False" is neither."""
+    if not isinstance(value, bool):
+        raise SpecError(name, value, "True or False")
 
 
 def check_choice(field: str, value: Any, choices: Sequence[str]) -> None:

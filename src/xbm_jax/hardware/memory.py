@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from xbm_jax.crossbar import Plan, Tiles, cells_written
-from xbm_jax.masks import Rule, array_grid
+from xbm_jax.masks import Rule
 from xbm_jax.models import Chip, array_weights
 from xbm_jax.tasks import Task
 from xbm_jax.tasks.task import check_fits
@@ -106,7 +106,7 @@ def layer_arrays(plan: Plan) -> int:
     A logical column stands on its slices' and polarities' neighbouring bit lines, so that a pair is subtracted where
     it stands: an array holds ``floor(cols / (S * P))`` logical columns.
     """
-    return math.prod(array_grid(plan))
+    return math.prod(plan.array_grid)
 
 
 def arrays_used(chip: Chip) -> int:

@@ -2,7 +2,7 @@
 
 from xbm_jax.masks import methods
 from xbm_jax.masks.alphabet import Alphabet, Binary, Shift, Soft, Ternary
-from xbm_jax.masks.arrays import ArrayChoice, array_grid, array_of_column, most_wanted
+from xbm_jax.masks.arrays import ArrayChoice, most_wanted
 from xbm_jax.masks.estimator import Annealed, Estimator, Identity, Sigmoid
 from xbm_jax.masks.granularity import Column, Filter, Granularity, Kernel, Weight
 from xbm_jax.masks.lowrank import LowRank
@@ -31,8 +31,6 @@ __all__ = [
     "Soft",
     "Ternary",
     "Weight",
-    "array_grid",
-    "array_of_column",
     "methods",
     "most_wanted",
 ]

@@ -11,27 +11,12 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from xbm_jax.crossbar import Plan, Tiles, nominal_weights, reprogram
-from xbm_jax.crossbar.quantise import straight_through
-from xbm_jax.crossbar.read import gain_on_kernel
+from xbm_jax.crossbar.primitives.quantise import straight_through
+from xbm_jax.crossbar.reading.reads import gain_on_kernel
 from xbm_jax.crossbar.validate import keep_int, keep_number
 from xbm_jax.masks.rules import Codes, Rule, Values, is_real, weight_codes, weights_of
 
-__all__ = ["ArrayChoice", "array_grid", "array_of_column", "most_wanted"]
-
-
-def array_of_column(plan: Plan) -> np.ndarray:
-    """Which array of its row tile each column stands on, int [N]; every group of a convolution has arrays of its own.
-
-    An array holds ``floor(cols / (S * P))`` neighbouring columns.
-    """
-    per_group, per_array = plan.columns // plan.groups, plan.spec.cols // plan.spec.bitlines_per_column
-    column = np.arange(plan.columns)
-    return column // per_group * -(-per_group // per_array) + column % per_group // per_array
-
-
-def array_grid(plan: Plan) -> tuple[int, int]:
-    """Arrays of a layer: row tiles T, and arrays beside each other in a tile A."""
-    return plan.tiles, int(array_of_column(plan)[-1]) + 1
+__all__ = ["ArrayChoice", "most_wanted"]
 
 
 @dataclass(frozen=True)
@@ -75,9 +60,9 @@ class ArrayChoice(Rule):
         del key
         plan, weights = tiles.plan, nominal_weights(tiles)
         return {
-            "arrays": jnp.full(array_grid(plan), -1, weights.dtype),
+            "arrays": jnp.full(plan.array_grid, -1, weights.dtype),
             "weights": weights,
-            "gains": jnp.zeros((plan.tiles, plan.columns), weights.dtype),
+            "gains": jnp.zeros((plan.row_tiles, plan.columns), weights.dtype),
         }
 
     def apply(self, tiles: Tiles, values: Values, progress: jax.Array | None = None) -> tuple[Tiles, jax.Array | None]:
@@ -89,7 +74,7 @@ class ArrayChoice(Rule):
 
     def rewritten(self, plan: Plan, values: Values) -> jax.Array:
         """Columns of chosen arrays, bool [T, N]."""
-        return (values["arrays"] > 0)[:, array_of_column(plan)]
+        return (values["arrays"] > 0)[:, plan.array_of_column]
 
     def gains(self, tiles: Tiles, gains: jax.Array) -> jax.Array:
         """Real values or codes to gains, with straight-through gradients."""
@@ -113,9 +98,9 @@ class ArrayChoice(Rule):
 
     def stored(self, plan: Plan) -> dict[str, Codes]:
         return {
-            "arrays": Codes(array_grid(plan), 1),
+            "arrays": Codes(plan.array_grid, 1),
             "weights": Codes(plan.kernel_shape, plan.spec.weight_bits, "weights"),
-            "gains": Codes((plan.tiles, plan.columns), self.gain_bits),
+            "gains": Codes((plan.row_tiles, plan.columns), self.gain_bits),
         }
 
     def needed(self, plan: Plan, values: Values) -> dict[str, int]:
@@ -158,8 +143,8 @@ def most_wanted(plans: Mapping[str, Plan], gradients: Mapping[str, ArrayLike], s
 
 def _worth(plan: Plan, gradient: np.ndarray) -> np.ndarray:
     """``sum |dL/dw|`` of each array, [T, A]."""
-    columns = np.zeros((plan.tiles, plan.columns))
+    columns = np.zeros((plan.row_tiles, plan.columns))
     np.add.at(columns, plan.tile_index, np.abs(gradient))
-    arrays = np.zeros(array_grid(plan))
-    np.add.at(arrays.T, array_of_column(plan), columns.T)
+    arrays = np.zeros(plan.array_grid)
+    np.add.at(arrays.T, plan.array_of_column, columns.T)
     return arrays

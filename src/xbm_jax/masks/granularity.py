@@ -39,7 +39,7 @@ class Column(Granularity):
     on_columns = True
 
     def shape(self, plan: Plan) -> tuple[int, ...]:
-        return plan.tiles, plan.columns
+        return plan.row_tiles, plan.columns
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Filter(Granularity):
         return 1, plan.columns
 
     def spread(self, values: jax.Array, plan: Plan) -> jax.Array:
-        return jax.numpy.broadcast_to(values, (plan.tiles, plan.columns))
+        return jax.numpy.broadcast_to(values, (plan.row_tiles, plan.columns))
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from xbm_jax.crossbar import Plan, Tiles
-from xbm_jax.crossbar.products import product
-from xbm_jax.crossbar.quantise import straight_through
+from xbm_jax.crossbar.primitives.products import product
+from xbm_jax.crossbar.primitives.quantise import straight_through
 from xbm_jax.crossbar.validate import keep_int, keep_number
 from xbm_jax.masks.rules import Codes, Rule, Values, is_real
 

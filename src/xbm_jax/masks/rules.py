@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from xbm_jax.crossbar import Plan, Tiles, nominal_weights, reprogram
-from xbm_jax.crossbar.quantise import quantise, straight_through
+from xbm_jax.crossbar.primitives.quantise import quantise, straight_through
 from xbm_jax.crossbar.validate import keep_number
 from xbm_jax.masks.alphabet import Alphabet
 from xbm_jax.masks.estimator import Estimator

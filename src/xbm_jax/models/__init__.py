@@ -1,6 +1,6 @@
 """Backbones, and the chip that one becomes."""
 
-from xbm_jax.models.calibrate import (
+from xbm_jax.models.calibration import (
     calibrate,
     measure_inputs,
     measure_norms,
@@ -10,7 +10,7 @@ from xbm_jax.models.calibrate import (
 )
 from xbm_jax.models.chip import (
     Chip,
-    Rules,
+    LayerSpecs,
     another,
     array_weights,
     check_calibrated,
@@ -19,9 +19,9 @@ from xbm_jax.models.chip import (
     program,
     redrawn,
 )
-from xbm_jax.models.forward import forward, head_logits, initial_trained
 from xbm_jax.models.from_module import network_from_module
 from xbm_jax.models.network import Backbone, Calibration, Network, backbone
+from xbm_jax.models.passes import forward, head_logits, initial_trained
 from xbm_jax.models.preprocess import Preprocess
 from xbm_jax.models.registry import MODELS, load_backbone, named_network
 
@@ -30,9 +30,9 @@ __all__ = [
     "Backbone",
     "Calibration",
     "Chip",
+    "LayerSpecs",
     "Network",
     "Preprocess",
-    "Rules",
     "another",
     "array_weights",
     "backbone",

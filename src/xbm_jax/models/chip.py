@@ -18,9 +18,9 @@ from jax.core import Tracer
 from xbm_jax.crossbar import CrossbarSpec, Tiles, at_time, nominal_weights
 from xbm_jax.crossbar import plan as plan_kernel
 from xbm_jax.crossbar import program as program_kernel
-from xbm_jax.crossbar.adc import snapped_range
-from xbm_jax.crossbar.fitted import check_age
-from xbm_jax.crossbar.quantise import input_code_limits
+from xbm_jax.crossbar.devices.ages import check_age
+from xbm_jax.crossbar.primitives.adc import snapped_range
+from xbm_jax.crossbar.primitives.quantise import input_code_limits
 from xbm_jax.crossbar.validate import unstorable
 from xbm_jax.errors import DataError, ModelError, SpecError, warn
 from xbm_jax.models.network import Backbone, Calibration, Network
@@ -30,7 +30,7 @@ from xbm_jax.streams import checked_key, named
 
 __all__ = [
     "Chip",
-    "Rules",
+    "LayerSpecs",
     "another",
     "array_weights",
     "calibration_key",
@@ -41,7 +41,7 @@ __all__ = [
     "redrawn",
 ]
 
-Rules = Mapping[str, CrossbarSpec | None]
+LayerSpecs = Mapping[str, CrossbarSpec | None]
 """Path patterns (shell style, first match wins) to a spec of their own, or ``None`` for a digital layer."""
 
 
@@ -96,7 +96,7 @@ class Chip:
 
 
 @numpy_promotion
-def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: Rules | None = None) -> Chip:
+def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: LayerSpecs | None = None) -> Chip:
     """Write a backbone onto crossbars. Traceable in ``key``: ``vmap`` over keys is a population of chips.
 
     Args:
@@ -167,7 +167,7 @@ def another(chip: Chip, kernels: Mapping[str, jax.Array], key: jax.Array) -> Chi
 def redrawn(chip: Chip, key: jax.Array) -> Chip:
     """The same levels, scales and ranges on cells and converters of another chip's draws, right after programming.
 
-    Traceable: a fresh chip for every training step, say (``adapt(..., chips=redrawn)``).
+    Traceable: a fresh chip for every training step, say (``adapt(..., chip_of_step=redrawn)``).
     """
     tiles = {}
     for path, layer in chip.tiles.items():
@@ -233,7 +233,7 @@ def calibration_key(spec: CrossbarSpec) -> dict[str, Any]:
     }
 
 
-def _layer_specs(network: Network, spec: CrossbarSpec, rules: Rules) -> dict[str, CrossbarSpec]:
+def _layer_specs(network: Network, spec: CrossbarSpec, rules: LayerSpecs) -> dict[str, CrossbarSpec]:
     """The spec of every crossbar layer, in network order."""
     candidates = [path for path in network.kernels if path != network.head]
     if not isinstance(rules, Mapping):

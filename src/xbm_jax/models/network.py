@@ -21,9 +21,9 @@ from flax import nnx
 from xbm_jax.crossbar import Conv
 from xbm_jax.errors import WeightsError
 from xbm_jax.models.layers import NORM_KINDS
-from xbm_jax.models.names import array_fault
 from xbm_jax.models.preprocess import Preprocess
 from xbm_jax.models.structure import Leaf, assemble
+from xbm_jax.models.weights.names import array_fault
 
 __all__ = ["Backbone", "Calibration", "Network", "backbone", "check_arrays"]
 

@@ -14,18 +14,18 @@ import numpy as np
 from flax import nnx
 
 from xbm_jax.errors import ModelError, WeightsError
-from xbm_jax.models import name_tables
-from xbm_jax.models.densenet import DenseNet
 from xbm_jax.models.from_module import structure_of
-from xbm_jax.models.mobilenet import MobileNetV2
-from xbm_jax.models.names import Table, flattened, rename
 from xbm_jax.models.network import Backbone, Calibration, Network, backbone
 from xbm_jax.models.preprocess import Preprocess
-from xbm_jax.models.resnet import CifarResNet
-from xbm_jax.models.resnet50 import ResNet50
-from xbm_jax.models.vgg import VggBn
-from xbm_jax.models.vit import VisionTransformer
-from xbm_jax.models.weights import read_weights
+from xbm_jax.models.weights import name_tables
+from xbm_jax.models.weights.files import read_weights
+from xbm_jax.models.weights.names import Table, flattened, rename
+from xbm_jax.models.zoo.densenet import DenseNet
+from xbm_jax.models.zoo.mobilenet import MobileNetV2
+from xbm_jax.models.zoo.resnet import CifarResNet
+from xbm_jax.models.zoo.resnet50 import ResNet50
+from xbm_jax.models.zoo.vgg import VggBn
+from xbm_jax.models.zoo.vit import VisionTransformer
 
 __all__ = ["MODELS", "load_backbone", "named_network"]
 
@@ -66,9 +66,9 @@ def load_backbone(name: str = "cifar-resnet20", weights: str | Path | Mapping[st
 
     Args:
         name: one of :data:`MODELS`.
-        weights: a file (see :func:`xbm_jax.models.weights.read_weights`) or arrays by name, in our names or those of a
-            library that the backbone's name tables know, perhaps nested (Flax's ``params`` and ``batch_stats``);
-            ``None`` for those in the package.
+        weights: a file (see :func:`xbm_jax.models.weights.files.read_weights`) or arrays by name, in our names or
+            those of a library that the backbone's name tables know, perhaps nested (Flax's ``params`` and
+            ``batch_stats``); ``None`` for those in the package.
 
     Raises:
         ModelError: unknown name. WeightsError: no weights, or weights that do not fit; all mismatches are listed.

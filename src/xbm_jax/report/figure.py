@@ -12,7 +12,7 @@ from typing import Any
 
 from xbm_jax.errors import DataError
 from xbm_jax.report.rows import Row
-from xbm_jax.tasks.files import replace_file
+from xbm_jax.storage.files import replace_file
 
 __all__ = ["FAINT", "INK", "accuracy_against_bits", "figure_png", "plain_axes"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from xbm_jax.errors import DataError
 from xbm_jax.report.figure import FAINT, INK, figure_png, plain_axes
+from xbm_jax.storage.files import replace_file
 from xbm_jax.tasks import Inspection, LayerInspection
-from xbm_jax.tasks.files import replace_file
 
 __all__ = ["draw_inspection"]
 

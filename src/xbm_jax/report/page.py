@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from xbm_jax.report.rows import Row
 from xbm_jax.report.table import as_text, escaped, markdown_table
-from xbm_jax.tasks.files import replace_file
+from xbm_jax.storage.files import replace_file
 
 __all__ = ["write_report"]
 

@@ -14,8 +14,8 @@ from typing import Any
 from xbm_jax.errors import DataError
 from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.models import Chip
+from xbm_jax.storage.files import replace_file
 from xbm_jax.tasks import Task
-from xbm_jax.tasks.files import replace_file
 
 __all__ = ["Row", "read_results", "row_of", "write_results"]
 
@@ -87,7 +87,7 @@ class Row:
 
 
 def row_of(chip: Chip, task: Task, *, name: str, seed: int) -> Row:
-    """The row of a task that :func:`~xbm_jax.training.adapt` learned on ``chip``.
+    """The row of a task that :func:`~xbm_jax.training.learning` learned on ``chip``.
 
     ``rows`` is that of the tallest arrays, where a chip has several kinds.
     """

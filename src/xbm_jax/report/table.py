@@ -72,7 +72,7 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
 
 
 def print_bank(title: str, tasks: Mapping[str, Any], console: Console) -> None:
-    """Print the title and one line per task of what :func:`~xbm_jax.tasks.describe` says, damaged ones too."""
+    """Print the title and one line per task of what :func:`~xbm_jax.banks.describe` says, damaged ones too."""
     _print_line(title, console)
     _print(_BANK_COLUMNS, list(tasks.items()), _BANK_FIRST_TO_GO, console)
 

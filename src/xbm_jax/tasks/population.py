@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from xbm_jax.crossbar import CrossbarSpec, Faults, Ideal, with_signed_inputs
-from xbm_jax.crossbar.fitted import check_age
+from xbm_jax.crossbar.devices.ages import check_age
 from xbm_jax.crossbar.validate import check_int
 from xbm_jax.data.dataset import check_label_range, check_labels
 from xbm_jax.errors import DataError, SpecError
@@ -21,7 +21,7 @@ from xbm_jax.masks import Method
 from xbm_jax.models import (
     Backbone,
     Chip,
-    Rules,
+    LayerSpecs,
     another,
     calibrate,
     check_images,
@@ -67,7 +67,7 @@ def population_accuracy(
     *,
     task: Task | None = None,
     calibration_images: jax.Array | np.ndarray | None = None,
-    rules: Rules | None = None,
+    rules: LayerSpecs | None = None,
     t_seconds: float | jax.Array | None = None,
     compensate: bool = False,
     batch_size: int = EVAL_BATCH,
@@ -122,7 +122,11 @@ def population_accuracy(
 
 @numpy_promotion
 def design(
-    backbone: Backbone, spec: CrossbarSpec, images: jax.Array | np.ndarray | None = None, *, rules: Rules | None = None
+    backbone: Backbone,
+    spec: CrossbarSpec,
+    images: jax.Array | np.ndarray | None = None,
+    *,
+    rules: LayerSpecs | None = None,
 ) -> Chip:
     """A chip whose input scales and converter ranges are what all chips of ``spec`` are built with.
 

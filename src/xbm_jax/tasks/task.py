@@ -17,7 +17,7 @@ from xbm_jax.masks import Method
 from xbm_jax.models import Chip, check_images, forward, norm_statistics, source_trained
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import checked_key, stream
-from xbm_jax.tasks.identity import ChipMark, chip_mark
+from xbm_jax.tasks.marks import ChipMark, chip_mark
 
 __all__ = ["Task", "check_fits", "checked_call", "predict", "source_task", "stored", "with_measured_norms"]
 
@@ -166,7 +166,7 @@ def check_fits(chip: Chip, task: Task) -> None:
 def checked_call(chip: Chip, task: Task | None, images: Any, batch_size: Any, key: Any) -> jax.Array | None:
     """The key of a call that goes through images in batches, checked with what else is easily mistaken."""
     if any(isinstance(leaf, Tracer) for leaf in [images, *jax.tree.leaves((chip, task))]):
-        allowed = "arrays: this compiles on its own; inside of jit, vmap or grad call xbm_jax.models.forward"
+        allowed = "arrays: this compiles on its own; inside of jit, vmap or grad call xbm_jax.models.passes"
         raise DataError("images, chip or task", "traced", allowed)
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise DataError("batch_size", batch_size, "at least 1, a whole number")

@@ -1,7 +1,7 @@
 """The loop behind :func:`xbm_jax.adapt`."""
 
-from xbm_jax.training.adapt import adapt, for_chip
 from xbm_jax.training.config import TrainConfig
+from xbm_jax.training.learning import adapt, for_chip
 from xbm_jax.training.step import TrainState, init_state, loss_and_stats, train_step
 from xbm_jax.training.together import adapt_together
 

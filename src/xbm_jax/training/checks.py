@@ -29,7 +29,7 @@ __all__ = [
 
 
 def check_arguments(
-    chip: Any, data: Any, method: Any, key: Any, config: Any, report: Any, start: Any, chips: Any
+    chip: Any, data: Any, method: Any, key: Any, config: Any, report: Any, start: Any, chip_of_step: Any
 ) -> None:
     """Raise unless each is of its kind, whatever it holds; ``None`` stands for the last three where there is none."""
     check_chip(chip)
@@ -41,7 +41,7 @@ def check_arguments(
         raise SpecError("config", _shown(config), "a TrainConfig, or None for the usual settings")
     if not isinstance(start, Task | None):
         raise SpecError("start", _shown(start), "a Task to start from, or None")
-    for name, function in (("report", report), ("chips", chips)):
+    for name, function in (("report", report), ("chip_of_step", chip_of_step)):
         if function is not None and not callable(function):
             raise SpecError(name, _shown(function), "a function, or None")
 

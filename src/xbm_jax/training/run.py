@@ -1,4 +1,4 @@
-"""One run of :func:`~xbm_jax.training.adapt`: its split, order, rates and keys, its steps, and what it keeps."""
+"""One run of :func:`~xbm_jax.training.learning`: its split, order, rates and keys, its steps, and what it keeps."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class Run:
     key: jax.Array
     report: Report | None = None
     start: Task | None = None
-    chips: Callable[[Chip, jax.Array], Chip] | None = None
+    chip_of_step: Callable[[Chip, jax.Array], Chip] | None = None
     place: str = ""
     seen: int = 0
     step_seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        given = (self.chip, self.data, self.method, self.key, self.config, self.report, self.start, self.chips)
+        given = (self.chip, self.data, self.method, self.key, self.config, self.report, self.start, self.chip_of_step)
         check_arguments(*given)
         check_fit(self.chip, self.data, self.method, self.config)
         self.seed = int(jax.random.bits(self.draw(streams.Run.SEED), dtype=jnp.uint32))
@@ -90,7 +90,7 @@ class Run:
     def on_features(self) -> bool:
         """Whether nothing but a head on frozen features is learned, which need one pass over the images."""
         frozen = self.method.rule is None and self.method.norms == "frozen"
-        return frozen and self.config.augment is None and self.chips is None
+        return frozen and self.config.augment is None and self.chip_of_step is None
 
     def learn(self) -> None:
         """All epochs, the short way where there is one."""
@@ -154,7 +154,7 @@ class Run:
             began = time.perf_counter()
             rate, step_key, progress = self.moment(step)
             state, seen = train_step(
-                self.method, self.chip, state, images, labels, rate, step_key, progress, self.chips
+                self.method, self.chip, state, images, labels, rate, step_key, progress, self.chip_of_step
             )
             losses.append(float(seen["loss"]))
             self.check_losses(losses[-1:], step)

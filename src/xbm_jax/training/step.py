@@ -55,7 +55,7 @@ def loss_and_stats(
     return loss, (followed, jnp.mean(jnp.argmax(logits, -1) == labels))
 
 
-@partial(jax.jit, static_argnames=("method", "chips"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("method", "chip_of_step"), donate_argnames="state")
 def train_step(
     method: Method,
     chip: Chip,
@@ -65,21 +65,21 @@ def train_step(
     rate: jax.Array,
     key: jax.Array,
     progress: jax.Array | float = 1.0,
-    chips: Callable[[Chip, jax.Array], Chip] | None = None,
+    chip_of_step: Callable[[Chip, jax.Array], Chip] | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step; compiled once per method and shape, whatever the task.
 
     Args:
         images: uint8 [batch, H, W, C]. labels: int [batch].
         rate: factor on all learning rates, the schedule's value at this step.
-        key: of this step; draws read noise, and what ``chips`` draws.
+        key: of this step; draws read noise, and what ``chip_of_step`` draws.
         progress: share of the training done.
-        chips: ``(chip, key) -> chip``: the chip of this step; ``None`` is ``chip`` itself.
+        chip_of_step: ``(chip, key) -> chip``: the chip of this step; ``None`` is ``chip`` itself.
     """
-    if chips is not None:
-        chip = chips(chip, stream(key, streams.Step.CHIP))
+    if chip_of_step is not None:
+        chip = chip_of_step(chip, stream(key, streams.Step.CHIP))
         if not isinstance(chip, Chip):
-            raise SpecError("chips", type(chip).__name__, "a function that returns a Chip")
+            raise SpecError("chip_of_step", type(chip).__name__, "a function that returns a Chip")
     read_key = stream(key, streams.Step.READ)
     grad = jax.value_and_grad(loss_and_stats, has_aux=True)
     (loss, (stats, accuracy)), grads = grad(

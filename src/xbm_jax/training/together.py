@@ -1,4 +1,4 @@
-"""Learning several tasks at once: the runs of :func:`~xbm_jax.training.adapt`, step by step under ``vmap``.
+"""Learning several tasks at once: the runs of :func:`~xbm_jax.training.learning`, step by step under ``vmap``.
 
 Each run has its own images, order, rates and keys, as if it were alone; only the training steps are shared. It is meant
 for a GPU or TPU, which one small network does not fill; on a CPU eight steps together take 0.89 of eight
@@ -38,7 +38,7 @@ def adapt_together(
     config: TrainConfig | None = None,
     report: Report | None = None,
 ) -> list[Task]:
-    """:func:`~xbm_jax.training.adapt` of every task, to rounding: one compiled step for all of them.
+    """:func:`~xbm_jax.training.learning` of every task, to rounding: one compiled step for all of them.
 
     Args:
         chips: the chip of all tasks, or a chip for each; of one design, so that they differ in numbers alone.

@@ -1,0 +1,136 @@
+"""A chip on disk: cells, scales, ranges and norms by Orbax; what is static beside them as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xbm_jax.crossbar import AdcRange, Mismatch, Plan, Tiles
+from xbm_jax.errors import BankError, ModelError
+from xbm_jax.models import MODELS, Chip, Network, named_network
+from xbm_jax.storage import codec, store
+
+__all__ = ["load_chip", "save_chip"]
+
+_FORM = 1
+
+_CELLS = ("levels", "programmed", "conductance", "effective", "curvature", "read_variance", "writes", "key_data")
+_SCALES = ("weight_scale", "input_scale", "drift_factor")
+_OPTIONAL = ("curvature", "read_variance", "writes", "input_scale", "drift_factor")
+_ADC = ("lsb", "min_code", "offset")
+_MISMATCH = ("gain", "offset_lsb")
+
+
+def save_chip(chip: Chip, folder: str | Path) -> None:
+    """Save a chip; one that is there already is replaced once the new one is whole. Whatever else is there stays."""
+    arrays: dict[str, Any] = {}
+    for path, tiles in chip.tiles.items():
+        arrays |= {f"tiles/{path}/{name}": getattr(tiles, name) for name in _CELLS + _SCALES}
+        arrays |= {f"tiles/{path}/adc_{name}": getattr(tiles.adc, name, None) for name in _ADC}
+        arrays |= {f"tiles/{path}/mismatch_{name}": getattr(tiles.mismatch, name, None) for name in _MISMATCH}
+    arrays |= {f"digital/{path}": array for path, array in chip.digital.items()}
+    for group in ("norms", "stats"):
+        arrays |= {f"{group}/{p}/{k}": a for p, pair in getattr(chip, group).items() for k, a in pair.items()}
+    arrays |= {f"head/{name}": array for name, array in chip.head.items()}
+    present = {name: np.asarray(jax.device_get(array)) for name, array in arrays.items() if array is not None}
+    arrays = {name.replace("/", "."): array for name, array in present.items()}
+    store.save(folder, arrays, _described(chip), form=_FORM)
+
+
+def load_chip(folder: str | Path, network: Network | None = None) -> Chip:
+    """The chip in ``folder``, bit for bit.
+
+    Args:
+        network: the structure, for a backbone that is not a registered model.
+
+    Raises:
+        BankError: no chip there, or a damaged one. ModelError: a structure is needed, or is not the chip's.
+    """
+    arrays, described = store.load(folder, form=_FORM)
+    network = network or _registered(described)
+    if described["network"] != network.name:
+        raise ModelError("network", network.name, f"{described['network']}, what the chip was programmed with")
+    try:
+        tiles = {path: _tiles(path, layer, network, arrays) for path, layer in described["layers"].items()}
+        norms, stats = (
+            {p: {k: jnp.asarray(arrays[_name(g, p, k)]) for k in keys} for p in paths}
+            for g, paths, keys in (
+                ("norms", network.norms, ("scale", "bias")),
+                ("stats", network.batch_norms, ("mean", "var")),
+            )
+        )
+        return Chip(
+            tiles=tiles,
+            digital={p: jnp.asarray(arrays[_name("digital", p)]) for p in described["digital"]},
+            norms=norms,
+            stats=stats,
+            head={k: jnp.asarray(arrays[_name("head", k)]) for k in ("kernel", "bias")},
+            network=network,
+        )
+    except KeyError as error:
+        raise BankError("chip", str(folder), f"a whole chip; {error} is missing") from error
+
+
+def _described(chip: Chip) -> dict[str, Any]:
+    layers = {
+        path: {
+            "kernel_shape": list(t.plan.kernel_shape),
+            "spec": codec.encode(t.plan.spec, f"chip.{path}.spec"),
+            "fold": t.plan.fold,
+            "fold_reason": t.plan.fold_reason,
+            "signed_inputs": t.plan.signed_inputs,
+            "key_impl": t.key_impl,
+        }
+        for path, t in chip.tiles.items()
+    }
+    classes = int(chip.head["bias"].shape[0])
+    return {"network": chip.network.name, "classes": classes, "layers": layers, "digital": sorted(chip.digital)}
+
+
+def _registered(described: dict[str, Any]) -> Network:
+    if described["network"] not in MODELS:
+        allowed = f"the structure of {described['network']!r}, which is not one of " + ", ".join(MODELS)
+        raise ModelError("network", None, allowed)
+    return named_network(described["network"], described["classes"])
+
+
+def _tiles(path: str, layer: dict[str, Any], network: Network, arrays: dict[str, np.ndarray]) -> Tiles:
+    plan = Plan(
+        tuple(layer["kernel_shape"]),
+        codec.decode(layer["spec"]),
+        network.convs.get(path),
+        layer["fold"],
+        layer["fold_reason"],
+        layer["signed_inputs"],
+    )
+    cells = {name: _array(arrays, _name("tiles", path, name), name not in _OPTIONAL) for name in _CELLS + _SCALES}
+    grid = {name: _array(arrays, _name("tiles", path, f"adc_{name}")) for name in _ADC}
+    adc = None if grid["lsb"] is None else AdcRange(**grid)
+    differing = {name: _array(arrays, _name("tiles", path, f"mismatch_{name}")) for name in _MISMATCH}
+    mismatch = None if differing["gain"] is None else Mismatch(**differing)
+    return Tiles(**cells, adc=adc, mismatch=mismatch, plan=plan, key_impl=_key_impl(path, layer, cells["key_data"]))
+
+
+def _key_impl(path: str, layer: dict[str, Any], key_data: jax.Array) -> str:
+    """The generator that a layer's key belongs to. Older files do not say it: theirs were read by the default one."""
+    impl = layer.get("key_impl")
+    if impl is None:
+        impl = "threefry2x32" if key_data.shape == (2,) else str(jax.random.key_impl(jax.random.key(0)))
+    try:
+        jax.random.wrap_key_data(key_data, impl=impl)
+    except (TypeError, ValueError) as error:
+        allowed = f"a key of {impl!r}; load an older file where its generator is the default one"
+        raise BankError(f"chip.{path}.key_data.shape", key_data.shape, allowed) from error
+    return impl
+
+
+def _array(arrays: dict[str, np.ndarray], name: str, required: bool = False) -> Any:
+    return jnp.asarray(arrays[name]) if required or name in arrays else None
+
+
+def _name(*parts: str) -> str:
+    return ".".join(parts).replace("/", ".")

@@ -1,0 +1,175 @@
+"""Serving a bank: one compiled function answers a batch in which every image may belong to another task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xbm_jax.banks.bank import MaskBank, card_of
+from xbm_jax.banks.cards import chip_card
+from xbm_jax.crossbar import Tiles
+from xbm_jax.errors import BankError, DataError, MethodError, warn
+from xbm_jax.masks import Method, Rule
+from xbm_jax.models import Chip, check_images, forward
+from xbm_jax.promotion import numpy_promotion
+from xbm_jax.streams import stream
+from xbm_jax.tasks.task import Task, checked_call
+
+__all__ = ["Server", "serve"]
+
+
+@dataclass(frozen=True)
+class _Gains(Rule):
+    """A task whose values are the column gains themselves."""
+
+    def apply(self, tiles: Tiles, values: Any, progress: jax.Array | None = None) -> tuple[Tiles, jax.Array | None]:
+        del progress
+        return tiles, values
+
+
+_SERVED = Method("served", _Gains(), norms="affine")
+
+
+@dataclass(frozen=True)
+class Server:
+    """Tasks of one chip stacked for serving. ``server(images, task=...)`` gives class indices.
+
+    Attributes:
+        chip: the chip.
+        names: the served tasks, in stacking order.
+        classes: number of classes of each.
+        trained: column gains, norms and heads with a leading task axis; heads padded to the widest.
+        stats: running statistics with a leading task axis.
+        batch_size: images per compiled call; a last, smaller batch is padded.
+    """
+
+    chip: Chip
+    names: tuple[str, ...]
+    classes: tuple[int, ...]
+    trained: dict[str, Any]
+    stats: dict[str, Any]
+    batch_size: int
+
+    def __call__(
+        self, images: jax.Array | np.ndarray, task: str | Sequence[str], key: jax.Array | None = None
+    ) -> np.ndarray:
+        """Class index of each image under its task, int [n]."""
+        return np.argmax(self.logits(images, task, key), axis=-1)
+
+    @numpy_promotion
+    def logits(
+        self, images: jax.Array | np.ndarray, task: str | Sequence[str], key: jax.Array | None = None
+    ) -> np.ndarray:
+        """Logits [n, widest head] of uint8 NHWC images; minus infinity beyond a task's own classes.
+
+        Args:
+            task: one name for all images, or a name per image.
+            key: draws read noise, for every image its own; needed where the chip's reads are noisy. Equal keys draw
+                equal noise: give each call another.
+        """
+        key = checked_call(self.chip, None, images, self.batch_size, key)
+        images = check_images(self.chip, images)
+        index = self._indices(task, len(images))
+        parts = []
+        for start in range(0, len(images), self.batch_size):
+            batch, which = images[start : start + self.batch_size], index[start : start + self.batch_size]
+            short = self.batch_size - len(batch)
+            padded = np.pad(batch, ((0, short), (0, 0), (0, 0), (0, 0)))
+            batch_key = None if key is None else stream(key, start)
+            tasks = np.pad(which, (0, short))
+            logits = mixed_logits(self.chip, self.trained, self.stats, tasks, padded, batch_key)
+            parts.append(np.asarray(logits)[: len(batch)])
+        return np.concatenate(parts) if parts else np.zeros((0, max(self.classes)), np.float32)
+
+    def _indices(self, task: str | Sequence[str], count: int) -> np.ndarray:
+        names = [task] * count if isinstance(task, str) else list(task)
+        if len(names) != count:
+            raise DataError("task", f"{len(names)} names", f"one name, or {count}: one per image")
+        unknown = sorted(set(names) - set(self.names))
+        if unknown:
+            raise DataError("task", unknown, "served tasks: " + ", ".join(self.names))
+        return np.array([self.names.index(name) for name in names], np.int32)
+
+
+@numpy_promotion
+def serve(chip: Chip, bank: MaskBank, names: Sequence[str] | None = None, *, batch_size: int = 64) -> Server:
+    """Load tasks from a bank for serving together; ``None`` takes all that can be read, and warns of the others.
+
+    Raises:
+        BankError: a chip that is not the bank's, a named task that is not there or cannot be read, or none of all can.
+        MethodError: a task that rewrites cells: the chip would have to be reprogrammed within the batch.
+        DataError: no task, names that are no list, or a batch size below 1.
+    """
+    if not isinstance(bank, MaskBank):
+        raise DataError("bank", bank, "a MaskBank: xbm.MaskBank.open(folder, chip)")
+    if isinstance(names, str):
+        raise DataError("names", names, f"a list of names: [{names!r}]")
+    checked_call(chip, None, None, batch_size, None)
+    if chip is not bank.chip:
+        card_of(bank.folder).check(chip_card(chip))
+    found = _readable(bank) if names is None else {name: bank.get(name) for name in names}
+    if not found:
+        raise DataError("names", tuple(found), "at least one task of the bank: " + ", ".join(bank.names))
+    chosen, tasks = tuple(found), list(found.values())
+    for name, task in found.items():
+        if task.method.rewrites_cells:
+            allowed = "tasks that rewrite no cell; a chip holds one such task at a time"
+            raise MethodError(f"tasks[{name!r}].method", task.method.name, allowed)
+        if task.method.computes_beside:
+            allowed = "tasks of column masks, norms and heads alone; predict(chip, task, images) answers this one"
+            raise MethodError(f"tasks[{name!r}].method", task.method.name, allowed)
+    widest = max(task.num_classes for task in tasks)
+    stacked = jax.tree.map(lambda *a: jnp.stack(a), *(_common(chip, task, widest) for task in tasks))
+    classes = tuple(task.num_classes for task in tasks)
+    return Server(chip, chosen, classes, stacked["trained"], stacked["stats"], batch_size)
+
+
+def _readable(bank: MaskBank) -> dict[str, Task]:
+    """Every task of the bank, but for damaged ones: each is named in a warning."""
+    found, errors = {}, {}
+    for name in bank.names:
+        try:
+            found[name] = bank.get(name)
+        except BankError as error:
+            errors[name] = error
+    for name, error in errors.items():
+        if not found:
+            raise BankError("bank", str(bank.folder), f"a bank with a task that can be read ({error})") from error
+        warn(f"task {name!r} cannot be read and is not served: {error}")
+    return found
+
+
+def _common(chip: Chip, task: Task, widest: int) -> dict[str, Any]:
+    """A task in the form that all served tasks share: gains, norms, statistics, a head of ``widest`` classes."""
+    rule, masks = task.method.rule, task.trained["masks"]
+    gains = {}
+    for path, tiles in chip.tiles.items():
+        gain = None if rule is None else rule.apply(tiles, masks[path])[1]
+        gains[path] = jnp.ones((tiles.plan.row_tiles, tiles.plan.columns), jnp.float32) if gain is None else gain
+    missing = widest - task.num_classes
+    head = task.trained["head"]
+    padded = {
+        "kernel": jnp.pad(head["kernel"], ((0, 0), (0, missing))),
+        "bias": jnp.pad(head["bias"], (0, missing), constant_values=-jnp.inf),
+    }
+    trained = {"masks": gains, "norms": task.trained["norms"] or chip.norms, "head": padded}
+    return {"trained": trained, "stats": task.state or chip.stats}
+
+
+@jax.jit
+def mixed_logits(
+    chip: Chip, trained: Any, stats: Any, index: jax.Array, images: jax.Array, key: jax.Array | None
+) -> jax.Array:
+    """Logits of images, each under the task of its index: what tasks do not share is gathered per image."""
+
+    def single(i: jax.Array, image: jax.Array, place: jax.Array) -> jax.Array:
+        own_key = None if key is None else stream(key, place)
+        own_trained, own_stats = jax.tree.map(lambda a: a[i], (trained, stats))
+        return forward(chip, _SERVED, own_trained, own_stats, image[None], gain_at="columns", key=own_key)[0][0]
+
+    return jax.vmap(single)(index, images, jnp.arange(len(index)))

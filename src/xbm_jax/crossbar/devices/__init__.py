@@ -1,0 +1,1 @@
+"""What a device does to the conductance it was asked to hold: laws, published fits, tables, curves."""

@@ -1,0 +1,1 @@
+"""Pure functions over arrays that know no plan: linear maps, converters, quantisation, draws, wires."""

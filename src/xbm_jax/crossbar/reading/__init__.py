@@ -1,0 +1,1 @@
+"""What columns, converters and digital accumulation make of an input."""

@@ -1,0 +1,186 @@
+"""The analog side of a read: what a column's converters see of an input, and what they make of it.
+
+    I[j, v, t, n] = sum_{r in tile t} x_int[j, r] * E[v, r, n]      analog, with read noise where the device has it
+    D[t, n] = sum_{j, v} c_j * c_v * ADC(I[j, v, t, n]) - offset * sum_{r in tile t} x_int[r]
+
+Symbols as in :mod:`xbm_jax.crossbar.reading.reads`, which accumulates D over the row tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from xbm_jax.crossbar.primitives import draws, quantise
+from xbm_jax.crossbar.primitives.adc import AdcRange, Mismatch, convert
+from xbm_jax.crossbar.primitives.products import tile_product
+from xbm_jax.crossbar.writing.plans import Plan
+from xbm_jax.crossbar.writing.tiles import Tiles
+from xbm_jax.streams import Noise, stream
+
+__all__ = ["Converters", "cell_noise", "column_sums", "converter_noise", "digital_offset", "folded_squares"]
+__all__ += ["input_codes", "side_by_side", "tile_sums", "together"]
+
+
+class Converters(NamedTuple):
+    """What a read needs besides weights: grids, mismatch, the variance and curvature of the weights, this read's key
+    (a typed one), and the number of the first row tile, by which each tile draws noise of its own.
+    """
+
+    adc: AdcRange | None = None
+    mismatch: Mismatch | None = None
+    variance: jax.Array | None = None
+    curvature: jax.Array | None = None
+    key: jax.Array | None = None
+    first_tile: jax.Array | int = 0
+
+
+def input_codes(tiles: Tiles, x: jax.Array) -> jax.Array:
+    """The integers that the DACs get, as floats: ``clip(round(x / s_x))``, straight-through gradient."""
+    low, high = quantise.input_code_limits(tiles.plan.spec.input_bits, tiles.plan.signed_inputs)
+    assert tiles.input_scale is not None
+    return quantise.quantise(x, tiles.input_scale, low, high)
+
+
+def column_sums(
+    plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters | None = None
+) -> Iterator[tuple[int, int, jax.Array]]:
+    """Analog sums of every (tile, cycle): yields ``(t, j, I [..., V, N])`` in units of (input code x level)."""
+    kernel = side_by_side(effective, plan)
+    converters = converters or Converters()
+    variance = None if converters.variance is None else side_by_side(converters.variance, plan)
+    cycles = _cycles(plan, codes)
+    # Cycles lie side by side in the batch: few large products instead of many small ones.
+    together = jnp.stack(cycles) if plan.conv is None else jnp.concatenate(cycles)
+    for t in range(plan.row_tiles):
+        tile = plan.tile_index == t
+        sums_of_cycles = tile_product(together, kernel, plan.conv, tile)
+        if converters.curvature is not None:
+            for power, order in enumerate(converters.curvature, start=2):
+                sums_of_cycles += tile_product(together**power, side_by_side(order, plan), plan.conv, tile)
+        if plan.conv is not None:
+            sums_of_cycles = sums_of_cycles.reshape(len(cycles), -1, *sums_of_cycles.shape[1:])
+        for j, streamed in enumerate(cycles):
+            sums = sums_of_cycles[j]
+            if variance is not None:
+                squares = folded_squares(plan, codes) if plan.fold else streamed**2
+                spread = jnp.sqrt(tile_product(squares, variance, plan.conv, tile))
+                conversion = len(cycles) * (t + converters.first_tile) + j
+                sums = sums + cell_noise(converters, conversion, spread)
+            yield t, j, _apart(sums, plan)
+
+
+def tile_sums(
+    plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters
+) -> Iterator[tuple[int, jax.Array]]:
+    """Converted partial sums ``(t, D[t] [..., N])``, one row tile after another."""
+    cycle_weights = plan.cycle_weights
+    total: jax.Array | float = 0.0
+    for t, j, sums in column_sums(plan, codes, effective, converters):
+        digits = _shift_add(plan, _convert(plan, sums, converters, t, j)) * cycle_weights[j]
+        total = total + digits if j else digits
+        if j == len(cycle_weights) - 1:
+            yield t, jnp.asarray(total) - digital_offset(plan, codes, t)
+
+
+def _convert(plan: Plan, sums: jax.Array, converters: Converters, t: int, j: int) -> jax.Array:
+    """What the converters of one (tile, cycle) make of their sums [..., V, N]."""
+    if converters.adc is None or plan.fold:
+        return sums
+    mismatch = None if converters.mismatch is None else converters.mismatch.at(t)
+    noise = converter_noise(plan, converters, t, j, sums)
+    return convert(sums, converters.adc.at(j, t), plan.spec.adc.bits, mismatch, noise)
+
+
+def converter_noise(plan: Plan, converters: Converters, t: int, j: int, sums: jax.Array) -> jax.Array | float:
+    """What the converters of one (tile, cycle) add in this read, in steps, shaped as ``sums``; 0 for silent ones."""
+    if not plan.spec.adc.noise_lsb:
+        return 0.0
+    conversion = len(plan.cycle_weights) * (t + converters.first_tile) + j
+    return plan.spec.adc.noise_lsb * _normal(converters, Noise.CONVERTERS, conversion, sums)
+
+
+def _shift_add(plan: Plan, converted: jax.Array) -> jax.Array:
+    """Weighted sum over a tile's conversions, ``[..., V, N] -> [..., N]``."""
+    # Term by term: as one reduction over the conversions, XLA's CPU backend (jaxlib 0.10.2) fuses this with its
+    # neighbours and computes wrong sums where an axis has size 1.
+    terms = [converted[..., v, :] * weight for v, weight in enumerate(plan.conversion_weights)]
+    return sum(terms[1:], start=terms[0])
+
+
+def digital_offset(plan: Plan, codes: jax.Array, t: int) -> jax.Array | float:
+    """Offset encoding: the offset times the tile's input sum, which digital logic adds up beside the array."""
+    if plan.digital_offset == 0.0 or plan.fold:
+        return 0.0
+    ones = jnp.ones((*plan.kernel_shape[:-1], plan.groups), codes.dtype)
+    sums = tile_product(codes, ones, plan.conv, plan.tile_index == t)
+    return plan.digital_offset * jnp.repeat(sums, plan.columns // plan.groups, axis=-1)
+
+
+def _digits(plan: Plan, codes: jax.Array) -> list[jax.Array]:
+    """What each cycle of one pass streams: ``sign(x) * ((|x| >> j * dac_bits) & (2**dac_bits - 1))``, lowest first."""
+    count = plan.spec.cycles
+    if count == 1:
+        return [codes]
+    base = 2.0 ** (plan.spec.dac_bits or 0)
+    magnitude = jnp.abs(codes)
+    shifted = [jnp.floor(magnitude / base**j) for j in range(count)] + [jnp.zeros_like(magnitude)]
+    return [jnp.sign(codes) * (shifted[j] - base * shifted[j + 1]) for j in range(count)]
+
+
+def _cycles(plan: Plan, codes: jax.Array) -> list[jax.Array]:
+    """What a read streams: one array per entry of ``plan.cycle_weights``."""
+    if plan.fold:
+        return [codes]
+    digits = _digits(plan, codes)
+    if not plan.two_pass:
+        return digits
+    return [jnp.maximum(d, 0.0) for d in digits] + [jnp.maximum(-d, 0.0) for d in digits]
+
+
+def folded_squares(plan: Plan, codes: jax.Array) -> jax.Array:
+    """Squared inputs that weigh a folded read's variance: each cycle's noise is its own and is shifted with its sum."""
+    squares = [4.0 ** (j * (plan.spec.dac_bits or 0)) * c**2 for j, c in enumerate(_digits(plan, codes))]
+    return sum(squares[1:], start=squares[0])
+
+
+def side_by_side(effective: jax.Array, plan: Plan) -> jax.Array:
+    """Conversions as neighbouring columns, ``[V, ..., N] -> [..., V * N]``, within each group of a convolution."""
+    count = effective.shape[0]
+    if count == 1:
+        return effective[0]
+    split = effective.reshape(*effective.shape[:-1], plan.groups, plan.columns // plan.groups)
+    return jnp.moveaxis(split, 0, -2).reshape(*effective.shape[1:-1], count * plan.columns)
+
+
+def _apart(sums: jax.Array, plan: Plan) -> jax.Array:
+    """Undo :func:`side_by_side` on column sums: ``[..., V * N] -> [..., V, N]``."""
+    count = sums.shape[-1] // plan.columns
+    if count == 1:
+        return sums[..., None, :]
+    split = sums.reshape(*sums.shape[:-1], plan.groups, count, plan.columns // plan.groups)
+    return jnp.moveaxis(split, -2, -3).reshape(*sums.shape[:-1], count, plan.columns)
+
+
+def together(sums: jax.Array, plan: Plan) -> jax.Array:
+    """:func:`side_by_side` for column sums: ``[..., V, N] -> [..., V * N]``."""
+    split = sums.reshape(*sums.shape[:-1], plan.groups, plan.columns // plan.groups)
+    return jnp.moveaxis(split, -3, -2).reshape(*sums.shape[:-2], -1)
+
+
+def cell_noise(converters: Converters, conversion: jax.Array | int, deviation: jax.Array) -> jax.Array:
+    """What the cells of one conversion add to their columns in this read, of standard deviation ``deviation``.
+
+    One draw a column, equal in distribution to one a cell.
+    """
+    return deviation * _normal(converters, Noise.CELLS, conversion, deviation)
+
+
+def _normal(converters: Converters, purpose: Noise, conversion: jax.Array | int, like: jax.Array) -> jax.Array:
+    """Standard normal draws of this read, shaped as ``like``."""
+    assert converters.key is not None
+    key = stream(converters.key, len(Noise) * conversion + int(purpose))
+    return draws.coarse_normal(key, like.shape, like.dtype)

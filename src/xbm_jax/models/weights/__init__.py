@@ -1,0 +1,1 @@
+"""Pretrained weights: files, and the names that other libraries give to arrays."""

@@ -1,0 +1,1 @@
+"""Named arrays and JSON on disk; the one place that knows Orbax."""

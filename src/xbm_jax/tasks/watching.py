@@ -1,0 +1,253 @@
+"""What an engineer asks of a chip: how noisy is each layer, do converters clip, which columns count, what is simulated.
+
+    SNR = 10 log10( sum y_ideal**2 / sum (y - y_ideal)**2 ),     y_ideal = x @ (s_w * w_int * column gain)
+
+over images and pixels, in dB. ``x`` is the layer's own real input on the chip, before its DAC rounds it, and ``w_int``
+its nominal weights: ``y_ideal`` is what a digital layer of those weights would give. So the ratio holds input
+quantisation, cell errors, wires, noise and converters of this layer alone, not what the layers before it did.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from xbm_jax.crossbar import Plan, Tiles, nominal_weights, read
+from xbm_jax.crossbar.primitives.products import product
+from xbm_jax.crossbar.reading.observe import conversions, image_total
+from xbm_jax.crossbar.reading.reads import gain_on_kernel
+from xbm_jax.errors import DataError, ModelError
+from xbm_jax.masks import Method, Rule
+from xbm_jax.models import Chip, array_weights, check_calibrated, check_images, digital_weights, forward
+from xbm_jax.promotion import numpy_promotion
+from xbm_jax.streams import stream
+from xbm_jax.tasks.inspection import Inspection, LayerInspection, WorstClip, WorstColumn
+from xbm_jax.tasks.task import EVAL_BATCH, Task, check_fits, checked_call, source_task
+
+__all__ = ["active_columns", "adc_clip_rates", "inspect"]
+
+_Watch = Callable[[Tiles, jax.Array, jax.Array | None, jax.Array, jax.Array], dict[str, jax.Array]]
+"""``(tiles, x, gain, y, counted) -> sums over the counted images`` of one layer."""
+
+
+@numpy_promotion
+def inspect(
+    chip: Chip,
+    images: jax.Array | np.ndarray,
+    task: Task | None = None,
+    key: jax.Array | None = None,
+    *,
+    batch_size: int = EVAL_BATCH,
+) -> Inspection:
+    """Look at every layer of a chip while it reads ``images``: ``print(xbm.inspect(chip, images))``.
+
+    Per layer the signal-to-noise ratio of its output against an ideal product of its nominal weights (under the task's
+    column gains) with its own real, unquantised input: what a digital layer with those weights would give for the same
+    input. So the ratio holds input quantisation, cell errors, wires, noise and converters of this layer alone. Clipping
+    and codes are those of the conversions of active columns, noise left out. Layers that stayed digital are not shown.
+
+    Args:
+        chip: programmed and calibrated.
+        images: uint8 [n, H, W, C], at least one.
+        task: whose masks, norms and rewritten cells are looked at; ``None`` is the source task, without masks.
+        key: draws read noise; required where the chip's reads are noisy.
+        batch_size: images per compiled call, at most.
+
+    Raises:
+        BankError: a task of another chip. DataError: images that the chip cannot read, or none.
+        SpecError: a chip that is not calibrated, or no key for noisy reads.
+    """
+    task = source_task(chip) if task is None else task
+    check_fits(chip, task)
+    key = checked_call(chip, task, images, batch_size, key)
+    images = check_images(chip, images)
+    if len(images) == 0:
+        raise DataError("images", "0 images", "at least one image to inspect the chip on")
+    check_calibrated(chip)
+    totals: dict[str, dict[str, np.ndarray]] = {}
+    for start, batch, counted in _batches(images, batch_size):
+        batch_key = None if key is None else stream(key, start)
+        for path, sums in _watched(_everything, chip, task, batch, counted, batch_key).items():
+            totals[path] = _added(totals[path], sums) if path in totals else sums
+    plans = _plans(chip, task, images[0])
+    layers = [_layer(path, *plans[path], _active(chip, task, path), totals[path], len(images)) for path in chip.tiles]
+    macs = max(sum(layer.macs for layer in layers), 1)
+    folded, simulated = (sum(layer.macs for layer in layers if layer.folded == kind) / macs for kind in (True, False))
+    digital = digital_weights(chip)
+    return Inspection(chip.network.name, len(images), tuple(layers), folded, simulated, array_weights(chip), digital)
+
+
+@numpy_promotion
+def active_columns(chip: Chip, task: Task) -> dict[str, float]:
+    """Share of each layer's columns whose gain is not zero (all of them where the method masks no columns)."""
+    check_fits(chip, task)
+    return {path: float(_active(chip, task, path).mean()) for path in chip.tiles}
+
+
+@numpy_promotion
+def adc_clip_rates(chip: Chip, task: Task, images: np.ndarray, key: jax.Array | None = None) -> dict[str, float]:
+    """Share of the active columns' conversions that clip, by layer, on one batch under the task's masks and norms.
+
+    ``key`` draws the read noise of the layers before; by default it is a fixed one, which keeps noisy devices readable.
+    """
+    check_fits(chip, task)
+    key = jax.random.key(0) if key is None else key
+    sums = _watched(_clipping, chip, task, np.asarray(images), np.ones(len(images), np.float32), key)
+    return {path: _clip_rate(sums[path], _active(chip, task, path), len(images)) for path in chip.tiles}
+
+
+def _active(chip: Chip, task: Task, path: str) -> np.ndarray:
+    """Which columns of a layer count, bool [T, N]."""
+    tiles, rule = chip.tiles[path], task.method.rule
+    gain = None if rule is None else _gain(rule, tiles, task.trained["masks"][path])
+    return np.ones((tiles.plan.row_tiles, tiles.plan.columns), bool) if gain is None else np.asarray(gain) != 0
+
+
+@partial(jax.jit, static_argnames="rule")
+def _gain(rule: Rule, tiles: Tiles, values: Any) -> jax.Array | None:
+    """A layer's column gains; compiled, so that the cells which a rule rewrites are not computed for them."""
+    return rule.apply(tiles, values)[1]
+
+
+def _plans(chip: Chip, task: Task, image: np.ndarray) -> dict[str, tuple[Plan, int]]:
+    """Each layer's plan as the task has it, and its outputs per column for one image; nothing is computed."""
+    seen: dict[str, tuple[Plan, int]] = {}
+
+    def observe(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
+        y = product(x, nominal_weights(tiles), tiles.plan.conv)
+        before = seen[path][1] if path in seen else 0
+        seen[path] = (tiles.plan, before + y.size // tiles.plan.columns)
+        return y
+
+    def run(chip: Chip, task: Task, images: jax.Array) -> None:
+        forward(chip, task.method, task.trained, task.state or chip.stats, images, layer_read=observe)
+
+    jax.eval_shape(run, chip, task, image[None])
+    return seen
+
+
+def _batches(images: np.ndarray, batch_size: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Where each batch starts, its images, and which of them count: equal sizes, so that little is filled up."""
+    count = math.ceil(len(images) / batch_size)
+    size = math.ceil(len(images) / count)
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
+        padded = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
+        yield start, padded, (np.arange(size) < len(batch)).astype(np.float32)
+
+
+def _watched(
+    watch: _Watch, chip: Chip, task: Task, images: np.ndarray, counted: np.ndarray, key: jax.Array | None
+) -> dict[str, dict[str, np.ndarray]]:
+    """What ``watch`` sees of every layer in one forward pass of one batch, on the host."""
+    stats = task.state or chip.stats
+    sums = jax.device_get(_watched_batch(watch, task.method, chip, task.trained, stats, images, counted, key))
+    return jax.tree.map(lambda a: a if a.dtype == bool else np.asarray(a, np.float64), sums)
+
+
+@partial(jax.jit, static_argnames=("watch", "method"))
+def _watched_batch(
+    watch: _Watch,
+    method: Method,
+    chip: Chip,
+    trained: Any,
+    stats: Any,
+    images: jax.Array,
+    counted: jax.Array,
+    key: jax.Array | None,
+) -> dict[str, dict[str, jax.Array]]:
+    seen: dict[str, dict[str, jax.Array]] = {}
+    sizes: dict[str, int] = {}
+
+    def observe(path: str, tiles: Tiles, x: jax.Array, gain: jax.Array | None, key: jax.Array | None) -> jax.Array:
+        if x.shape[0] % len(counted):
+            raise ModelError(path, f"an input of shape {list(x.shape)}", "one whose first axis counts images")
+        y = read(tiles, x, gain, key)
+        sums, before = watch(tiles, x, gain, y, counted), sizes.get(path, 0)
+        sizes[path] = before + y.size
+        seen[path] = _merged(seen[path], sums, y.size / sizes[path]) if before else sums
+        return y
+
+    forward(chip, method, trained, stats, images, key=key, layer_read=observe)
+    return seen
+
+
+def _clipping(
+    tiles: Tiles, x: jax.Array, gain: jax.Array | None, y: jax.Array, counted: jax.Array
+) -> dict[str, jax.Array]:
+    """Clipped conversions [T, N], where conversions are simulated."""
+    del y
+    found = conversions(tiles, x, gain, counted)
+    return {} if found is None else {"clipped": found.clipped}
+
+
+def _everything(
+    tiles: Tiles, x: jax.Array, gain: jax.Array | None, y: jax.Array, counted: jax.Array
+) -> dict[str, jax.Array]:
+    """Power of signal and error [N], clipped conversions [T, N] and the codes that were met."""
+    weights = nominal_weights(tiles)
+    ideal = product(x, weights if gain is None else weights * gain_on_kernel(tiles.plan, gain), tiles.plan.conv)
+    found = conversions(tiles, x, gain, counted)
+    return {
+        "signal": image_total(ideal**2, counted),
+        "error": image_total((y - ideal) ** 2, counted),
+    } | ({} if found is None else found._asdict())
+
+
+def _added(total: dict[str, np.ndarray], more: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: total[name] | more[name] if name == "met" else total[name] + more[name] for name in total}
+
+
+def _merged(one: dict[str, jax.Array], other: dict[str, jax.Array], share: float) -> dict[str, jax.Array]:
+    """Of two calls of one layer, ``other`` with its share of the outputs: each is a mean over an image's outputs."""
+    return {
+        name: one[name] | other[name] if name == "met" else one[name] * (1 - share) + other[name] * share
+        for name in one
+    }
+
+
+def _layer(
+    path: str, plan: Plan, outputs: int, active: np.ndarray, sums: dict[str, np.ndarray], images: int
+) -> LayerInspection:
+    met = sums.get("met")
+    return LayerInspection(
+        path=path,
+        folded=plan.fold,
+        fold_reason=plan.fold_reason,
+        macs=outputs * plan.rows * plan.columns,
+        snr_db=_decibels(float(np.sum(sums["signal"])), float(np.sum(sums["error"]))),
+        worst_column=_worst_column(sums["signal"], sums["error"]),
+        active_columns=float(active.mean()),
+        adc_bits=plan.spec.adc.bits,
+        clip_rate=_clip_rate(sums, active, images),
+        worst_clip=_worst_clip(sums, images),
+        codes_used=None if met is None else int(met.sum()),
+        codes_share=None if met is None else float(met.mean()),
+    )
+
+
+def _decibels(signal: float, error: float) -> float | None:
+    return 10 * math.log10(signal / error) if signal > 0 and error > 0 else None
+
+
+def _worst_column(signal: np.ndarray, error: np.ndarray) -> WorstColumn | None:
+    ratios = [_decibels(float(s), float(e)) for s, e in zip(signal, error, strict=True)]
+    found = [(ratio, column) for column, ratio in enumerate(ratios) if ratio is not None]
+    return WorstColumn(min(found)[1], min(found)[0]) if found else None
+
+
+def _clip_rate(sums: dict[str, np.ndarray], active: np.ndarray, images: int) -> float:
+    count = active.sum() * images
+    return float(sums["clipped"].sum() / count) if "clipped" in sums and count else 0.0
+
+
+def _worst_clip(sums: dict[str, np.ndarray], images: int) -> WorstClip | None:
+    if not np.any(sums.get("clipped", 0)):
+        return None
+    tile, column = np.unravel_index(np.argmax(sums["clipped"]), sums["clipped"].shape)
+    return WorstClip(int(tile), int(column), float(sums["clipped"][tile, column] / images))

@@ -1,0 +1,87 @@
+"""Learning one task on a chip.
+
+1. Hold out a stratified validation split of the training images.
+2. Train ``task.trained`` for some epochs; after each, measure validation accuracy and keep the best.
+3. Measure test accuracy once, with what was kept.
+
+Every random choice (head, split, order, read noise) comes from the key. The loop is :class:`~xbm_jax.training.run.Run`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import jax
+
+from xbm_jax.data import Dataset, resize, to_rgb
+from xbm_jax.errors import DataError
+from xbm_jax.masks import Method
+from xbm_jax.models import Chip
+from xbm_jax.promotion import numpy_promotion
+from xbm_jax.tasks import Task
+from xbm_jax.training.checks import check_chip, check_data
+from xbm_jax.training.config import TrainConfig
+from xbm_jax.training.run import Report, Run
+
+__all__ = ["adapt", "for_chip"]
+
+
+def for_chip(chip: Chip, data: Dataset, image_size: int | None = None) -> Dataset:
+    """The data with images as the chip's backbone takes them: grey repeated to its channels, resized if asked.
+
+    Raises:
+        DataError: colour images for a backbone of grey ones, or an impossible size.
+        SpecError: no chip.
+    """
+    check_chip(chip)
+    check_data(data)
+    images, channels = [data.x_train, data.x_test], len(chip.network.preprocess.mean)
+    if images[0].shape[-1] > channels:
+        raise DataError("data channels", images[0].shape[-1], f"{channels}, as the chip's backbone takes them")
+    if channels == 3:
+        images = [to_rgb(x) for x in images]
+    if image_size is not None:
+        images = [resize(x, image_size) for x in images]
+    return dataclasses.replace(data, x_train=images[0], x_test=images[1])
+
+
+@numpy_promotion
+def adapt(
+    chip: Chip,
+    data: Dataset,
+    *,
+    method: Method,
+    key: jax.Array,
+    config: TrainConfig | None = None,
+    report: Report | None = None,
+    start: Task | None = None,
+    chip_of_step: Callable[[Chip, jax.Array], Chip] | None = None,
+) -> Task:
+    """Learn ``data`` on ``chip`` without changing the chip.
+
+    Args:
+        chip: programmed and calibrated; shared by all tasks.
+        data: images and labels; grey images must have been repeated to the chip's channels.
+        method: what is learned besides the head.
+        key: draws everything random.
+        config: epochs, batch size, validation split; the same for every method that is to be compared.
+        report: called after every step.
+        start: a task whose norms, statistics, head (of as many classes, or ``{}``) and mask logits (if its rule is the
+            same) training starts from, of each what ``method`` trains; ``None``: the chip's norms and a random head.
+        chip_of_step: ``(chip, key) -> chip``, traceable: the chip of every training step, for masks that hold on many
+            chips (``xbm.models.redrawn``). Validation and test are on ``chip`` itself.
+
+    Raises:
+        SpecError, DataError, MethodError: what cannot be learned, before the first step.
+        TrainingError: a loss, a trained number or a logit that is not finite; it names the step, and the rates.
+
+    Returns:
+        The task. ``task.meta`` holds test and validation accuracy, the history, the share of active columns and the
+        ADC clip rate per layer, and the time it took.
+    """
+    began = time.perf_counter()
+    run = Run(chip, data, method, TrainConfig() if config is None else config, key, report, start, chip_of_step)
+    run.learn()
+    return run.task(time.perf_counter() - began)
