@@ -15,7 +15,7 @@ import numpy as np
 
 import xbm_jax as xbm
 
-NO_PART_OF_IT = {"cli", "promotion", "streams", "pixels", "archives"}
+NO_PART_OF_IT = {"cli", "promotion", "streams", "pixels", "archives", "storage"}
 
 
 def modules() -> Iterator[ModuleType]:
