@@ -19,7 +19,7 @@ from benchmarks.timing import Work
 from xbm_jax.crossbar.primitives.products import product
 from xbm_jax.data.decode import decode_all
 from xbm_jax.models import backbone, forward, initial_trained, named_network, source_trained
-from xbm_jax.training import init_state
+from xbm_jax.training import Pace, Recipe, init_state
 from xbm_jax.training.step import train_step
 
 __all__ = ["Step", "eight_steps", "mask_step", "plain_read", "plain_step", "program_seconds", "read_compiled"]
@@ -42,8 +42,10 @@ def mask_step(adc_bits: int | None, batch: int = 32, pixels: int = 32, model: st
     chip, method = _chip(adc_bits, images, model), xbm.methods.xbm()
     state = _state(chip, method)
     # Without donation, so that the same state can be stepped again and again.
-    compiled = jax.jit(train_step.__wrapped__, static_argnames="method")
-    return _compiled(compiled, method, chip, state, images, labels, np.float32(1.0), jax.random.key(2), static=1)
+    compiled = jax.jit(train_step.__wrapped__, static_argnames=("method", "how"))
+    how, pace = Recipe().how(method), _pace(method)
+    given = (method.learned, how, chip, state, images, labels, pace, jax.random.key(2))
+    return _compiled(compiled, *given, static=2)
 
 
 def eight_steps(batch: int = 32, pixels: int = 32) -> tuple[Work, Work]:
@@ -52,10 +54,10 @@ def eight_steps(batch: int = 32, pixels: int = 32) -> tuple[Work, Work]:
     chip, method = _chip(None, images[:batch]), xbm.methods.xbm()
     states = [_state(chip, method, seed) for seed in range(8)]
     x, y = images.reshape(8, batch, *images.shape[1:]), labels.reshape(8, batch)
-    rate, key = np.float32(1.0), jax.random.key(2)
+    how, pace, key = Recipe().how(method), _pace(method), jax.random.key(2)
 
     def step(state: Any, images: jax.Array, labels: jax.Array) -> Any:
-        return train_step.__wrapped__(method, chip, state, images, labels, rate, key)
+        return train_step.__wrapped__(method.learned, how, chip, state, images, labels, pace, key)
 
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     together = jax.jit(jax.vmap(step)).lower(stacked, x, y).compile()
@@ -162,7 +164,13 @@ def _backbone(model: str) -> xbm.Backbone:
 
 def _state(chip: xbm.Chip, method: xbm.Method, seed: int = 1) -> Any:
     trained = initial_trained(chip, method, 10, jax.random.key(seed))
-    return init_state(method, trained, jax.tree.map(jnp.array, chip.stats))
+    return init_state(Recipe().how(method), trained, jax.tree.map(jnp.array, chip.stats))
+
+
+def _pace(method: xbm.Method) -> Pace:
+    """The first step's numbers."""
+    rates = jax.tree.map(np.float32, Recipe().rates(method))
+    return Pace(rates, dict.fromkeys(rates, np.float32(1.0)), np.float32(1.0), np.int32(10))
 
 
 def _compiled(function: Any, *args: Any, static: int = 0) -> Step:

@@ -36,6 +36,7 @@ def learned(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_one_chip_in_earnest(tmp_path: Path) -> None:
     config = dataclasses.replace(TINY, out=tmp_path / "run", rows=(128,), ends=())
     (row,) = rows_and_bits.main(config)
@@ -143,6 +144,7 @@ def sweep_config(data: Path, out: Path, *sweeps: Any) -> chip_sweeps.Config:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_sweep_in_earnest(small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """A point of each kind: the float network, ideal cells on given ranges, and, slower to compile, a population."""
     config, asked = sweep_config(small_file, tmp_path / "docs", "sigma"), []

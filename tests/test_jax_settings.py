@@ -17,6 +17,7 @@ import pytest
 from flax import nnx
 
 import xbm_jax as xbm
+from cost import slow_but
 from xbm_jax.crossbar import Conv, at_time, clip_rate, plan, program, read, reprogram, with_signed_inputs
 from xbm_jax.data import Dataset
 from xbm_jax.models import Backbone, Preprocess, backbone, network_from_module
@@ -63,6 +64,7 @@ def no_float64(*trees: Any) -> None:
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.slow
 def test_a_task_is_learned_stored_and_served(setting: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     images, labels = rng.integers(0, 256, (24, SIZE, SIZE, 3), np.uint8), np.arange(24) % 3
@@ -95,8 +97,10 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    slow_but([("float64", "converters"), ("promotion", "wires")], [(s, n) for s in SETTINGS for n in LAYERS]),
+)
 def test_a_layer_is_read_and_differentiated(setting: str, name: str) -> None:
     """Gradients through a read that the user compiles: JAX calls its rules back outside of any call of ours."""
     changes, conv = LAYERS[name]

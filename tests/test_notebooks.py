@@ -69,6 +69,7 @@ def test_committed_outputs_are_whole_small_and_of_no_one_machine(path: Path) -> 
 
 @each_notebook
 @pytest.mark.timeout(900)  # a minute where it has two cores to itself
+@pytest.mark.slow
 def test_runs_and_shows_what_is_committed(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # not the user's profile and history
     monkeypatch.delenv("MPLBACKEND", raising=False)  # conftest's choice would show no picture

@@ -166,6 +166,7 @@ def tiny_suite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> suite.Config:
     return suite.Config(data=tmp_path, out=tmp_path, epochs=1, batch_size=16)
 
 
+@pytest.mark.slow
 def test_rows_say_what_learning_gave_and_cost(tiny_suite: suite.Config) -> None:
     job = Job("small_suite", "cifar-resnet20", "usps", "default", "piggyback", 0)
     (row,) = suite_jobs.run(tiny_suite, [job])
@@ -174,6 +175,7 @@ def test_rows_say_what_learning_gave_and_cost(tiny_suite: suite.Config) -> None:
     assert row["accuracy"] == pytest.approx(decoded(row["hits"], 160).mean())
 
 
+@pytest.mark.slow
 def test_seeds_learned_together_are_seeds_learned_apart(tiny_suite: suite.Config) -> None:
     jobs = [Job("small_suite", "cifar-resnet20", "usps", "default", "xbm", seed) for seed in (0, 1)]
     together = suite_jobs.run(tiny_suite, jobs)
@@ -202,6 +204,7 @@ def test_seeds_are_learned_together_where_asked(tmp_path: Path, learned: list[st
 
 
 @pytest.mark.parametrize("method", [suite_forgetting.ONE_NETWORK, "xbm", "piggyback"])
+@pytest.mark.slow
 def test_forgetting(tiny_suite: suite.Config, method: str) -> None:
     """Masks answer for earlier tasks as before, to the last image; one network that is trained on does not."""
     job = Job("forgetting", "cifar-resnet20", "fashion_mnist+usps", "default", method, 0)

@@ -30,8 +30,17 @@ from xbm_jax.errors import (
 )
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Backbone, Chip, calibrate, load_backbone, measure_norms, measure_ranges, program
-from xbm_jax.tasks import Population, Task, inspect, population_accuracy, predict, source_task
-from xbm_jax.training import TrainConfig, adapt, adapt_together, for_chip
+from xbm_jax.tasks import (
+    Population,
+    Task,
+    evaluate,
+    forward,
+    inspect,
+    population_accuracy,
+    predict,
+    source_task,
+)
+from xbm_jax.training import Recipe, Schedule, TrainConfig, adapt, adapt_together, for_chip
 
 __version__ = _metadata.version("xbm_jax")
 
@@ -55,6 +64,8 @@ __all__ = [
     "ModelError",
     "OutputError",
     "Population",
+    "Recipe",
+    "Schedule",
     "SpecError",
     "Task",
     "TrainConfig",
@@ -69,7 +80,9 @@ __all__ = [
     "crossbar",
     "data",
     "errors",
+    "evaluate",
     "for_chip",
+    "forward",
     "hardware",
     "inspect",
     "load",

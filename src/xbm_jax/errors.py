@@ -57,7 +57,12 @@ class BankError(XbmError):
 
 
 class TrainingError(XbmError):
-    """Training that cannot go on: a loss that is no number any more."""
+    """Training that cannot go on: a loss that is no number any more.
+
+    ``state``: of the run as it was after the last epoch that went well, where there is one.
+    """
+
+    state: Any = None
 
 
 class OutputError(XbmError):

@@ -191,6 +191,7 @@ def test_interrupt_before_the_first_task_leaves_a_folder_to_carry_on_in(tmp_path
     assert bank_of(tmp_path).names == ["fashion_mnist.head_only"]
 
 
+@pytest.mark.slow
 def test_same_job_again_learns_nothing_and_full_learns_the_rest(again, monkeypatch):
     out, before = again, scores(again)
     learned = learning(monkeypatch)

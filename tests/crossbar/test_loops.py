@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cost import slow_but
 from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Gaussian, Tiles, plan, program, read
 from xbm_jax.crossbar.reading import loops
 from xbm_jax.crossbar.reading.sums import Converters
@@ -99,7 +100,7 @@ CONVOLUTIONS = {
 }
 
 
-@pytest.mark.parametrize(("shape", "conv", "changes"), CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+@pytest.mark.parametrize(("shape", "conv", "changes"), slow_but(["3x3", "mismatch", "digital"], CONVOLUTIONS))
 def test_a_loop_over_channel_windows_is_the_tiles_one_by_one(
     shape: tuple[int, ...], conv: Conv, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,7 +145,7 @@ def test_which_convolutions_are_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not loops.is_scanned(layer(SERIAL, (3, 3, 32, 4), Conv(groups=2)).plan, small)
 
 
-@pytest.mark.parametrize("batch", [1, 6, 8])
+@pytest.mark.parametrize("batch", slow_but([6], [1, 6, 8]))
 def test_a_batch_in_pieces_is_the_whole_batch(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loops.jax, "device_count", lambda: 1)
     tiles = layer(SERIAL, (3, 3, 4, 5), Conv(padding="SAME"))

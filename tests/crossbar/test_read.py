@@ -464,6 +464,7 @@ def noise_problem(adc: Adc, device: Gaussian = NOISY) -> tuple[Tiles, np.ndarray
         (Adc(5, (-40.0, 53.0)), "weights", "g_max"),
     ],
 )
+@pytest.mark.slow
 def test_read_noise_is_distributed_as_that_of_single_cells(adc: Adc, gain_at: Any, relative_to: Any) -> None:
     """Mean, variance and covariance of many reads against one Gaussian per cell, cycle and read."""
     tiles, codes, gain, literal = noise_problem(adc, Gaussian(0.05, relative_to, 0.03))

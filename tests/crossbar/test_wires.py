@@ -154,6 +154,7 @@ def test_total_conductance_falls_with_every_resistance() -> None:
 
 
 @pytest.mark.parametrize(("size", "ohms"), [(64, 0.1), (64, 1.0), (64, 50.0), (128, 200.0)])
+@pytest.mark.slow
 def test_float32_is_enough(size: int, ohms: float) -> None:
     """Every entry to 5e-6 of itself, from wires that hardly matter to wires that leave 0.5 % of the current."""
     g = np.random.default_rng(0).choice([G_MIN, G_MAX], (size, size)).astype(np.float32)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cost import slow_but
 from xbm_jax.crossbar import Adc, Conv, CrossbarSpec, Tiles, nominal_weights, plan, program, read
 from xbm_jax.crossbar.primitives.products import product
 from xbm_jax.masks import LowRank
@@ -32,7 +33,7 @@ def moved(tiles: Tiles) -> dict[str, jax.Array]:
     return {k: v + 0.1 * jax.random.normal(jax.random.key(2), v.shape) for k, v in start.items()}
 
 
-@pytest.mark.parametrize(("shape", "conv", "x_shape"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(("shape", "conv", "x_shape"), slow_but(["dense", "grouped"], CASES))
 def test_it_adds_a_kernel_of_low_rank(shape: tuple, conv: Conv | None, x_shape: tuple) -> None:
     """``x @ (W + alpha / r down up)``, for every group of a convolution its own."""
     tiles = layer(shape, conv)
@@ -50,7 +51,7 @@ def test_it_adds_a_kernel_of_low_rank(shape: tuple, conv: Conv | None, x_shape: 
     assert after is tiles and gain is None and not RULE.rewrites_cells and RULE.computes_beside
 
 
-@pytest.mark.parametrize(("shape", "conv", "x_shape"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(("shape", "conv", "x_shape"), slow_but(["conv"], CASES))
 def test_training_starts_from_the_backbone_with_a_gradient(shape: tuple, conv: Conv | None, x_shape: tuple) -> None:
     tiles, x = layer(shape, conv), jnp.asarray(RNG.uniform(0, 1, x_shape), jnp.float32)
     start = RULE.init(tiles, jax.random.key(0))

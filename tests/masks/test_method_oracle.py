@@ -14,7 +14,8 @@ import pytest
 from xbm_jax.crossbar import Conv, CrossbarSpec, Tiles, plan, program
 from xbm_jax.masks import Kernel, Masked, Method, Sigmoid, Soft, methods
 from xbm_jax.models.norm import batch_norm
-from xbm_jax.training.step import optimizer
+from xbm_jax.training import How, Pace, Recipe
+from xbm_jax.training.step import optimizer, paced
 
 LR, EPSILON = 7e-4, 1e-5
 LAYERS = ("0", "1", "2")
@@ -67,7 +68,8 @@ class Run:
         return jnp.mean(x, (1, 2)) @ trained["head"]["kernel"] + trained["head"]["bias"], followed
 
     def train(self) -> tuple[list[float], Any]:
-        tx = optimizer(self.method)
+        tx, recipe = optimizer(How()), Recipe()
+        pace = Pace(recipe.rates(self.method), dict.fromkeys(recipe.rates(self.method), 1.0), 1.0, 0)
         trained, stats, opt = self.trained, self.stats, tx.init(self.trained)
         losses, first = [], None
 
@@ -79,7 +81,7 @@ class Run:
         def step(trained: Any, stats: Any, opt: Any, x: jax.Array, y: jax.Array) -> tuple:
             (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(trained, stats, x, y)
             updates, opt = tx.update(grads, opt, trained)
-            return optax.apply_updates(trained, updates), stats, opt, value, grads
+            return optax.apply_updates(trained, paced(updates, pace)), stats, opt, value, grads
 
         for x, y in zip(self.data["x"], self.data["y"], strict=True):
             trained, stats, opt, value, grads = step(trained, stats, opt, jnp.asarray(x, jnp.float64), jnp.asarray(y))

@@ -138,6 +138,7 @@ def test_every_code_is_a_value_and_none_is_wider_than_said(alphabet: Alphabet, d
 
 
 @pytest.mark.parametrize("width", range(2, 25))
+@pytest.mark.slow
 def test_a_soft_code_of_every_width_learned_is_one_value_and_no_wider(width: int) -> None:
     """Also where all entries are off and just below the threshold, so that the largest grey value is met."""
     alphabet, rng = Soft(width=width), np.random.default_rng(width)

@@ -240,7 +240,7 @@ def test_scales_hold_the_largest_inputs_of_the_float_network() -> None:
     """The stem's inputs are the preprocessed pixels, whatever the weights."""
     images = tiny_images(64)
     tiles = measure_inputs(program(tiny_backbone(), IDEAL, jax.random.key(0)), images).tiles["stem"]
-    x = np.asarray(tiny_backbone().network.preprocess(jnp.asarray(images)))
+    x = np.asarray(tiny_backbone().network.prepared(jnp.asarray(images)))
     peak = max(np.percentile(x, 99.99), -np.percentile(x, 0.01))
     np.testing.assert_allclose(scale_of(tiles), peak / 127, rtol=1e-5)
 
@@ -277,7 +277,7 @@ def test_measuring_again_changes_nothing() -> None:
 def test_norm_statistics_by_hand() -> None:
     """The first norm sees the first layer's output: 48 of 50 images, in three batches."""
     chip, images = tiny_chip(CONVERTED), tiny_images(50)
-    seen = np.asarray(read(chip.tiles["stem"], chip.network.preprocess(jnp.asarray(images))), np.float64)
+    seen = np.asarray(read(chip.tiles["stem"], chip.network.prepared(jnp.asarray(images))), np.float64)
     batches = seen[:48].reshape(3, -1, seen.shape[-1])
     mean, var = batches.mean((0, 1)), batches.var(1, ddof=1).mean(0) + batches.mean(1).var(0)
     stats = measure_norms(chip, images, batch_size=16).stats["bn"]

@@ -277,6 +277,7 @@ FEW = settings() if settings().max_examples > 100 else settings(max_examples=20)
 
 @FEW
 @given(two_specs())
+@pytest.mark.slow
 def test_specs_of_one_key_have_one_range(specs: tuple[CrossbarSpec, CrossbarSpec]) -> None:
     first, second = specs
     assume(calibration_key(first) == calibration_key(second))

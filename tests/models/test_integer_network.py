@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
+from cost import slow_but
 from models.tiny import resnet20
 from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Tiles, read
 from xbm_jax.crossbar.reading.reads import input_codes
@@ -133,7 +134,7 @@ def images_of(shared_data: SharedData, count: int) -> np.ndarray:
         return archive["x_test"][:count]
 
 
-@pytest.mark.parametrize("read_as", ["folded", "simulated"])
+@pytest.mark.parametrize("read_as", slow_but(["folded"], ["folded", "simulated"]))
 def test_every_layer_sums_the_integers(shared_data, folded, simulated, integer_network, read_as) -> None:
     """From its own input codes each layer gives exactly the integers of the unfolded kernel; 3 images, 19 layers."""
     images = images_of(shared_data, 3)
@@ -150,6 +151,7 @@ def test_every_layer_sums_the_integers(shared_data, folded, simulated, integer_n
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_predictions_are_the_integer_networks(shared_data, folded, simulated, integer_network, count) -> None:
     images = images_of(shared_data, count)
     parts = [images[i : i + 100] for i in range(0, count, 100)]

@@ -42,6 +42,7 @@ def shapes_of(which: str) -> dict[str, tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("which", library_models())
+@pytest.mark.slow
 def test_every_array_finds_its_place(which: str) -> None:
     """No name is left over, none is missing, and every layout has our shape."""
     model = library_models()[which]["model"]

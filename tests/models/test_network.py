@@ -318,7 +318,7 @@ def test_state_keeps_its_dtype_and_random_state_is_left_alone() -> None:
     chip = program(made, IDEAL, jax.random.key(0))
     images = tiny_images(3)
     logits, _ = forward(chip, methods.head_only(), source_trained(chip), chip.stats, jnp.asarray(images))
-    x = np.asarray(network.preprocess(jnp.asarray(images))).mean((1, 2))[:, [2, 0, 1]]
+    x = np.asarray(network.prepared(jnp.asarray(images))).mean((1, 2))[:, [2, 0, 1]]
     np.testing.assert_allclose(logits, x @ np.asarray(made.arrays["head/kernel"]), atol=1e-5)
     np.testing.assert_allclose(made.logits(images), logits, atol=1e-6)
 
@@ -376,7 +376,7 @@ def test_preprocessing_that_divides_by_nothing_is_refused(changes: dict[str, Any
 
 
 def test_preprocessing_of_other_channels_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"a module that answers images \[2, 12, 12, 1\]"):
+    with pytest.raises(ModelError, match=r"a module that answers inputs \[2, 12, 12, 1\]"):
         tiny_network(preprocess=Preprocess((0.5,), (0.5,)))
 
 

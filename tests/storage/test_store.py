@@ -97,7 +97,7 @@ def test_a_killed_first_save_leaves_nothing_that_counts(tmp_path):
 SAVE_FOR_EVER = """
 import sys
 import numpy as np
-from xbm_jax.tasks import store
+from xbm_jax.storage import store
 for value in range(1, 10_000):
     store.save(sys.argv[1], {"a": np.full(40_000, value, np.int32)}, {"value": value})
 """
@@ -277,7 +277,7 @@ def test_a_link_to_a_folder_is_written_through(tmp_path):
 SAVE_AND_LOAD = """
 import sys
 import numpy as np
-from xbm_jax.tasks import store
+from xbm_jax.storage import store
 for value in range(int(sys.argv[2]), int(sys.argv[2]) + 6):
     store.save(sys.argv[1], {"a": np.full(40_000, value, np.int32)}, {"value": value})
     arrays, metadata = store.load(sys.argv[1])
@@ -328,7 +328,7 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from xbm_jax.errors import XbmError
-from xbm_jax.tasks import store
+from xbm_jax.storage import store
 folder, rng = Path(sys.argv[1]), np.random.default_rng(0)
 def made(value):
     return {f"a{i}": np.concatenate([[value], rng.integers(0, 256, 30_000)]).astype(np.uint8) for i in range(30)}

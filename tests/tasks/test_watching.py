@@ -36,7 +36,7 @@ def decibels(wanted: np.ndarray, got: np.ndarray, axis=None) -> np.ndarray:
 
 def first_input(chip, images) -> np.ndarray:
     """What the first layer gets: the images themselves, in float64."""
-    return np.asarray(chip.network.preprocess(jnp.asarray(images)), np.float64)
+    return np.asarray(chip.network.prepared(jnp.asarray(images)), np.float64)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_clip_rate_counts_the_conversions_outside_the_range():
     task = tiny.made_up_task(chip, methods.head_only())
     rates = adc_clip_rates(chip, task, IMAGES)
     tiles = chip.tiles["conv1"]
-    codes = chip_codes(tiles, chip.network.preprocess(jnp.asarray(IMAGES)))
+    codes = chip_codes(tiles, chip.network.prepared(jnp.asarray(IMAGES)))
     sums = np.concatenate([np.ravel(s) for _, _, s in column_sums(tiles.plan, codes, tiles.effective)])
     half_step = (high - low) / 255 / 2
     wanted = np.mean((sums < low - half_step) | (sums > high + half_step))

@@ -10,19 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cost import slow_but
 from tasks import tiny
 from xbm_jax.crossbar import Gaussian
 from xbm_jax.data import Augment, Dataset, center_crop
 from xbm_jax.errors import DataError, SpecError
-from xbm_jax.masks import ArrayChoice
+from xbm_jax.masks import ArrayChoice, Linear
 from xbm_jax.models import calibrate, program, redrawn
 from xbm_jax.tasks import predict, stored
 from xbm_jax.training import TrainConfig, adapt, for_chip
-from xbm_jax.training.run import Run
+from xbm_jax.training.run import Run, begin
 
-forward, run_module, step = map(
-    import_module, ("xbm_jax.models.passes", "xbm_jax.training.run", "xbm_jax.training.step")
-)
+loop, result = map(import_module, ("xbm_jax.training.loop", "xbm_jax.training.result"))
 CONFIG = TrainConfig(epochs=15, batch_size=16)
 METHODS = tiny.METHODS
 
@@ -36,7 +35,13 @@ def learned(name, kind="ideal", key=1):
     return task, before, tiny.leaves(chip)
 
 
-@pytest.mark.parametrize(("name", "kind"), [*((name, "ideal") for name in METHODS), ("xbm", "adc")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    slow_but(
+        [("xbm", "ideal"), ("head_only", "ideal"), ("lora", "ideal"), ("norm_only-full", "ideal"), ("xma2", "ideal")],
+        [*((name, "ideal") for name in METHODS), ("xbm", "adc")],
+    ),
+)
 def test_learning_changes_no_bit_of_the_chip(name, kind):
     task, before, after = learned(name, kind)
     assert len(before) > 30
@@ -57,7 +62,9 @@ def test_masks_learn_what_a_head_cannot():
     assert learned("xbm", "adc", key=3)[0].meta["accuracy"] > 0.6
 
 
-@pytest.mark.parametrize("name", ["norm_only-full", "piggyback", "finetune", "lora"])
+@pytest.mark.parametrize(
+    "name", slow_but(["norm_only-full", "lora"], ["norm_only-full", "piggyback", "finetune", "lora"])
+)
 def test_other_methods_learn_too(name):
     assert learned(name)[0].meta["accuracy"] > 0.5
 
@@ -129,11 +136,13 @@ def test_test_labels_are_no_part_of_learning():
 def test_the_best_epoch_is_chosen_on_validation_and_test_is_read_once(monkeypatch, scores):
     data, measured = tiny.stripes(), []
 
-    def scripted(_run, state, images, labels, _key):
-        measured.append((np.array(images), np.array(labels), tiny.leaves((state.trained, state.stats))))
+    def scripted(run, _state, train, images, labels, _key):
+        cut = {**train.trained, "head": run.method.head.cut(train.trained["head"], 4)}
+        measured.append((np.array(images), np.array(labels), tiny.leaves((cut, train.stats))))
         return scores[len(measured) - 1]
 
-    monkeypatch.setattr(Run, "accuracy", scripted)
+    for module in (loop, result):
+        monkeypatch.setattr(module, "score", scripted)
     task = short("xbm", epochs=3)
     assert len(measured) == 4
     for images, labels, _ in measured[:3]:
@@ -148,26 +157,32 @@ def test_the_best_epoch_is_chosen_on_validation_and_test_is_read_once(monkeypatc
     assert any(not np.array_equal(a, measured[2][2][name]) for name, a in measured[best][2].items()) or best == 2
 
 
+def begun(name, start):
+    """What training starts from, its head cut to the task's own outputs."""
+    run = Run(tiny.chip("ideal"), tiny.stripes(), METHODS[name], CONFIG, jax.random.key(9), print, start)
+    run.check()
+    train = begin(run).train
+    return {**train.trained, "head": METHODS[name].head.cut(train.trained["head"], 4)}, train.stats
+
+
 def test_training_goes_on_from_a_task_that_is_given():
     first = learned("xbm")[0]
-    run = Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, first)
-    tiny.assert_same_bits((run.state.trained, run.state.stats), (first.trained, first.state))
-    other = Run(tiny.chip("ideal"), tiny.stripes(), METHODS["lora"], CONFIG, jax.random.key(9), print, first)
-    tiny.assert_same_bits(other.state.trained["head"], first.trained["head"])
-    tiny.assert_same_bits(other.state.trained["norms"], first.trained["norms"])
-    assert set(other.state.trained["masks"]["conv1"]) == {"down", "up"}
+    tiny.assert_same_bits(begun("xbm", first), (first.trained, first.state))
+    other, _ = begun("lora", first)
+    tiny.assert_same_bits(other["head"], first.trained["head"])
+    tiny.assert_same_bits(other["norms"], first.trained["norms"])
+    assert set(other["masks"]["conv1"]) == {"down", "up"}
     coded = stored(tiny.chip("ideal"), first)  # codes cannot be trained
-    again = Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, coded)
-    assert again.state.trained["masks"]["conv1"].dtype == np.float32
-    headless = first.replace(trained={**first.trained, "head": {}})
-    run = Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, headless)
-    tiny.assert_same_bits(run.state.trained["masks"], first.trained["masks"])
-    assert not np.array_equal(run.state.trained["head"]["kernel"], first.trained["head"]["kernel"])
+    assert begun("xbm", coded)[0]["masks"]["conv1"].dtype == np.float32
+    headless, _ = begun("xbm", first.replace(trained={**first.trained, "head": {}}))
+    tiny.assert_same_bits(headless["masks"], first.trained["masks"])
+    assert not np.array_equal(headless["head"]["kernel"], first.trained["head"]["kernel"])
     ten = tiny.made_up_task(tiny.chip("ideal"), METHODS["xbm"], num_classes=10)
     with pytest.raises(DataError, match=r"start = 'a head of 10 classes': 4, those of the task, or none"):
-        Run(tiny.chip("ideal"), tiny.stripes(), METHODS["xbm"], CONFIG, jax.random.key(9), print, ten)
+        begun("xbm", ten)
 
 
+@pytest.mark.slow
 def test_a_fresh_chip_for_every_step():
     """Each step sees cells of its own; validation, test and the chip that is given do not move."""
     spec = tiny.SPECS["ideal"].replace(device=Gaussian(0.05))
@@ -199,28 +214,24 @@ def test_validation_images_are_held_out():
     assert run.order(0).tolist() != run.order(1).tolist()
 
 
-def test_a_head_on_cached_features_is_the_head_trained_through_the_network():
-    def run():
-        config = TrainConfig(epochs=2, batch_size=16)
-        chip, method = tiny.chip("ideal"), METHODS["head_only"]
-        return Run(chip, tiny.stripes(), method, config, jax.random.key(1), lambda _: None)
-
-    cached, through = run(), run()
-    cached.train_head()
-    through.train()
+def test_a_head_on_cached_features_is_the_head_trained_through_the_network(monkeypatch):
+    config = TrainConfig(epochs=2, batch_size=16)
+    options = {"method": METHODS["head_only"], "key": jax.random.key(1), "config": config}
+    cached = adapt(tiny.chip("ideal"), tiny.stripes(), **options)
+    monkeypatch.setattr(Run, "on_features", False)
+    through = adapt(tiny.chip("ideal"), tiny.stripes(), **options)
     for name in ("kernel", "bias"):
-        got, wanted = (r.best.trained["head"][name] for r in (cached, through))
+        got, wanted = (task.trained["head"][name] for task in (cached, through))
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-4)
-    for a, b in zip(cached.history, through.history, strict=True):
+    for a, b in zip(cached.meta["history"], through.meta["history"], strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
         assert a["val_accuracy"] == pytest.approx(b["val_accuracy"], abs=1 / 48 + 1e-6)
 
 
-def test_a_head_is_validated_by_the_function_that_trains_it():
-    """In full precision, too: elsewhere than on a CPU the default is less."""
-    assert run_module.head_logits is step.head_logits is forward.head_logits
+def test_a_head_is_in_full_precision():
+    """Elsewhere than on a CPU the default is less."""
     head = {"kernel": jnp.zeros((8, 4)), "bias": jnp.zeros(4)}
-    assert "HIGHEST" in str(jax.make_jaxpr(forward.head_logits)(head, jnp.zeros((2, 8))))
+    assert "HIGHEST" in str(jax.make_jaxpr(Linear().apply)(head, jnp.zeros((2, 8))))
 
 
 def test_every_step_is_reported():
@@ -301,6 +312,7 @@ def test_labels_outside_the_head_never_reach_it(label):
 
 
 @pytest.mark.parametrize("name", ["head_only", "norm_only-full"])
+@pytest.mark.slow
 def test_training_on_random_patches(name):
     """Equal keys learn equal tasks; other patches teach another task; the accuracy is that of the images' centres."""
     data, chip = tiny.stripes(), tiny.chip("ideal")

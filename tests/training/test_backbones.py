@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from cost import slow_but
 from models.tiny import random_arrays
 from xbm_jax.banks import MaskBank, serve
 from xbm_jax.crossbar import Adc, CrossbarSpec, nominal_weights
@@ -68,6 +69,7 @@ def small_chip(name: str) -> Chip:
 
 
 @pytest.mark.parametrize("name", SMALL)
+@pytest.mark.slow
 def test_exact_reads_are_the_float_network(name: str) -> None:
     """All kinds of layers found, called in order, with their biases and norms; and the calibrated signs."""
     chip, images = small_chip(name), jnp.asarray(small_data().x_test[:4])
@@ -88,7 +90,7 @@ def test_exact_reads_are_the_float_network(name: str) -> None:
     np.testing.assert_allclose(logits, expected, atol=2e-5 * float(jnp.abs(expected).max()))
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if name != "resnet50-v1"])  # which differs in strides alone
+@pytest.mark.parametrize("name", slow_but(["mobilenet-v2"], (name for name in SMALL if name != "resnet50-v1")))
 def test_from_programming_to_serving(name: str, tmp_path: Path) -> None:
     """Two steps of XBM with trained norms change nothing of the chip, and are served as they were learned."""
     chip, data = small_chip(name), small_data()

@@ -13,8 +13,8 @@ from tasks import tiny
 from xbm_jax.crossbar import Adc, CrossbarSpec
 from xbm_jax.data import Augment
 from xbm_jax.errors import DataError, MethodError, SpecError, TrainingError
-from xbm_jax.models import calibrate, program
-from xbm_jax.training import TrainConfig, adapt, adapt_together, for_chip, run
+from xbm_jax.models import Preprocess, calibrate, program
+from xbm_jax.training import TrainConfig, adapt, adapt_together, features, for_chip, loop, run
 
 CHIP, DATA, KEY = tiny.chip("ideal"), tiny.stripes(), jax.random.key(1)
 CONFIG = TrainConfig(epochs=2, batch_size=90)
@@ -42,8 +42,8 @@ WRONG = {
     "key an int": ({"key": 1}, SpecError, r"key = 1: one key of a generator"),
     "key none": ({"key": None}, SpecError, r"key = None: one key of a generator"),
     "keys": ({"key": jax.random.split(KEY, 2)}, SpecError, r"(?s)key = .*: one key of a generator"),
-    "a dict as config": ({"config": {"epochs": 1}}, SpecError, r"config = 'dict': a TrainConfig, or None"),
-    "epochs as config": ({"config": 0}, SpecError, r"config = 0: a TrainConfig, or None"),
+    "a dict as config": ({"config": {"epochs": 1}}, SpecError, r"config = 'dict': a Recipe, or None"),
+    "epochs as config": ({"config": 0}, SpecError, r"config = 0: a Recipe, or None"),
     "report no function": ({"report": True}, SpecError, r"report = True: a function, or None"),
     "chips no function": ({"chip_of_step": CHIP}, SpecError, r"chip_of_step = 'Chip': a function, or None"),
     "chips that are none": (
@@ -85,7 +85,7 @@ WRONG = {
     "arrays never chosen": (
         {"method": tiny.METHODS["xma2"], "config": TrainConfig(epochs=1, batch_size=90)},
         SpecError,
-        r"config\.epochs = 1: more than the 1 after which 'xma2' chooses its arrays",
+        r"config\.epochs = 1: more than the 1 epochs after which arrays are chosen by 'xma2'",
     ),
 }
 
@@ -97,8 +97,8 @@ def no_step(monkeypatch):
     def step(*args, **kwargs):
         pytest.fail("a step was taken")
 
-    for name in ("head_epoch", "_features", "batch_logits"):
-        monkeypatch.setattr(run, name, step)
+    for module, name in ((features, "head_epoch"), (run, "features"), (loop, "scores")):
+        monkeypatch.setattr(module, name, step)
     return step
 
 
@@ -106,7 +106,7 @@ def no_step(monkeypatch):
 def test_a_wrong_argument_is_refused_before_the_first_step(name, no_step, monkeypatch):
     changes, error, message = WRONG[name]
     if name != "chips that are none":  # known once a step is traced, before it runs
-        monkeypatch.setattr(run, "train_step", no_step)
+        monkeypatch.setattr(loop, "train_step", no_step)
     options = {**GOOD, **changes}
     with pytest.raises(error, match=message):
         adapt(options.pop("chip"), options.pop("data"), **options)
@@ -117,7 +117,7 @@ def test_a_wrong_argument_is_refused_before_the_first_step(name, no_step, monkey
 )
 def test_as_one_of_several_tasks_it_is_refused_too(name, no_step, monkeypatch):
     changes, error, message = WRONG[name]
-    monkeypatch.setattr(run, "train_step", no_step)
+    monkeypatch.setattr(loop, "train_step", no_step)
     options = {**GOOD, **changes}
     chips, data, keys = [CHIP, options.pop("chip")], [DATA, options.pop("data")], [KEY, options.pop("key")]
     with pytest.raises(error, match=message):
@@ -156,7 +156,7 @@ def test_images_for_a_chip(arguments, error, message):
 
 
 def test_colour_images_for_a_backbone_of_grey_ones():
-    preprocess = dataclasses.replace(CHIP.network.preprocess, mean=(0.5,), std=(0.25,))
+    preprocess = Preprocess((0.5,), (0.25,))
     grey = CHIP.replace(network=dataclasses.replace(CHIP.network, preprocess=preprocess))
     with pytest.raises(DataError, match=r"data channels = 3: 1, as the chip's backbone takes them"):
         for_chip(grey, DATA)

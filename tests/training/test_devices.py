@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tasks import tiny
+from training.test_step import HOW, pace
 from xbm_jax.models import forward, initial_trained
 from xbm_jax.training import init_state, loss_and_stats, train_step
 
@@ -30,10 +31,12 @@ def placed(mesh, tree, spec):
 def test_gradients_of_a_sharded_batch_are_those_of_one_device(mesh):
     chip = tiny.chip("ideal")
     trained = initial_trained(chip, METHOD, 4, jax.random.key(0))
-    grad = jax.jit(jax.value_and_grad(partial(loss_and_stats, method=METHOD, chip=chip), has_aux=True))
+    grad = jax.jit(
+        jax.value_and_grad(partial(loss_and_stats, method=METHOD, how=HOW, chip=chip, outputs=4), has_aux=True)
+    )
 
     def gradients(images, labels):
-        (loss, (stats, _)), grads = grad(trained, stats=chip.stats, images=images, labels=labels, key=KEY)
+        (loss, (stats, _)), grads = grad(trained, stats=chip.stats, inputs=images, targets=labels, key=KEY)
         return loss, stats, grads
 
     images = placed(mesh, IMAGES, P("data"))
@@ -48,14 +51,15 @@ def test_training_on_eight_devices_is_training_on_one(mesh):
     chip = tiny.chip("ideal")
     everywhere = placed(mesh, chip, P())
     trained = initial_trained(chip, METHOD, 4, jax.random.key(0))
-    one = init_state(METHOD, trained, jax.tree.map(jnp.array, chip.stats))
+    one = init_state(HOW, trained, jax.tree.map(jnp.array, chip.stats))
     eight = placed(mesh, jax.tree.map(jnp.array, one), P())
     losses = []
     for i in range(3):
         key = jax.random.fold_in(KEY, i)
-        one, seen = train_step(METHOD, chip, one, IMAGES, LABELS, np.float32(1), key)
+        one, seen = train_step(METHOD.learned, HOW, chip, one, IMAGES, LABELS, pace(METHOD), key)
         images, labels = (placed(mesh, part, P("data")) for part in (IMAGES, LABELS))
-        eight, seen_8 = train_step(METHOD, everywhere, eight, images, labels, np.float32(1), placed(mesh, key, P()))
+        there = placed(mesh, key, P())
+        eight, seen_8 = train_step(METHOD.learned, HOW, everywhere, eight, images, labels, pace(METHOD), there)
         losses.append((float(seen["loss"]), float(seen_8["loss"])))
     np.testing.assert_allclose(*np.transpose(losses), rtol=1e-4)
     tiny.assert_same_bits(everywhere, chip)

@@ -9,7 +9,8 @@ import pytest
 from tasks import tiny
 from xbm_jax import streams
 from xbm_jax.streams import stream
-from xbm_jax.training import TrainConfig, adapt, choose, run, together
+from xbm_jax.tasks import evaluation
+from xbm_jax.training import TrainConfig, adapt, loop, phases, result, together
 
 
 @pytest.fixture
@@ -27,12 +28,12 @@ def keys(monkeypatch):
 
         monkeypatch.setattr(module, name, watched)
 
-    watch(run, "train_step", 6)
-    watch(together, "train_steps", 6)
-    watch(run, "batch_logits", 5)
-    watch(run, "_features", 4)
-    watch(run, "adc_clip_rates", 3)
-    watch(choose, "_weight_gradients", 6)
+    watch(loop, "train_step", 7)
+    watch(loop, "train_steps", 7)
+    watch(evaluation, "_batch_scores", 8)
+    watch(evaluation, "_batch_features", 5)
+    watch(result, "adc_clip_rates", 3)
+    watch(phases, "_batch_gradients", 8)
     return seen
 
 
@@ -44,8 +45,8 @@ def learned(name, key=1, **changes):
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
-        ("head_only", {"_features": 4, "batch_logits": 2, "adc_clip_rates": 1}),
-        ("xma2", {"train_step": 6, "_weight_gradients": 3, "batch_logits": 4, "adc_clip_rates": 1}),
+        ("head_only", {"_batch_features": 4, "_batch_scores": 2, "adc_clip_rates": 1}),
+        ("xma2", {"train_step": 6, "_batch_gradients": 3, "_batch_scores": 4, "adc_clip_rates": 1}),
     ],
 )
 def test_no_two_reads_share_their_noise(keys, name, counts):
@@ -63,4 +64,4 @@ def test_tasks_learned_together_draw_what_each_draws_alone(keys):
     )
     wanted = [stream(key, streams.Run.STEP, step) for step in range(3) for key in both]
     assert keys["train_steps"] == [tuple(jax.random.key_data(key).tolist()) for key in wanted]
-    assert len(set(keys["batch_logits"])) == len(keys["batch_logits"]) == 2 * (1 + 2)  # 48 images, and 160 in batches
+    assert len(set(keys["_batch_scores"])) == len(keys["_batch_scores"]) == 2 * (1 + 2)  # 48 images, and 160 in batches

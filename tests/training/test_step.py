@@ -12,20 +12,26 @@ from tasks import tiny
 from xbm_jax.crossbar import Adc, CrossbarSpec, Gaussian
 from xbm_jax.models import initial_trained, program
 from xbm_jax.tasks import Task, predict
-from xbm_jax.training import init_state, loss_and_stats, step, train_step
+from xbm_jax.training import How, Pace, init_state, loss_and_stats, step, train_step
 
 IMAGES, LABELS = tiny.stripes().x_train[:16], tiny.stripes().y_train[:16]
 KEY = jax.random.key(7)
 XBM = tiny.METHODS["xbm"]
+HOW = How()
 
 
-def state_of(chip, method, num_classes=4, seed=0):
+def pace(method, rate=1.0, outputs=4):
+    rates = {"masks": method.mask_lr, "norms": method.norm_lr, "head": method.head_lr}
+    return Pace(jax.tree.map(np.float32, rates), dict.fromkeys(rates, np.float32(rate)), np.float32(1), outputs)
+
+
+def state_of(chip, method, num_classes=4, seed=0, how=HOW):
     trained = initial_trained(chip, method, num_classes, jax.random.key(seed))
-    return init_state(method, trained, jax.tree.map(jnp.array, chip.stats))
+    return init_state(how, trained, jax.tree.map(jnp.array, chip.stats))
 
 
-def one_step(chip, method, state, rate=1.0):
-    return train_step(method, chip, state, IMAGES, LABELS, np.float32(rate), KEY)
+def one_step(chip, method, state, rate=1.0, how=HOW):
+    return train_step(method.learned, how, chip, state, IMAGES, LABELS, pace(method, rate), KEY)
 
 
 @pytest.mark.parametrize("name", tiny.METHODS)
@@ -39,12 +45,12 @@ def test_gradients_and_moments_exist_for_what_is_trained_alone(name):
     assert sorted(a.shape for a in moments) == sorted(trained_shapes * 2)
     assert len(counts) == 3
     grads = jax.eval_shape(
-        jax.grad(partial(loss_and_stats, method=method), has_aux=True),
+        jax.grad(partial(loss_and_stats, method=method, how=HOW, outputs=4), has_aux=True),
         state.trained,
         chip=chip,
         stats=state.stats,
-        images=IMAGES,
-        labels=LABELS,
+        inputs=IMAGES,
+        targets=LABELS,
         key=KEY,
     )[0]
     assert jax.tree.structure(grads) == jax.tree.structure(state.trained)
@@ -63,19 +69,22 @@ def test_a_step_changes_no_bit_of_the_chip_and_every_part_of_the_task():
     tiny.assert_same_bits(chip, before)
     moved = {name: not np.array_equal(array, start[name]) for name, array in tiny.leaves(state.trained).items()}
     assert all(moved.values()), moved
-    assert set(seen) == {"loss", "accuracy"} and np.isfinite(float(seen["loss"]))
+    assert set(seen) == {"loss", "score"} and np.isfinite(float(seen["loss"]))
+
+
+gradients = jax.jit(jax.grad(loss_and_stats, has_aux=True), static_argnums=(1, 2))
 
 
 def test_sgd_with_momentum_in_closed_form():
     """``v <- 0.9 v + g``, ``p <- p - lr v``: two steps of the head, whose gradients are taken apart."""
-    chip, method = tiny.chip("ideal"), dataclasses.replace(tiny.METHODS["norm_only-affine"], optimizer="sgd")
-    state, velocity, kept = state_of(chip, method), 0.0, []
+    chip, method, how = tiny.chip("ideal"), tiny.METHODS["norm_only-affine"], How(optimizer="sgd")
+    state, velocity, kept = state_of(chip, method, how=how), 0.0, []
     for _ in range(2):
-        args = (method, chip, state.stats, IMAGES, LABELS, KEY)
-        grads, _ = jax.grad(loss_and_stats, has_aux=True)(state.trained, *args)
+        args = (method, how, chip, state.stats, IMAGES, LABELS, 4, KEY)
+        grads, _ = gradients(state.trained, *args)
         velocity = 0.9 * velocity + np.asarray(grads["head"]["kernel"])
         before = np.asarray(state.trained["head"]["kernel"])
-        state, _ = one_step(chip, method, state)
+        state, _ = one_step(chip, method, state, how=how)
         kept.append((before - method.head_lr * velocity, np.asarray(state.trained["head"]["kernel"])))
     for wanted, got in kept:
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
@@ -127,8 +136,10 @@ def test_one_compilation_serves_all_steps_tasks_and_rates(monkeypatch):
     for seed, on in ((0, chip), (1, chip), (2, other)):
         state = state_of(on, XBM, seed=seed)
         for i in range(3):
-            rate = np.float32(1 / (i + 1))
-            state, _ = train_step(dataclasses.replace(XBM), on, state, images, labels, rate, jax.random.fold_in(KEY, i))
+            method = dataclasses.replace(XBM, name=f"task {seed}", mask_lr=1e-3 * (1 + seed))
+            paced = pace(method, 1 / (i + 1), outputs=2 + seed)
+            key = jax.random.fold_in(KEY, i)
+            state, _ = train_step(method.learned, How(), on, state, images, labels, paced, key)
     assert len(traces) == 1
 
 
@@ -154,11 +165,11 @@ def test_vmap_over_tasks_equals_a_loop():
     images, labels = (np.stack(part) for part in zip(*data, strict=True))
     states = stacked([state_of(chip, XBM, seed=seed) for seed in range(count)])
     looped = [state_of(chip, XBM, seed=seed) for seed in range(count)]
-    many = jax.jit(jax.vmap(lambda s, x, y: train_step(XBM, chip, s, x, y, np.float32(1), KEY)))
+    many = jax.jit(jax.vmap(lambda s, x, y: train_step(XBM.learned, HOW, chip, s, x, y, pace(XBM), KEY)))
     for _ in range(2):
         states, seen = many(states, images, labels)
         for i in range(count):
-            looped[i], alone = train_step(XBM, chip, looped[i], images[i], labels[i], np.float32(1), KEY)
+            looped[i], alone = train_step(XBM.learned, HOW, chip, looped[i], images[i], labels[i], pace(XBM), KEY)
             assert float(seen["loss"][i]) == pytest.approx(float(alone["loss"]), abs=1e-4)
     for i in range(count):
         assert_close(logits_of(chip, unstacked(states, i)), logits_of(chip, looped[i]), atol=1e-4)
@@ -176,6 +187,7 @@ def make_and_keys():
     return population()
 
 
+@pytest.mark.slow
 def test_a_population_is_its_chips_bit_for_bit_on_one_device_and_on_eight(make_and_keys):
     make, keys = make_and_keys
     chips = jax.jit(jax.vmap(make))(keys)
@@ -192,12 +204,13 @@ def test_a_population_is_its_chips_bit_for_bit_on_one_device_and_on_eight(make_a
     tiny.assert_same_bits(on_eight, chips)
 
 
+@pytest.mark.slow
 def test_vmap_over_chips_equals_a_loop(make_and_keys):
     make, keys = make_and_keys
     singles = [make(key) for key in keys[:3]]
     assert all(chip.calibrated for chip in singles)
     states = stacked([state_of(chip, XBM) for chip in singles])
-    many = jax.jit(jax.vmap(lambda c, s: train_step(XBM, c, s, IMAGES, LABELS, np.float32(1), KEY)))
+    many = jax.jit(jax.vmap(lambda c, s: train_step(XBM.learned, HOW, c, s, IMAGES, LABELS, pace(XBM), KEY)))
     looped = [state_of(chip, XBM) for chip in singles]
     for _ in range(2):
         states, _ = many(stacked(singles), states)

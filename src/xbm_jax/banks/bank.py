@@ -38,7 +38,7 @@ from xbm_jax.tasks.task import Task, check_fits, stored
 __all__ = ["MaskBank", "card_of", "describe", "task_names"]
 
 _BANK_FORM = 1
-_TASK_FORM = 1
+_TASK_FORM = 2  # 1: before heads were values
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 
 
@@ -212,6 +212,10 @@ def _check_finite(task: Task) -> None:
             raise BankError("task" + jax.tree_util.keystr(path), found, "finite values; did its training diverge?")
 
 
+_HEAD = "head_"
+"""What names of a head's arrays begin with in a stored task."""
+
+
 def _task_arrays(chip: Chip, task: Task) -> dict[str, np.ndarray]:
     """A stored task as a few flat arrays."""
     norms, state = task.trained["norms"], task.state
@@ -219,17 +223,16 @@ def _task_arrays(chip: Chip, task: Task) -> dict[str, np.ndarray]:
         "masks": _pack_masks(chip, task),
         "norms": _flat([norms[p][k] for p in sorted(norms) for k in ("scale", "bias")]),
         "state": _flat([state[p][k] for p in sorted(state) for k in ("mean", "var")]),
-        "head_kernel": np.asarray(task.trained["head"]["kernel"], np.float32),
-        "head_bias": np.asarray(task.trained["head"]["bias"], np.float32),
-    }
+    } | {f"{_HEAD}{name}": np.asarray(array, np.float32) for name, array in task.trained["head"].items()}
 
 
 def _task_from_arrays(chip: Chip, method: Method, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> Task:
     norms = {} if method.norms == "frozen" else _cut_pairs(arrays["norms"], chip.norms, ("scale", "bias"))
     state = _cut_pairs(arrays["state"], chip.stats, ("mean", "var")) if arrays["state"].size else {}
-    head = {"kernel": jnp.asarray(arrays["head_kernel"]), "bias": jnp.asarray(arrays["head_bias"])}
-    if head["kernel"].shape[0] != chip.num_features:
-        raise BankError("head.shape", head["kernel"].shape, f"{chip.num_features} features, what this chip gives")
+    head = {name[len(_HEAD) :]: jnp.asarray(a) for name, a in sorted(arrays.items()) if name.startswith(_HEAD)}
+    if method.head.features(head) != chip.num_features:
+        found = f"{method.head.features(head)} features"
+        raise BankError("head", found, f"{chip.num_features}, what this chip gives")
     masks = _unpack_masks(chip, method.rule, arrays["masks"])
     return Task({"masks": masks, "norms": norms, "head": head}, state, method, meta)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,10 +15,12 @@ from xbm_jax.banks.bank import MaskBank, card_of
 from xbm_jax.banks.cards import chip_card
 from xbm_jax.crossbar import Tiles
 from xbm_jax.errors import BankError, DataError, MethodError, warn
-from xbm_jax.masks import Method, Rule
-from xbm_jax.models import Chip, check_images, forward
+from xbm_jax.examples import count
+from xbm_jax.masks import Head, Linear, Method, Rule
+from xbm_jax.models import Chip, check_inputs, forward
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import stream
+from xbm_jax.tasks.evaluation import batches
 from xbm_jax.tasks.task import Task, checked_call
 
 __all__ = ["Server", "serve"]
@@ -32,9 +35,6 @@ class _Gains(Rule):
         return tiles, values
 
 
-_SERVED = Method("served", _Gains(), norms="affine")
-
-
 @dataclass(frozen=True)
 class Server:
     """Tasks of one chip stacked for serving. ``server(images, task=...)`` gives class indices.
@@ -46,6 +46,7 @@ class Server:
         trained: column gains, norms and heads with a leading task axis; heads padded to the widest.
         stats: running statistics with a leading task axis.
         batch_size: images per compiled call; a last, smaller batch is padded.
+        head: what all tasks' heads are.
     """
 
     chip: Chip
@@ -54,17 +55,14 @@ class Server:
     trained: dict[str, Any]
     stats: dict[str, Any]
     batch_size: int
+    head: Head = field(default_factory=Linear)
 
-    def __call__(
-        self, images: jax.Array | np.ndarray, task: str | Sequence[str], key: jax.Array | None = None
-    ) -> np.ndarray:
+    def __call__(self, images: Any, task: str | Sequence[str], key: jax.Array | None = None) -> np.ndarray:
         """Class index of each image under its task, int [n]."""
         return np.argmax(self.logits(images, task, key), axis=-1)
 
     @numpy_promotion
-    def logits(
-        self, images: jax.Array | np.ndarray, task: str | Sequence[str], key: jax.Array | None = None
-    ) -> np.ndarray:
+    def logits(self, images: Any, task: str | Sequence[str], key: jax.Array | None = None) -> np.ndarray:
         """Logits [n, widest head] of uint8 NHWC images; minus infinity beyond a task's own classes.
 
         Args:
@@ -73,18 +71,19 @@ class Server:
                 equal noise: give each call another.
         """
         key = checked_call(self.chip, None, images, self.batch_size, key)
-        images = check_images(self.chip, images)
-        index = self._indices(task, len(images))
-        parts = []
-        for start in range(0, len(images), self.batch_size):
-            batch, which = images[start : start + self.batch_size], index[start : start + self.batch_size]
-            short = self.batch_size - len(batch)
-            padded = np.pad(batch, ((0, short), (0, 0), (0, 0), (0, 0)))
+        images = check_inputs(self.chip, images)
+        index = self._indices(task, count(images))
+        method, parts = Method("", _Gains(), norms="affine", head=self.head), []
+        for start, (batch, tasks), valid in batches((images, index), self.batch_size):
             batch_key = None if key is None else stream(key, start)
-            tasks = np.pad(which, (0, short))
-            logits = mixed_logits(self.chip, self.trained, self.stats, tasks, padded, batch_key)
-            parts.append(np.asarray(logits)[: len(batch)])
+            logits = np.asarray(mixed_logits(method, self.chip, self.trained, self.stats, tasks, batch, batch_key))
+            parts.append(self._own(logits, tasks)[:valid])
         return np.concatenate(parts) if parts else np.zeros((0, max(self.classes)), np.float32)
+
+    def _own(self, logits: np.ndarray, tasks: np.ndarray) -> np.ndarray:
+        """Logits [n, widest], those beyond a task's own classes minus infinity."""
+        own = np.arange(logits.shape[-1]) < np.asarray(self.classes)[tasks][:, None]
+        return np.where(own, logits, np.float32(-np.inf))
 
     def _indices(self, task: str | Sequence[str], count: int) -> np.ndarray:
         names = [task] * count if isinstance(task, str) else list(task)
@@ -123,10 +122,13 @@ def serve(chip: Chip, bank: MaskBank, names: Sequence[str] | None = None, *, bat
         if task.method.computes_beside:
             allowed = "tasks of column masks, norms and heads alone; predict(chip, task, images) answers this one"
             raise MethodError(f"tasks[{name!r}].method", task.method.name, allowed)
+    heads = {task.method.head for task in tasks}
+    if len(heads) > 1:
+        raise MethodError("tasks", sorted(map(repr, heads)), "tasks with one kind of head; serve the others apart")
     widest = max(task.num_classes for task in tasks)
     stacked = jax.tree.map(lambda *a: jnp.stack(a), *(_common(chip, task, widest) for task in tasks))
     classes = tuple(task.num_classes for task in tasks)
-    return Server(chip, chosen, classes, stacked["trained"], stacked["stats"], batch_size)
+    return Server(chip, chosen, classes, stacked["trained"], stacked["stats"], batch_size, heads.pop())
 
 
 def _readable(bank: MaskBank) -> dict[str, Task]:
@@ -151,25 +153,21 @@ def _common(chip: Chip, task: Task, widest: int) -> dict[str, Any]:
     for path, tiles in chip.tiles.items():
         gain = None if rule is None else rule.apply(tiles, masks[path])[1]
         gains[path] = jnp.ones((tiles.plan.row_tiles, tiles.plan.columns), jnp.float32) if gain is None else gain
-    missing = widest - task.num_classes
-    head = task.trained["head"]
-    padded = {
-        "kernel": jnp.pad(head["kernel"], ((0, 0), (0, missing))),
-        "bias": jnp.pad(head["bias"], (0, missing), constant_values=-jnp.inf),
-    }
+    padded = task.method.head.padded(task.trained["head"], widest)
     trained = {"masks": gains, "norms": task.trained["norms"] or chip.norms, "head": padded}
     return {"trained": trained, "stats": task.state or chip.stats}
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="method")
 def mixed_logits(
-    chip: Chip, trained: Any, stats: Any, index: jax.Array, images: jax.Array, key: jax.Array | None
+    method: Method, chip: Chip, trained: Any, stats: Any, index: jax.Array, images: Any, key: jax.Array | None
 ) -> jax.Array:
     """Logits of images, each under the task of its index: what tasks do not share is gathered per image."""
 
-    def single(i: jax.Array, image: jax.Array, place: jax.Array) -> jax.Array:
+    def single(i: jax.Array, image: Any, place: jax.Array) -> jax.Array:
         own_key = None if key is None else stream(key, place)
         own_trained, own_stats = jax.tree.map(lambda a: a[i], (trained, stats))
-        return forward(chip, _SERVED, own_trained, own_stats, image[None], gain_at="columns", key=own_key)[0][0]
+        one = jax.tree.map(lambda a: a[None], image)
+        return forward(chip, method, own_trained, own_stats, one, gain_at="columns", key=own_key)[0][0]
 
     return jax.vmap(single)(index, images, jnp.arange(len(index)))

@@ -25,7 +25,7 @@ from xbm_jax.data import Dataset, load, stratified_sample
 from xbm_jax.errors import DataError, OutputError
 from xbm_jax.hardware import arrays_used
 from xbm_jax.masks import Method, methods
-from xbm_jax.models import Backbone, Chip, check_images, load_backbone, program
+from xbm_jax.models import Backbone, Chip, check_inputs, load_backbone, program
 from xbm_jax.storage import codec, store
 from xbm_jax.storage.files import replace_file
 from xbm_jax.storage.lock import locked
@@ -86,7 +86,7 @@ def quickstart(out: Path, *, seed: int = 0, full: bool = False, source_data: Pat
     source = None if source_data is None else _source(source_data, backbone)
     chip = _programmed(job, backbone)
     if source is not None:
-        check_images(chip, source.x_test)
+        check_inputs(chip, source.x_test)
     _claim(job, chip)
     data = {name: for_chip(chip, _at_most(load(name))) for name in TASKS}
     facts = [_effect_of_chip(job, backbone, chip, data, source)]

@@ -1,4 +1,4 @@
-"""One image-classification task as four arrays, checked once so that nothing downstream has to."""
+"""One task as its training and test examples, checked once so that nothing downstream has to."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from xbm_jax.crossbar.validate import check_choice
 from xbm_jax.data.split import stratified_sample
 from xbm_jax.errors import DataError
+from xbm_jax.examples import check_alike, check_arrays, check_targets, count, take
 from xbm_jax.pixels import IMAGES, check_uint8, warn_if_binary
 
 __all__ = ["Dataset", "check_images", "check_label_range", "check_labels", "class_text"]
@@ -19,15 +21,19 @@ __all__ = ["Dataset", "check_images", "check_label_range", "check_labels", "clas
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training and test images of one task.
+    """Training and test examples of one task: images and labels, or (``kind="arrays"``) any arrays.
 
-    Shapes: ``x_*`` uint8 ``[n, H, W, C]`` with C = 1 or 3 and the same H, W, C in both splits; ``y_*`` int64 ``[n]``
+    Images: ``x_*`` uint8 ``[n, H, W, C]`` with C = 1 or 3 and the same H, W, C in both splits; ``y_*`` int64 ``[n]``
     with values ``0..num_classes - 1`` (any integer dtype is accepted and widened). Every class occurs in the training
     split; the test split may lack some. ``licence`` is an SPDX expression where one is known.
 
     ``class_names``: at least two, text or UTF-8 bytes, kept in Unicode's composed form (NFC), so that two names which
     look alike are one. ``groups``: perhaps an integer per training image, equal for those that must not be divided
     between training and validation (frames of one track, pictures of one object).
+
+    Arrays: ``x_*`` is a pytree of arrays with a leading axis of examples, of one structure, shapes and dtypes in both
+    splits; ``y_*`` one array with that axis. With ``class_names`` targets are labels as above, without any they are
+    what the task's objective takes.
 
     A split without a pixel above 1 is warned of: binary images that were not brought to 0 and 255 are black on black.
 
@@ -36,32 +42,48 @@ class Dataset:
     """
 
     name: str
-    x_train: np.ndarray
+    x_train: Any
     y_train: np.ndarray
-    x_test: np.ndarray
+    x_test: Any
     y_test: np.ndarray
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
     licence: str = "unknown"
     attribution: str = "unknown"
     groups: np.ndarray | None = None
+    kind: Literal["images", "arrays"] = "images"
 
     def __post_init__(self) -> None:
         names = tuple(map(class_text, self.class_names))
-        _check_class_names(names)
+        object.__setattr__(self, "class_names", names)
+        check_choice("Dataset.kind", self.kind, ("images", "arrays"))
+        if self.kind == "images" or names:
+            _check_class_names(names)
         for split in ("train", "test"):
-            x = check_images(f"x_{split}", getattr(self, f"x_{split}"))
-            y = check_labels(f"y_{split}", getattr(self, f"y_{split}"), f"x_{split}", len(x))
-            check_label_range(f"y_{split}", y, len(names))
-            warn_if_binary(f"{self.name}: x_{split}", x)
+            x, y = getattr(self, f"x_{split}"), getattr(self, f"y_{split}")
+            x = self._images(split, x) if self.kind == "images" else check_arrays(f"x_{split}", x)
+            y = self._labels(split, y, count(x)) if names else check_targets(f"y_{split}", y, f"x_{split}", count(x))
             object.__setattr__(self, f"x_{split}", x)
             object.__setattr__(self, f"y_{split}", y)
-        object.__setattr__(self, "class_names", names)
-        if self.x_train.shape[1:] != self.x_test.shape[1:]:
-            allowed = f"the shape of the training images, {self.x_train.shape[1:]}"
-            raise DataError("x_test.shape[1:]", self.x_test.shape[1:], allowed)
-        _check_every_class("y_train", self.y_train, names)
+        check_alike(self.x_train, self.x_test)
+        if names:
+            _check_every_class("y_train", self.y_train, names)
         if self.groups is not None:
             object.__setattr__(self, "groups", _check_groups(self.groups, len(self.y_train)))
+
+    def _images(self, split: str, x: np.ndarray) -> np.ndarray:
+        x = check_images(f"x_{split}", x)
+        warn_if_binary(f"{self.name}: x_{split}", x)
+        return x
+
+    def _labels(self, split: str, y: np.ndarray, examples: int) -> np.ndarray:
+        y = check_labels(f"y_{split}", y, f"x_{split}", examples)
+        check_label_range(f"y_{split}", y, len(self.class_names))
+        return y
+
+    @property
+    def strata(self) -> np.ndarray:
+        """What splits keep the shares of, int [n]: the training labels, or one number for all where there are none."""
+        return self.y_train if self.class_names else np.zeros(len(self.y_train), np.int64)
 
     @property
     def num_classes(self) -> int:
@@ -76,14 +98,15 @@ class Dataset:
         for field, size, available in (("train", train, len(self.y_train)), ("test", test, len(self.y_test))):
             if not 1 <= size <= available:
                 raise DataError(f"subset.{field}", size, f"1..{available}, the images that {self.name} has")
-        rows = stratified_sample(self.y_train, train, seed)
-        test_rows = stratified_sample(self.y_test, test, seed, keep_every_class=False, number=1)
+        of_test = self.y_test if self.class_names else np.zeros(len(self.y_test), np.int64)
+        rows = stratified_sample(self.strata, train, seed)
+        test_rows = stratified_sample(of_test, test, seed, keep_every_class=False, number=1)
         return replace(
             self,
-            x_train=self.x_train[rows],
+            x_train=take(self.x_train, rows),
             y_train=self.y_train[rows],
             groups=None if self.groups is None else self.groups[rows],
-            x_test=self.x_test[test_rows],
+            x_test=take(self.x_test, test_rows),
             y_test=self.y_test[test_rows],
         )
 
@@ -99,9 +122,9 @@ class Dataset:
         keep, keep_test = y_train >= 0, y_test >= 0
         return replace(
             self,
-            x_train=self.x_train[keep],
+            x_train=take(self.x_train, keep),
             y_train=y_train[keep],
-            x_test=self.x_test[keep_test],
+            x_test=take(self.x_test, keep_test),
             y_test=y_test[keep_test],
             class_names=names,
             groups=None if self.groups is None else self.groups[keep],

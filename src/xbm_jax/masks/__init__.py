@@ -1,10 +1,11 @@
-"""What is learned: a method composes granularity, alphabet, estimator and a norm policy."""
+"""What is learned: a method composes granularity, alphabet, estimator, a norm policy and a head."""
 
 from xbm_jax.masks import methods
 from xbm_jax.masks.alphabet import Alphabet, Binary, Shift, Soft, Ternary
 from xbm_jax.masks.arrays import ArrayChoice, most_wanted
 from xbm_jax.masks.estimator import Annealed, Estimator, Identity, Sigmoid
 from xbm_jax.masks.granularity import Column, Filter, Granularity, Kernel, Weight
+from xbm_jax.masks.heads import Head, Linear
 from xbm_jax.masks.lowrank import LowRank
 from xbm_jax.masks.methods import Method
 from xbm_jax.masks.rules import Codes, Masked, Rewritten, Rule
@@ -19,8 +20,10 @@ __all__ = [
     "Estimator",
     "Filter",
     "Granularity",
+    "Head",
     "Identity",
     "Kernel",
+    "Linear",
     "LowRank",
     "Masked",
     "Method",

@@ -14,7 +14,7 @@ from xbm_jax.crossbar import Plan, Tiles, nominal_weights, reprogram
 from xbm_jax.crossbar.primitives.quantise import straight_through
 from xbm_jax.crossbar.reading.reads import gain_on_kernel
 from xbm_jax.crossbar.validate import keep_int, keep_number
-from xbm_jax.masks.rules import Codes, Rule, Values, is_real, weight_codes, weights_of
+from xbm_jax.masks.rules import Codes, Gradients, Rule, Values, is_real, weight_codes, weights_of
 
 __all__ = ["ArrayChoice", "most_wanted"]
 
@@ -26,7 +26,7 @@ class ArrayChoice(Rule):
     ``W' = W_task`` and ``a = 1`` on chosen arrays, ``W' = W`` and ``a = q / 2**(gain_bits - 1)`` elsewhere, with
     integer codes ``q = clip(round((1 + gain_rate v) 2**(gain_bits - 1)), 0, 2**gain_bits - 1)``. Values are
     ``{"arrays": [T, A], "weights": kernel, "gains": v [T, N]}``; an array is chosen where its entry is positive. No
-    gradient reaches that choice: training starts with no array chosen, and the training loop makes it once, for the
+    gradient reaches that choice: training starts with no array chosen, and a phase of the rule makes it once, for the
     whole network (:func:`most_wanted`).
 
     Args:
@@ -50,6 +50,22 @@ class ArrayChoice(Rule):
     @property
     def rewrites_cells(self) -> bool:
         return True
+
+    def check(self, recipe: Mapping[str, int]) -> str | None:
+        if self.after_epochs >= recipe["epochs"]:
+            return f"more than the {self.after_epochs} epochs after which arrays are chosen"
+        return None
+
+    def turns(self, step: int, steps: int) -> bool:
+        return step == self.after_epochs * steps
+
+    def turned(
+        self, plans: Mapping[str, Plan], values: Mapping[str, Values], gradients: Gradients
+    ) -> dict[str, Values]:
+        """Those arrays chosen whose rewriting promises most: with the largest ``sum |dL/dw|``."""
+        found = {path: own["weights"] for path, own in gradients(self.undecided).items()}
+        chosen = most_wanted(plans, found, self.share)
+        return {path: {**own, "arrays": jnp.asarray(chosen[path])} for path, own in values.items()}
 
     @property
     def undecided(self) -> Rule:

@@ -1,9 +1,13 @@
-"""Adaption methods: each is a rule for the crossbar layers, a norm policy and the learning rates that go with them."""
+"""Adaption methods: what a task learns. Each is a rule for the crossbar layers, a norm policy and a head.
+
+How it is learned is a recipe's (:class:`xbm_jax.training.Recipe`); a method carries the rates that suit it, which a
+recipe takes where it names none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from xbm_jax.crossbar.validate import check_int, keep_number
@@ -12,6 +16,7 @@ from xbm_jax.masks.alphabet import Alphabet, Binary, Shift, Soft, Ternary
 from xbm_jax.masks.arrays import ArrayChoice
 from xbm_jax.masks.estimator import Estimator, Identity, Sigmoid
 from xbm_jax.masks.granularity import Column, Granularity, Kernel, Weight
+from xbm_jax.masks.heads import Head, Linear
 from xbm_jax.masks.lowrank import LowRank
 from xbm_jax.masks.rules import Masked, Rewritten, Rule
 
@@ -46,10 +51,11 @@ class Method:
         rule: what happens to crossbar layers; ``None`` leaves them as programmed.
         norms: ``"frozen"``: the backbone's; ``"affine"``: scale and bias are learned, running statistics stay;
             ``"full"``: scale and bias are learned, batch statistics in training, running statistics follow.
-        mask_lr: Adam's learning rate for the rule's values.
+        mask_lr: learning rate that suits the rule's values.
         norm_lr: likewise for norm scales and biases.
         head_lr: likewise for the head.
-        optimizer: ``"adam"``, or ``"sgd"`` with a momentum of 0.9, for all three.
+        optimizer: ``"adam"``, or ``"sgd"`` with a momentum of 0.9, where a recipe names none.
+        head: from features to the task's outputs.
     """
 
     name: str
@@ -59,6 +65,7 @@ class Method:
     norm_lr: float = 1e-2
     head_lr: float = 1e-2
     optimizer: Literal["adam", "sgd"] = "adam"
+    head: Head = field(default_factory=Linear)
 
     def __post_init__(self) -> None:
         if self.norms not in ("frozen", "affine", "full"):
@@ -67,6 +74,13 @@ class Method:
             keep_number(self, name, low=0.0, high=3e38)  # what a float32 holds
         if self.optimizer not in ("adam", "sgd"):
             raise MethodError("Method.optimizer", self.optimizer, "one of 'adam', 'sgd'")
+        if not isinstance(self.head, Head):
+            raise MethodError("Method.head", self.head, "a Head, such as Linear()")
+
+    @property
+    def learned(self) -> Method:
+        """What of the method decides a program: rule, norm policy and head, under no name and with no rates."""
+        return Method("", self.rule, self.norms, head=self.head)
 
     @property
     def rewrites_cells(self) -> bool:

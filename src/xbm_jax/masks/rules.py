@@ -8,6 +8,7 @@ array, or a dictionary of arrays where a rule learns several things.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,10 +22,13 @@ from xbm_jax.masks.alphabet import Alphabet
 from xbm_jax.masks.estimator import Estimator
 from xbm_jax.masks.granularity import Granularity
 
-__all__ = ["Codes", "Masked", "Rewritten", "Rule", "Values"]
+__all__ = ["Codes", "Gradients", "Masked", "Rewritten", "Rule", "Values"]
 
 Values = Any
 """One layer's values: an array, or a dictionary of arrays."""
+
+Gradients = Callable[["Rule"], Mapping[str, Values]]
+"""What a phase of a rule may ask for: see :meth:`Rule.turned`."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,31 @@ class Rule:
         ``progress``: share of the training done; ``None`` outside of training.
         """
         raise TypeError(f"{type(self).__name__} applies nothing to {tiles.plan.kernel_shape}")
+
+    def check(self, recipe: Mapping[str, int]) -> str | None:
+        """What speaks against learning by a recipe of so many ``epochs``, if anything."""
+        del recipe
+        return None
+
+    def pace(self, progress: float) -> float:
+        """Factor on the rate of the rule's values once a share of the training is done: 0 freezes them."""
+        del progress
+        return 1.0
+
+    def turns(self, step: int, steps: int) -> bool:
+        """Whether :meth:`turned` changes the values before a step of the whole run, of ``steps`` an epoch."""
+        del step, steps
+        return False
+
+    def turned(
+        self, plans: Mapping[str, Plan], values: Mapping[str, Values], gradients: Gradients
+    ) -> dict[str, Values]:
+        """All layers' values as a phase of the rule leaves them: arrays chosen, masks hardened.
+
+        ``gradients(rule)``: the loss's gradients of the values, as ``rule`` applies them, added up over images.
+        """
+        del plans, gradients
+        return dict(values)
 
     def beside(self, tiles: Tiles, values: Values, x: jax.Array) -> jax.Array | None:
         """What digital logic adds to the layer's answer to ``x``; ``None``: nothing."""

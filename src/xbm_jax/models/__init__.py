@@ -14,14 +14,14 @@ from xbm_jax.models.chip import (
     another,
     array_weights,
     check_calibrated,
-    check_images,
+    check_inputs,
     digital_weights,
     program,
     redrawn,
 )
 from xbm_jax.models.from_module import network_from_module
 from xbm_jax.models.network import Backbone, Calibration, Network, backbone
-from xbm_jax.models.passes import forward, head_logits, initial_trained
+from xbm_jax.models.passes import forward, initial_trained
 from xbm_jax.models.preprocess import Preprocess
 from xbm_jax.models.registry import MODELS, load_backbone, named_network
 
@@ -38,10 +38,9 @@ __all__ = [
     "backbone",
     "calibrate",
     "check_calibrated",
-    "check_images",
+    "check_inputs",
     "digital_weights",
     "forward",
-    "head_logits",
     "initial_trained",
     "load_backbone",
     "measure_inputs",

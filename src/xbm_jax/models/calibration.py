@@ -18,8 +18,9 @@ from xbm_jax.crossbar.primitives.quantise import input_code_limits
 from xbm_jax.crossbar.reading.sums import Converters, column_sums, input_codes
 from xbm_jax.crossbar.validate import check_int
 from xbm_jax.errors import DataError, SpecError, warn
+from xbm_jax.examples import count, take
 from xbm_jax.masks import Method
-from xbm_jax.models.chip import Chip, check_images
+from xbm_jax.models.chip import Chip, check_inputs
 from xbm_jax.models.passes import forward
 from xbm_jax.models.percentiles import percentile_range
 from xbm_jax.promotion import numpy_promotion
@@ -37,7 +38,7 @@ def source_trained(chip: Chip) -> dict[str, Any]:
 
 
 @numpy_promotion
-def calibrate(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64) -> Chip:
+def calibrate(chip: Chip, images: Any, *, batch_size: int = 64) -> Chip:
     """The chip with input scales and converter ranges measured on ``images`` through the source task's norms.
 
     Two passes: input scales from the float network, then converter ranges from the quantised network's column sums
@@ -46,7 +47,8 @@ def calibrate(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 6
     layers. The cells are not touched.
 
     Args:
-        images: uint8 [n, H, W, C]; some 256 will do (:func:`xbm_jax.data.calibration_images` draws them).
+        images: uint8 [n, H, W, C], or what else the network takes; some 256 will do
+            (:func:`xbm_jax.data.calibration_images` draws them).
 
     Raises:
         DataError: images that do not fit, or none. SpecError: ``batch_size`` below 1.
@@ -56,7 +58,7 @@ def calibrate(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 6
 
 
 @numpy_promotion
-def measure_inputs(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64) -> Chip:
+def measure_inputs(chip: Chip, images: Any, *, batch_size: int = 64) -> Chip:
     """The chip with new input scales; see :func:`calibrate`."""
     seen = _seen_over_batches(_input_ranges, chip, _checked(chip, images, batch_size), batch_size, "inputs")
     tiles = {}
@@ -70,7 +72,7 @@ def measure_inputs(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: in
 
 
 @numpy_promotion
-def measure_ranges(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64) -> Chip:
+def measure_ranges(chip: Chip, images: Any, *, batch_size: int = 64) -> Chip:
     """The chip with new converter ranges where they are calibrated ones; see :func:`calibrate`."""
     images = _checked(chip, images, batch_size)
     if any(tiles.input_scale is None for tiles in chip.tiles.values()):
@@ -84,9 +86,7 @@ def measure_ranges(chip: Chip, images: jax.Array | np.ndarray, *, batch_size: in
 
 
 @numpy_promotion
-def measure_norms(
-    chip: Chip, images: jax.Array | np.ndarray, *, batch_size: int = 64, key: jax.Array | None = None
-) -> Chip:
+def measure_norms(chip: Chip, images: Any, *, batch_size: int = 64, key: jax.Array | None = None) -> Chip:
     """The chip with the source task's running statistics measured anew through its cells and converters as they are.
 
         mean = E_b[mean_b],   var = E_b[var_b + mean_b^2] - mean^2
@@ -109,16 +109,16 @@ def norm_statistics(
     chip: Chip,
     method: Method,
     trained: dict[str, Any],
-    images: jax.Array | np.ndarray,
+    images: Any,
     *,
     batch_size: int = 64,
     key: jax.Array | None = None,
 ) -> dict[str, dict[str, jax.Array]]:
     """Running statistics ``{path: {mean, var}}`` of what a task trained, as :func:`measure_norms` measures them."""
     images = _checked(chip, images, batch_size)
-    if len(images) < batch_size:
-        raise DataError("images", f"{len(images)} images", f"at least batch_size = {batch_size} to measure norms on")
-    whole = images[: len(images) // batch_size * batch_size]
+    if count(images) < batch_size:
+        raise DataError("images", f"{count(images)} images", f"at least batch_size = {batch_size} to measure norms on")
+    whole = take(images, slice(count(images) // batch_size * batch_size))
     following = dataclasses.replace(method, norms="full")
     moments = [
         _norm_moments(chip, batch, following, trained, None if key is None else stream(key, number))
@@ -131,17 +131,18 @@ def norm_statistics(
     }
 
 
-def _checked(chip: Chip, images: jax.Array | np.ndarray, batch_size: int) -> np.ndarray:
+def _checked(chip: Chip, images: Any, batch_size: int) -> Any:
     """The images, or an error before any work."""
     check_int("batch_size", batch_size, 1, 2**31 - 1)
-    images = check_images(chip, images)
-    if len(images) == 0:
+    images = check_inputs(chip, images)
+    if count(images) == 0:
         raise DataError("images", "0 images", "at least one image to calibrate on")
     return images
 
 
-def _batches(images: np.ndarray, batch_size: int) -> Iterable[jax.Array]:
-    return (jnp.asarray(images[i : i + batch_size]) for i in range(0, len(images), batch_size))
+def _batches(images: Any, batch_size: int) -> Iterable[Any]:
+    starts = range(0, count(images), batch_size)
+    return (jax.tree.map(jnp.asarray, take(images, slice(i, i + batch_size))) for i in starts)
 
 
 _Ranges = dict[str, tuple[jax.Array, ...]]
@@ -151,11 +152,11 @@ _WIDEST = (jnp.minimum, jnp.maximum, jnp.minimum, jnp.maximum)
 
 
 def _seen_over_batches(
-    measure: Callable[[Chip, jax.Array], _Ranges], chip: Chip, images: np.ndarray, batch_size: int, what: str
+    measure: Callable[[Chip, Any], _Ranges], chip: Chip, images: Any, batch_size: int, what: str
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Low and high end of what each layer has to cover."""
     found = [measure(chip, batch) for batch in _batches(images, batch_size)]
-    sizes = [min(batch_size, len(images) - start) for start in range(0, len(images), batch_size)]
+    sizes = [min(batch_size, count(images) - start) for start in range(0, count(images), batch_size)]
     covered, sparse = {}, []
     for path in found[0]:
         low, high, least, most = (np.stack(values) for values in zip(*(seen[path] for seen in found), strict=True))
@@ -175,7 +176,7 @@ def _seen_over_batches(
 
 
 @jax.jit
-def _input_ranges(chip: Chip, images: jax.Array) -> _Ranges:
+def _input_ranges(chip: Chip, images: Any) -> _Ranges:
     """Of each layer's inputs in the float network."""
     seen: _Ranges = {}
 
@@ -190,7 +191,7 @@ def _input_ranges(chip: Chip, images: jax.Array) -> _Ranges:
 
 @partial(jax.jit, static_argnames="method")
 def _norm_moments(
-    chip: Chip, images: jax.Array, method: Method, trained: dict[str, Any], key: jax.Array | None
+    chip: Chip, images: Any, method: Method, trained: dict[str, Any], key: jax.Array | None
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
     """Mean and mean square of every batch norm's input."""
     silent = jax.tree.map(jnp.zeros_like, chip.stats)
@@ -202,7 +203,7 @@ def _norm_moments(
 
 
 @jax.jit
-def _sum_ranges(chip: Chip, images: jax.Array) -> _Ranges:
+def _sum_ranges(chip: Chip, images: Any) -> _Ranges:
     """Of each converter's sums, [J, V, T|1, N|1]; layers with known ranges are left out."""
     seen: _Ranges = {}
 

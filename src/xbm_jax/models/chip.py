@@ -12,8 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
 from xbm_jax.crossbar import CrossbarSpec, Tiles, at_time, nominal_weights
 from xbm_jax.crossbar import plan as plan_kernel
@@ -22,9 +20,9 @@ from xbm_jax.crossbar.devices.ages import check_age
 from xbm_jax.crossbar.primitives.adc import snapped_range
 from xbm_jax.crossbar.primitives.quantise import input_code_limits
 from xbm_jax.crossbar.validate import unstorable
-from xbm_jax.errors import DataError, ModelError, SpecError, warn
+from xbm_jax.errors import ModelError, SpecError, warn
+from xbm_jax.models.inputs import check_image_inputs
 from xbm_jax.models.network import Backbone, Calibration, Network
-from xbm_jax.pixels import check_uint8, warn_if_binary
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import checked_key, named
 
@@ -35,7 +33,7 @@ __all__ = [
     "array_weights",
     "calibration_key",
     "check_calibrated",
-    "check_images",
+    "check_inputs",
     "digital_weights",
     "program",
     "redrawn",
@@ -182,23 +180,13 @@ def _aged(tiles: dict[str, Tiles], t_seconds: jax.Array, compensate: bool) -> di
     return {path: at_time(layer, t_seconds, compensate=compensate) for path, layer in tiles.items()}
 
 
-def check_images(chip: Chip, images: jax.Array | np.ndarray) -> np.ndarray:
-    """``images`` as an array if they are uint8 [n, H, W, C] with the network's channels; else raise DataError.
-
-    Floats and other integers are refused, as a data set refuses them: no range is guessed.
-    """
-    if isinstance(images, Tracer):
-        raise DataError("images", "traced by JAX", "an array; inside jit, grad and vmap use models.forward")
-    try:
-        array = np.asarray(images)
-    except ValueError as error:
-        raise DataError("images", "several shapes in one list", "one array, all images of one size") from error
-    channels = len(chip.network.preprocess.mean)
-    if array.ndim != 4 or array.shape[-1] != channels:
-        raise DataError("images.shape", array.shape, f"[n, height, width, {channels}]")
-    check_uint8("images", array)
-    warn_if_binary("images", array)
-    return array
+def check_inputs(chip: Chip, inputs: Any) -> Any:
+    """``inputs`` as NumPy arrays if they are what the chip's network takes; else raise DataError."""
+    network = chip.network
+    if network.inputs is not None:
+        return network.inputs.check(inputs)
+    assert network.preprocess is not None  # what takes images has one
+    return check_image_inputs(inputs, len(network.preprocess.mean))
 
 
 def check_calibrated(chip: Chip) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from xbm_jax.errors import ModelError, XbmError
+from xbm_jax.models.inputs import InputSpec
 from xbm_jax.models.layers import (
     NORM_KINDS,
     arrays_of,
@@ -24,33 +26,59 @@ from xbm_jax.models.layers import (
 from xbm_jax.models.network import Network
 from xbm_jax.models.preprocess import Preprocess
 from xbm_jax.models.structure import Leaf, check_names, key_orders, leaves_of
-from xbm_jax.models.trial import called_layers
+from xbm_jax.models.trial import TRIED, called_layers
 
 __all__ = ["network_from_module", "structure_of"]
 
 
 def network_from_module(
-    build: Callable[[], nnx.Module], *, name: str, head: str, preprocess: Preprocess, image_size: int
+    build: Callable[[], nnx.Module],
+    *,
+    name: str,
+    head: str,
+    preprocess: Preprocess | None = None,
+    image_size: int | None = None,
+    inputs: Any = None,
 ) -> Network:
     """The structure of the module that ``build`` makes; called abstractly, so that no weights are drawn.
 
-    The module is then tried on abstract images, ``[2, image_size, image_size, channels]``: a layer that it calls is one
-    of the network's; the arrays of others stay with the module.
+    The module is then tried on two abstract examples: a layer that it calls is one of the network's; the arrays of
+    others stay with the module.
+
+    Args:
+        preprocess: from uint8 images to the module's input.
+        image_size: pixels of the images.
+        inputs: instead of both, one example of what the module takes without a batch axis: arrays or
+            ``jax.ShapeDtypeStruct``; a tuple is its arguments, a dictionary its keywords, all else its one argument.
 
     Raises:
         ModelError: names the layer, and what it does that no chip computes.
     """
-    made = structure_of(build, name=name, head=head, preprocess=preprocess, image_size=image_size)
-    shape = (image_size, image_size, len(preprocess.mean))
-    called = called_layers(made.module, made.leaves, head, shape)
+    made = structure_of(build, name=name, head=head, preprocess=preprocess, image_size=image_size, inputs=inputs)
+    called = called_layers(made.module, made.leaves, head, _abstract(made))
     return dataclasses.replace(made, kinds={path: kind for path, kind in made.kinds.items() if path in called})
 
 
+def _abstract(made: Network) -> Any:
+    """What the module is called with for two examples."""
+    if made.inputs is not None:
+        return made.inputs.batch(TRIED)
+    assert made.preprocess is not None and made.image_size is not None  # checked when the structure was made
+    shape = (TRIED, made.image_size, made.image_size, len(made.preprocess.mean))
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
 def structure_of(
-    build: Callable[[], nnx.Module], *, name: str, head: str, preprocess: Preprocess, image_size: int
+    build: Callable[[], nnx.Module],
+    *,
+    name: str,
+    head: str,
+    preprocess: Preprocess | None = None,
+    image_size: int | None = None,
+    inputs: Any = None,
 ) -> Network:
     """What :func:`network_from_module` makes of a module that is known to call all of its layers as a chip has them."""
-    _check_described(name, preprocess, image_size)
+    _check_described(name, preprocess, image_size, inputs)
     module, orders = _built(build)
     check_names(module)
     graphdef, state = nnx.split(module)
@@ -84,12 +112,18 @@ def structure_of(
         head=head,
         preprocess=preprocess,
         image_size=image_size,
+        inputs=None if inputs is None else InputSpec.of(inputs),
     )
 
 
-def _check_described(name: Any, preprocess: Any, image_size: Any) -> None:
+def _check_described(name: Any, preprocess: Any, image_size: Any, inputs: Any) -> None:
     if not isinstance(name, str) or not name:
         raise ModelError("name", name, "a name")
+    if inputs is not None:
+        if preprocess is not None or image_size is not None:
+            given = "preprocess" if preprocess is not None else "image_size"
+            raise ModelError(given, preprocess or image_size, "None beside inputs: it is for images")
+        return
     if not isinstance(preprocess, Preprocess):
         raise ModelError("preprocess", preprocess, "a Preprocess")
     if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:

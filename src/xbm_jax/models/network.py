@@ -20,6 +20,7 @@ from flax import nnx
 
 from xbm_jax.crossbar import Conv
 from xbm_jax.errors import WeightsError
+from xbm_jax.models.inputs import InputSpec, call
 from xbm_jax.models.layers import NORM_KINDS
 from xbm_jax.models.preprocess import Preprocess
 from xbm_jax.models.structure import Leaf, assemble
@@ -45,8 +46,9 @@ class Network:
         momenta: momentum of every batch norm, by path: what the running statistics keep of themselves at a batch.
         norm_axes: axis of every norm's features, by path.
         head: path of the classifier layer, which each task replaces.
-        preprocess: from images to inputs.
-        image_size: pixels of the images that the backbone was trained on.
+        preprocess: from images to the module's input; ``None`` for a network of other inputs.
+        image_size: pixels of the images that the backbone was trained on; ``None`` likewise.
+        inputs: what one example is; ``None`` for uint8 images.
     """
 
     name: str
@@ -61,13 +63,14 @@ class Network:
     momenta: Mapping[str, float]
     norm_axes: Mapping[str, int]
     head: str
-    preprocess: Preprocess
-    image_size: int
+    preprocess: Preprocess | None
+    image_size: int | None
+    inputs: InputSpec | None = None
     _token: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         # Of plain values alone: what hashes the structure would walk all of it.
-        content = (self.name, tuple(self.shapes.items()), self.head, self.preprocess, self.image_size)
+        content = (self.name, tuple(self.shapes.items()), self.head, self.preprocess, self.image_size, self.inputs)
         object.__setattr__(self, "_token", hash(content))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -86,7 +89,7 @@ class Network:
             return True
         if not isinstance(other, Network) or self._token != other._token:
             return False
-        names = ("name", "graphdef", "leaves", "orders", "head", "preprocess", "image_size")
+        names = ("name", "graphdef", "leaves", "orders", "head", "preprocess", "image_size", "inputs")
         return all(getattr(self, n) == getattr(other, n) for n in names)
 
     @property
@@ -113,6 +116,10 @@ class Network:
         """Shape in which a layer's kernel goes onto arrays: HWIO, or [in, out] whatever the axes of a dense one."""
         shape, count = self.shapes[f"{path}/kernel"], self.input_axes.get(path)
         return shape if count is None else (math.prod(shape[:count]), math.prod(shape[count:]))
+
+    def prepared(self, inputs: Any) -> Any:
+        """What the module is called with: images preprocessed, other inputs as they are."""
+        return inputs if self.preprocess is None else self.preprocess(inputs)
 
     def module(self, arrays: Mapping[str, jax.Array]) -> nnx.Module:
         """The NNX module with ``arrays`` in it; paths that ``arrays`` lacks hold a scalar placeholder."""
@@ -203,7 +210,7 @@ def _fault(path: str, dtype: Any, array: Any) -> str | None:
 def _float_forward(network: Network, arrays: dict[str, jax.Array], images: jax.Array) -> jax.Array:
     module = network.module(arrays)
     module.eval()
-    return module(network.preprocess(images))  # type: ignore[operator]  # nnx.Module has no __call__
+    return call(module, network.prepared(images))
 
 
 _float_logits = jax.jit(_float_forward, static_argnums=0)

@@ -13,27 +13,21 @@ from flax import nnx
 from xbm_jax.crossbar import Tiles, read
 from xbm_jax.masks import Method
 from xbm_jax.models.chip import Chip
+from xbm_jax.models.inputs import call
 from xbm_jax.models.norm import batch_norm, layer_norm
 from xbm_jax.models.structure import stand_in
 from xbm_jax.promotion import numpy_promotion
 
-__all__ = ["LayerRead", "forward", "head_logits", "initial_trained"]
+__all__ = ["LayerRead", "forward", "initial_trained"]
 
 LayerRead = Callable[[str, Tiles, jax.Array, jax.Array | None, jax.Array | None], jax.Array]
 """``(path, tiles, x, gain, key) -> y``: how a crossbar layer answers; replaced to observe or calibrate a chip."""
 
 
 @numpy_promotion
-def initial_trained(chip: Chip, method: Method, num_classes: int, key: jax.Array) -> dict[str, Any]:
-    """What training starts from: mask values, norm parameters and a zero-bias head, by layer path.
-
-    The head is drawn from U(-1, 1) / sqrt(features), as usual for a dense layer.
-    """
-    limit = chip.num_features**-0.5
-    head = {
-        "kernel": jax.random.uniform(key, (chip.num_features, num_classes), jnp.float32, -limit, limit),
-        "bias": jnp.zeros((num_classes,), jnp.float32),
-    }
+def initial_trained(chip: Chip, method: Method, outputs: int, key: jax.Array) -> dict[str, Any]:
+    """What training starts from: mask values and norm parameters by layer path, and the method's head."""
+    head = method.head.init(chip.num_features, outputs, key)
     rule = method.rule
     keys = {path: jax.random.fold_in(key, i + 1) for i, path in enumerate(chip.tiles)}
     masks = {} if rule is None else {path: rule.init(tiles, keys[path]) for path, tiles in chip.tiles.items()}
@@ -48,7 +42,7 @@ def forward(
     method: Method,
     trained: dict[str, Any],
     stats: dict[str, dict[str, jax.Array]],
-    images: jax.Array,
+    inputs: Any,
     *,
     train: bool = False,
     progress: jax.Array | None = None,
@@ -57,17 +51,18 @@ def forward(
     features: bool = False,
     layer_read: LayerRead | None = None,
 ) -> tuple[jax.Array, dict[str, dict[str, jax.Array]]]:
-    """Logits [batch, classes] of uint8 NHWC images, and the running statistics afterwards.
+    """The head's outputs [batch, outputs] for a batch of what the network takes, and the running statistics afterwards.
 
     Args:
         trained: ``{"masks": {path: values}, "norms": {path: {scale, bias}}, "head": {kernel, bias}}``; mask values
             are real logits or stored integer codes.
         stats: ``{path: {mean, var}}``.
+        inputs: uint8 NHWC images, or the pytree of arrays that the network's ``inputs`` describes.
         train: batch statistics in norms where the method's norm policy is ``"full"``.
         progress: share of the training done, for what changes in the course of it; ``None`` outside of training.
         key: draws read noise.
-        gain_at: see :func:`xbm_jax.crossbar.reading.reads`.
-        features: return the head's inputs instead of logits.
+        gain_at: see :func:`xbm_jax.crossbar.read`.
+        features: return the head's inputs instead of its outputs.
         layer_read: replaces the crossbar read.
     """
     network = chip.network
@@ -78,7 +73,7 @@ def forward(
     answers |= {path: _bind(pass_.norm, path) for path in network.norms}
     answers[network.head] = _bind(pass_.features if features else pass_.head, network.head)
     stand_in(module, answers)
-    return module(network.preprocess(images)), pass_.stats  # type: ignore[operator]  # nnx.Module has no __call__
+    return call(module, network.prepared(inputs)), pass_.stats
 
 
 @dataclass
@@ -138,12 +133,7 @@ class _Pass:
         return x
 
     def head(self, path: str, x: jax.Array) -> jax.Array:
-        return head_logits(self.trained["head"], x)
-
-
-def head_logits(head: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-    """Logits of a task's digital head ``{kernel, bias}`` for its inputs, in full precision on every device."""
-    return jnp.matmul(x, head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"]
+        return self.method.head.apply(self.trained["head"], x)
 
 
 def _reader(gain_at: Literal["weights", "columns"]) -> LayerRead:

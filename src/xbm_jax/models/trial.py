@@ -1,4 +1,4 @@
-"""A trial of a module on abstract images: which of its layers are called, and that a chip can answer for them.
+"""A trial of a module on abstract examples: which of its layers are called, and that a chip can answer for them.
 
 A chip answers for a layer where it is called, once per name, with one array of features. What else a module may do
 with its layers (call them inside of a transformation that copies or retraces them, read their kernels itself, compute
@@ -17,12 +17,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from xbm_jax.errors import ModelError, XbmError
+from xbm_jax.models.inputs import call
 from xbm_jax.models.layers import NORM_KINDS, arrays_of, kind_of, layers, norm_axis
 from xbm_jax.models.structure import Leaf, stand_in
 
-__all__ = ["called_layers"]
+__all__ = ["TRIED", "called_layers"]
 
-_IMAGES = 2
+TRIED = 2
+"""Examples of a trial."""
+
 _TRANSFORMED = "called inside of a transformation (nnx.jit, nnx.remat, nnx.scan, nnx.vmap, a recurrent layer)"
 
 
@@ -30,7 +33,7 @@ def called_layers(
     build: Callable[[Mapping[str, Any]], nnx.Module],
     leaves: Mapping[str, Leaf],
     head: str,
-    image_shape: tuple[int, int, int],
+    inputs: Any,
 ) -> set[str]:
     """Paths of the layers that the module calls; the others' arrays are for the module itself.
 
@@ -38,25 +41,25 @@ def called_layers(
         build: the module with arrays by path in it.
         leaves: its arrays.
         head: path of its classifier.
-        image_shape: height, width and channels.
+        inputs: abstract examples, TRIED of them, as the module takes them.
 
     Raises:
         ModelError: names the layer and what it does that no chip computes.
     """
-    images = jax.ShapeDtypeStruct((_IMAGES, *image_shape), jnp.float32)
     arrays = {p: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for p, leaf in leaves.items() if not leaf.random}
     trial = _Trial(build, head)
     try:
-        jaxpr = jax.make_jaxpr(trial.run)(images, arrays, arrays)
+        jaxpr = jax.make_jaxpr(trial.run)(inputs, arrays, arrays)
     except XbmError:
         raise
     except Exception as error:  # whatever the module raises
         said = str(error).strip().partition("\n")[0]
-        allowed = f"a module that answers images {list(images.shape)} when a chip reads its layers"
+        shapes = ", ".join(str(list(leaf.shape)) for leaf in jax.tree.leaves(inputs))
+        allowed = f"a module that answers inputs {shapes} when a chip reads its layers"
         raise ModelError("module", f"{type(error).__name__}: {said}", allowed) from error
     if not trial.calls[head]:
         raise ModelError("head", head, "a layer that the module calls")
-    _check_untouched(jaxpr.jaxpr, sorted(arrays), trial.taken)
+    _check_untouched(jaxpr.jaxpr, sorted(arrays), trial.taken, len(jax.tree.leaves(inputs)))
     return set(trial.calls)
 
 
@@ -69,15 +72,15 @@ class _Trial:
         self.taken: set[str] = set()
         self.logits: jax.Array | None = None
 
-    def run(self, images: jax.Array, own: Mapping[str, Any], placed: Mapping[str, Any]) -> jax.Array:
-        """The module's answer to ``images``; its layers compute with ``own`` arrays, it holds the ``placed`` ones."""
+    def run(self, inputs: Any, own: Mapping[str, Any], placed: Mapping[str, Any]) -> jax.Array:
+        """The module's answer to ``inputs``; its layers compute with ``own`` arrays, it holds the ``placed`` ones."""
         plain, module = self.build(own), self.build(placed)
         plain.eval()
         module.eval()
         self.trace, self.layers = _trace(), layers(plain)
         self.placed = stand_in(module, {path: self._answer(path) for path in self.layers})
         counts = {path: v.get_value() for path, v in _counts(module)}
-        logits = module(images)  # type: ignore[operator]  # nnx.Module has no __call__
+        logits = call(module, inputs)
         for path, v in _counts(module):
             if v.get_value() is not counts.get(path):
                 name = "/".join(map(str, path))
@@ -89,9 +92,9 @@ class _Trial:
     def _check_logits(self, logits: Any) -> None:
         if logits is not self.logits:
             raise ModelError(self.head, "something is computed after the head", "the head's answer as the module's own")
-        if logits.ndim != 2 or logits.shape[0] != _IMAGES:
-            value = f"an answer of shape {list(logits.shape)} for {_IMAGES} images"
-            raise ModelError(self.head, value, "[batch, classes]")
+        if logits.ndim != 2 or logits.shape[0] != TRIED:
+            value = f"an answer of shape {list(logits.shape)} for {TRIED} examples"
+            raise ModelError(self.head, value, "[batch, outputs]")
 
     def _answer(self, path: str) -> Callable[..., jax.Array]:
         layer = self.layers[path]
@@ -145,9 +148,9 @@ def _check_input(path: str, kind: str | None, layer: Any, x: jax.Array) -> None:
         raise ModelError(path, f"axis {norm_axis(path, layer)}", "a norm over features, not over the batch")
 
 
-def _check_untouched(jaxpr: Any, paths: list[str], taken: set[str]) -> None:
+def _check_untouched(jaxpr: Any, paths: list[str], taken: set[str], inputs: int) -> None:
     """Raise where the module itself computes with an array that will be on crossbars, or a task's."""
-    placed = dict(zip(jaxpr.invars[1 + len(paths) :], paths, strict=True))
+    placed = dict(zip(jaxpr.invars[inputs + len(paths) :], paths, strict=True))
     used = [v for equation in jaxpr.eqns for v in equation.invars if not hasattr(v, "val")]
     for path in (placed[v] for v in (*used, *jaxpr.outvars) if not hasattr(v, "val") and v in placed):
         if path in taken:

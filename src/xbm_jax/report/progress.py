@@ -88,7 +88,7 @@ class TrainingBar:
         self._progress.update(self._id, completed=step, total=self._total, numbers=_numbers(**self._shown))
 
     def report(self, seen: Mapping[str, Any]) -> None:
-        """:meth:`update` from what :func:`~xbm_jax.training.learning` reports after a step."""
+        """:meth:`update` from what :func:`~xbm_jax.training.adapt` reports after a step."""
         self._total = seen.get("steps", self._total)
         self.update(seen["step"], **{name: seen.get(name) for name in self._shown})
 

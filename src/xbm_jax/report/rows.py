@@ -87,7 +87,7 @@ class Row:
 
 
 def row_of(chip: Chip, task: Task, *, name: str, seed: int) -> Row:
-    """The row of a task that :func:`~xbm_jax.training.learning` learned on ``chip``.
+    """The row of a task that :func:`~xbm_jax.training.adapt` learned on ``chip``.
 
     ``rows`` is that of the tallest arrays, where a chip has several kinds.
     """

@@ -2,15 +2,19 @@
 
 from xbm_jax.tasks.inspection import Inspection, LayerInspection, WorstClip, WorstColumn
 from xbm_jax.tasks.marks import ChipMark, chip_mark
+from xbm_jax.tasks.objectives import Classification, Objective, Regression
 from xbm_jax.tasks.population import Population, design, population_accuracy
-from xbm_jax.tasks.task import Task, predict, source_task, stored, with_measured_norms
+from xbm_jax.tasks.task import Task, evaluate, forward, predict, source_task, stored, with_measured_norms
 from xbm_jax.tasks.watching import active_columns, adc_clip_rates, inspect
 
 __all__ = [
     "ChipMark",
+    "Classification",
     "Inspection",
     "LayerInspection",
+    "Objective",
     "Population",
+    "Regression",
     "Task",
     "WorstClip",
     "WorstColumn",
@@ -18,6 +22,8 @@ __all__ = [
     "adc_clip_rates",
     "chip_mark",
     "design",
+    "evaluate",
+    "forward",
     "inspect",
     "population_accuracy",
     "predict",

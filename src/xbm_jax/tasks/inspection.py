@@ -1,4 +1,4 @@
-"""What :func:`xbm_jax.tasks.watching` found, as plain values, and as text."""
+"""What :func:`xbm_jax.tasks.inspect` found, as plain values, and as text."""
 
 from __future__ import annotations
 

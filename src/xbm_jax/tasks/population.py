@@ -17,6 +17,7 @@ from xbm_jax.crossbar.devices.ages import check_age
 from xbm_jax.crossbar.validate import check_int
 from xbm_jax.data.dataset import check_label_range, check_labels
 from xbm_jax.errors import DataError, SpecError
+from xbm_jax.examples import count
 from xbm_jax.masks import Method
 from xbm_jax.models import (
     Backbone,
@@ -24,14 +25,15 @@ from xbm_jax.models import (
     LayerSpecs,
     another,
     calibrate,
-    check_images,
+    check_inputs,
     forward,
     measure_ranges,
     program,
 )
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import stream
-from xbm_jax.tasks.task import EVAL_BATCH, Task, source_task
+from xbm_jax.tasks.evaluation import EVAL_BATCH, batches
+from xbm_jax.tasks.task import Task, source_task
 
 __all__ = ["Population", "design", "population_accuracy"]
 
@@ -99,25 +101,25 @@ def population_accuracy(
     check_int("at_once", at_once, 1, 2**31 - 1)
     age = None if t_seconds is None else check_age(t_seconds)
     drawn = design(backbone, spec, calibration_images, rules=rules)
-    images = check_images(drawn, images)
-    labels = check_labels("labels", labels, "images", len(images))
-    if not len(images):
+    images = check_inputs(drawn, images)
+    labels = check_labels("labels", labels, "images", count(images))
+    if not count(images):
         raise DataError("images", "0 images", "at least one image to measure accuracy on")
     task = task or source_task(drawn)
     check_label_range("labels", labels, task.num_classes)
     kernels = {path: backbone.kernel(path) for path in drawn.tiles}
     right = _count_right(
-        task.method,
+        task.method.learned,
         drawn,
         kernels,
         (task.trained, task.state or drawn.stats),
         keys,
-        _batches(images, labels, min(batch_size, len(images))),
+        _stacked(images, labels, min(batch_size, count(images))),
         age,
         compensate,
         at_once,
     )
-    return Population(np.asarray(right, np.float64) / len(images))
+    return Population(np.asarray(right, np.float64) / count(images))
 
 
 @numpy_promotion
@@ -166,13 +168,11 @@ def _nominal(spec: CrossbarSpec) -> CrossbarSpec:
     return spec.replace(device=Ideal(), faults=Faults())
 
 
-def _batches(images: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _stacked(images: Any, labels: np.ndarray, size: int) -> tuple[np.ndarray, Any, np.ndarray]:
     """Start, images and labels of batches of one size; what fills the last has label -1, which nothing predicts."""
-    count = -(-len(images) // size)
-    spare = count * size - len(images)
-    filled = np.pad(images, ((0, spare), (0, 0), (0, 0), (0, 0)))
-    marked = np.pad(labels, (0, spare), constant_values=-1)
-    return np.arange(count) * size, filled.reshape(count, size, *images.shape[1:]), marked.reshape(count, size)
+    parts = list(batches({"images": images, "labels": labels + 1}, size))
+    stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *(part.inputs for part in parts))
+    return np.array([part.start for part in parts]), stacked["images"], stacked["labels"] - 1
 
 
 @partial(jax.jit, static_argnames=("method", "compensate", "at_once"))

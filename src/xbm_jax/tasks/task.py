@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from xbm_jax.errors import BankError, DataError
+from xbm_jax.examples import count
 from xbm_jax.masks import Method
-from xbm_jax.models import Chip, check_images, forward, norm_statistics, source_trained
+from xbm_jax.models import Chip, check_inputs, norm_statistics, source_trained
+from xbm_jax.models import forward as run_network
 from xbm_jax.promotion import numpy_promotion
-from xbm_jax.streams import checked_key, stream
+from xbm_jax.streams import checked_key
+from xbm_jax.tasks.evaluation import EVAL_BATCH, answers, padded, scores
 from xbm_jax.tasks.marks import ChipMark, chip_mark
+from xbm_jax.tasks.objectives import Classification, Objective
 
-__all__ = ["Task", "check_fits", "checked_call", "predict", "source_task", "stored", "with_measured_norms"]
-
-EVAL_BATCH = 128
-"""Images per evaluation step: one compiled shape for validation, test and prediction."""
+__all__ = ["Task", "check_fits", "checked_call", "evaluate", "forward", "predict", "source_task", "stored"]
+__all__ += ["with_measured_norms"]
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -64,9 +64,14 @@ class Task:
         return cls(children[0], children[1], method)
 
     @property
+    def outputs(self) -> int:
+        """Outputs of the task's head: for a classifier its number of classes."""
+        return self.method.head.outputs(self.trained["head"])
+
+    @property
     def num_classes(self) -> int:
-        """Outputs of the task's head."""
-        return self.trained["head"]["bias"].shape[-1]
+        """:attr:`outputs`, by a classifier's name for them."""
+        return self.outputs
 
     def replace(self, **changes: Any) -> Task:
         """A copy with some fields changed."""
@@ -93,7 +98,7 @@ def stored(chip: Chip, task: Task) -> Task:
 def with_measured_norms(
     chip: Chip,
     task: Task,
-    images: jax.Array | np.ndarray,
+    images: Any,
     *,
     batch_size: int = 64,
     key: jax.Array | None = None,
@@ -119,12 +124,15 @@ def with_measured_norms(
 def predict(
     chip: Chip,
     task: Task,
-    images: jax.Array | np.ndarray,
+    images: Any,
     *,
     key: jax.Array | None = None,
     batch_size: int = EVAL_BATCH,
 ) -> np.ndarray:
-    """Logits [n, classes] of uint8 NHWC images, in batches of one compiled size.
+    """Outputs of the task's head [n, outputs], logits of classes mostly; in batches of one compiled size.
+
+    Args:
+        images: uint8 [n, H, W, C], or what else the chip's network takes.
 
     Raises:
         BankError: a task of another chip. DataError: images that the chip cannot read, or a batch size below 1.
@@ -132,16 +140,47 @@ def predict(
     """
     check_fits(chip, task)
     key = checked_call(chip, task, images, batch_size, key)
-    images = check_images(chip, images)
-    parts = []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        padded = np.zeros((batch_size, *images.shape[1:]), images.dtype)
-        padded[: len(batch)] = batch
-        batch_key = None if key is None else stream(key, start)
-        logits = batch_logits(task.method, chip, task.trained, task.state or chip.stats, padded, batch_key)
-        parts.append(np.asarray(logits)[: len(batch)])
-    return np.concatenate(parts) if parts else np.zeros((0, task.num_classes), np.float32)
+    inputs, stats = check_inputs(chip, images), task.state or chip.stats
+    return answers(chip, task.method, task.trained, stats, inputs, key, batch_size=batch_size)
+
+
+@numpy_promotion
+def forward(chip: Chip, task: Task, inputs: Any, *, key: jax.Array | None = None) -> jax.Array:
+    """Outputs [batch, outputs] of one batch, for ``jit``, ``vmap`` and ``grad``: nothing is checked or compiled here.
+
+    ``inputs``: uint8 images [batch, H, W, C], or what else the chip's network takes; ``key`` draws read noise.
+    """
+    return run_network(chip, task.method, task.trained, task.state or chip.stats, inputs, key=key)[0]
+
+
+@numpy_promotion
+def evaluate(
+    chip: Chip,
+    task: Task,
+    images: Any,
+    targets: Any,
+    *,
+    objective: Objective | None = None,
+    key: jax.Array | None = None,
+    batch_size: int = EVAL_BATCH,
+) -> float:
+    """The mean score of a task on a chip: by default the share of images that are predicted as labelled.
+
+    Raises:
+        As :func:`predict`; DataError: none, or not as many targets as images.
+    """
+    check_fits(chip, task)
+    key = checked_call(chip, task, images, batch_size, key)
+    inputs, targets = check_inputs(chip, images), np.asarray(targets)
+    if not count(inputs) or targets.shape[:1] != (count(inputs),):
+        value = f"{list(targets.shape)} for {count(inputs)} images"
+        raise DataError("targets", value, "one for each image, and at least one")
+    objective = Classification() if objective is None else objective
+    trained, stats = padded(task.method, task.trained), task.state or chip.stats
+    found = scores(
+        *(chip, task.method, objective, trained, stats, inputs, targets, task.outputs, key), batch_size=batch_size
+    )
+    return float(np.mean(found[0]))
 
 
 def check_fits(chip: Chip, task: Task) -> None:
@@ -158,15 +197,15 @@ def check_fits(chip: Chip, task: Task) -> None:
     if task.method.rule is not None and masks.keys() != chip.tiles.keys():
         raise BankError("task.trained['masks']", sorted(masks), f"the chip's layers {sorted(chip.tiles)}")
     head = task.trained["head"]
-    if head and head["kernel"].shape[-2] != chip.num_features:
-        got = f"{head['kernel'].shape[-2]} features"
+    if head and task.method.head.features(head) != chip.num_features:
+        got = f"{task.method.head.features(head)} features"
         raise BankError("task.trained['head']", got, f"{chip.num_features}, what this chip gives")
 
 
 def checked_call(chip: Chip, task: Task | None, images: Any, batch_size: Any, key: Any) -> jax.Array | None:
     """The key of a call that goes through images in batches, checked with what else is easily mistaken."""
-    if any(isinstance(leaf, Tracer) for leaf in [images, *jax.tree.leaves((chip, task))]):
-        allowed = "arrays: this compiles on its own; inside of jit, vmap or grad call xbm_jax.models.passes"
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((images, chip, task))):
+        allowed = "arrays: this compiles on its own; inside of jit, vmap or grad call xbm_jax.models.forward"
         raise DataError("images, chip or task", "traced", allowed)
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise DataError("batch_size", batch_size, "at least 1, a whole number")
@@ -176,11 +215,3 @@ def checked_call(chip: Chip, task: Task | None, images: Any, batch_size: Any, ke
 def _same_bits(one: Any, other: Any) -> bool:
     a, b = np.asarray(one), np.asarray(other)
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
-
-
-@partial(jax.jit, static_argnames="method")
-def batch_logits(
-    method: Method, chip: Chip, trained: dict[str, Any], stats: dict[str, Any], images: jax.Array, key: jax.Array | None
-) -> jax.Array:
-    """Logits of one batch in evaluation mode."""
-    return forward(chip, method, trained, stats, jnp.asarray(images), key=key)[0]

@@ -10,7 +10,7 @@ quantisation, cell errors, wires, noise and converters of this layer alone, not 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,12 +22,14 @@ from xbm_jax.crossbar.primitives.products import product
 from xbm_jax.crossbar.reading.observe import conversions, image_total
 from xbm_jax.crossbar.reading.reads import gain_on_kernel
 from xbm_jax.errors import DataError, ModelError
+from xbm_jax.examples import count, take
 from xbm_jax.masks import Method, Rule
-from xbm_jax.models import Chip, array_weights, check_calibrated, check_images, digital_weights, forward
+from xbm_jax.models import Chip, array_weights, check_calibrated, check_inputs, digital_weights, forward
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import stream
+from xbm_jax.tasks.evaluation import EVAL_BATCH, batches, padded
 from xbm_jax.tasks.inspection import Inspection, LayerInspection, WorstClip, WorstColumn
-from xbm_jax.tasks.task import EVAL_BATCH, Task, check_fits, checked_call, source_task
+from xbm_jax.tasks.task import Task, check_fits, checked_call, source_task
 
 __all__ = ["active_columns", "adc_clip_rates", "inspect"]
 
@@ -38,7 +40,7 @@ _Watch = Callable[[Tiles, jax.Array, jax.Array | None, jax.Array, jax.Array], di
 @numpy_promotion
 def inspect(
     chip: Chip,
-    images: jax.Array | np.ndarray,
+    images: Any,
     task: Task | None = None,
     key: jax.Array | None = None,
     *,
@@ -65,21 +67,22 @@ def inspect(
     task = source_task(chip) if task is None else task
     check_fits(chip, task)
     key = checked_call(chip, task, images, batch_size, key)
-    images = check_images(chip, images)
-    if len(images) == 0:
+    images = check_inputs(chip, images)
+    if count(images) == 0:
         raise DataError("images", "0 images", "at least one image to inspect the chip on")
     check_calibrated(chip)
     totals: dict[str, dict[str, np.ndarray]] = {}
-    for start, batch, counted in _batches(images, batch_size):
-        batch_key = None if key is None else stream(key, start)
-        for path, sums in _watched(_everything, chip, task, batch, counted, batch_key).items():
+    size = math.ceil(count(images) / math.ceil(count(images) / batch_size))  # so that little is filled up
+    for batch in batches(images, size):
+        batch_key, counted = None if key is None else stream(key, batch.start), _counted(batch.valid, size)
+        for path, sums in _watched(_everything, chip, task, batch.inputs, counted, batch_key).items():
             totals[path] = _added(totals[path], sums) if path in totals else sums
-    plans = _plans(chip, task, images[0])
-    layers = [_layer(path, *plans[path], _active(chip, task, path), totals[path], len(images)) for path in chip.tiles]
+    plans = _plans(chip, task, take(images, slice(1)))
+    layers = [_layer(path, *plans[path], _active(chip, task, path), totals[path], count(images)) for path in chip.tiles]
     macs = max(sum(layer.macs for layer in layers), 1)
     folded, simulated = (sum(layer.macs for layer in layers if layer.folded == kind) / macs for kind in (True, False))
     digital = digital_weights(chip)
-    return Inspection(chip.network.name, len(images), tuple(layers), folded, simulated, array_weights(chip), digital)
+    return Inspection(chip.network.name, count(images), tuple(layers), folded, simulated, array_weights(chip), digital)
 
 
 @numpy_promotion
@@ -90,15 +93,15 @@ def active_columns(chip: Chip, task: Task) -> dict[str, float]:
 
 
 @numpy_promotion
-def adc_clip_rates(chip: Chip, task: Task, images: np.ndarray, key: jax.Array | None = None) -> dict[str, float]:
+def adc_clip_rates(chip: Chip, task: Task, images: Any, key: jax.Array | None = None) -> dict[str, float]:
     """Share of the active columns' conversions that clip, by layer, on one batch under the task's masks and norms.
 
     ``key`` draws the read noise of the layers before; by default it is a fixed one, which keeps noisy devices readable.
     """
     check_fits(chip, task)
     key = jax.random.key(0) if key is None else key
-    sums = _watched(_clipping, chip, task, np.asarray(images), np.ones(len(images), np.float32), key)
-    return {path: _clip_rate(sums[path], _active(chip, task, path), len(images)) for path in chip.tiles}
+    sums = _watched(_clipping, chip, task, images, _counted(count(images), count(images)), key)
+    return {path: _clip_rate(sums[path], _active(chip, task, path), count(images)) for path in chip.tiles}
 
 
 def _active(chip: Chip, task: Task, path: str) -> np.ndarray:
@@ -114,7 +117,7 @@ def _gain(rule: Rule, tiles: Tiles, values: Any) -> jax.Array | None:
     return rule.apply(tiles, values)[1]
 
 
-def _plans(chip: Chip, task: Task, image: np.ndarray) -> dict[str, tuple[Plan, int]]:
+def _plans(chip: Chip, task: Task, one: Any) -> dict[str, tuple[Plan, int]]:
     """Each layer's plan as the task has it, and its outputs per column for one image; nothing is computed."""
     seen: dict[str, tuple[Plan, int]] = {}
 
@@ -124,29 +127,25 @@ def _plans(chip: Chip, task: Task, image: np.ndarray) -> dict[str, tuple[Plan, i
         seen[path] = (tiles.plan, before + y.size // tiles.plan.columns)
         return y
 
-    def run(chip: Chip, task: Task, images: jax.Array) -> None:
+    def run(chip: Chip, task: Task, images: Any) -> None:
         forward(chip, task.method, task.trained, task.state or chip.stats, images, layer_read=observe)
 
-    jax.eval_shape(run, chip, task, image[None])
+    jax.eval_shape(run, chip, task, one)
     return seen
 
 
-def _batches(images: np.ndarray, batch_size: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Where each batch starts, its images, and which of them count: equal sizes, so that little is filled up."""
-    count = math.ceil(len(images) / batch_size)
-    size = math.ceil(len(images) / count)
-    for start in range(0, len(images), size):
-        batch = images[start : start + size]
-        padded = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
-        yield start, padded, (np.arange(size) < len(batch)).astype(np.float32)
+def _counted(valid: int, size: int) -> np.ndarray:
+    """Which of a batch's examples count."""
+    return (np.arange(size) < valid).astype(np.float32)
 
 
 def _watched(
-    watch: _Watch, chip: Chip, task: Task, images: np.ndarray, counted: np.ndarray, key: jax.Array | None
+    watch: _Watch, chip: Chip, task: Task, images: Any, counted: np.ndarray, key: jax.Array | None
 ) -> dict[str, dict[str, np.ndarray]]:
     """What ``watch`` sees of every layer in one forward pass of one batch, on the host."""
     stats = task.state or chip.stats
-    sums = jax.device_get(_watched_batch(watch, task.method, chip, task.trained, stats, images, counted, key))
+    trained = padded(task.method, task.trained)
+    sums = jax.device_get(_watched_batch(watch, task.method.learned, chip, trained, stats, images, counted, key))
     return jax.tree.map(lambda a: a if a.dtype == bool else np.asarray(a, np.float64), sums)
 
 
@@ -157,7 +156,7 @@ def _watched_batch(
     chip: Chip,
     trained: Any,
     stats: Any,
-    images: jax.Array,
+    images: Any,
     counted: jax.Array,
     key: jax.Array | None,
 ) -> dict[str, dict[str, jax.Array]]:

@@ -1,15 +1,26 @@
 """The loop behind :func:`xbm_jax.adapt`."""
 
-from xbm_jax.training.config import TrainConfig
 from xbm_jax.training.learning import adapt, for_chip
-from xbm_jax.training.step import TrainState, init_state, loss_and_stats, train_step
+from xbm_jax.training.loop import advance
+from xbm_jax.training.recipe import How, Recipe, Schedule, TrainConfig
+from xbm_jax.training.run import Run, begin
+from xbm_jax.training.state import RunState
+from xbm_jax.training.step import Pace, TrainState, init_state, loss_and_stats, train_step
 from xbm_jax.training.together import adapt_together
 
 __all__ = [
+    "How",
+    "Pace",
+    "Recipe",
+    "Run",
+    "RunState",
+    "Schedule",
     "TrainConfig",
     "TrainState",
     "adapt",
     "adapt_together",
+    "advance",
+    "begin",
     "for_chip",
     "init_state",
     "loss_and_stats",

@@ -10,12 +10,13 @@ import numpy as np
 
 from xbm_jax.data import Dataset
 from xbm_jax.errors import DataError, MethodError, SpecError
-from xbm_jax.masks import ArrayChoice, Method
+from xbm_jax.examples import take
+from xbm_jax.masks import Method
 from xbm_jax.masks.rules import is_real
-from xbm_jax.models import Chip, check_calibrated, check_images
+from xbm_jax.models import Chip, check_calibrated, check_inputs
 from xbm_jax.streams import checked_key
 from xbm_jax.tasks import Task
-from xbm_jax.training.config import TrainConfig
+from xbm_jax.training.recipe import Recipe
 
 __all__ = [
     "check_arguments",
@@ -37,8 +38,8 @@ def check_arguments(
     if not isinstance(method, Method):
         raise MethodError("method", _shown(method), "a Method, such as xbm.methods.xbm()")
     checked_key(key)
-    if not isinstance(config, TrainConfig):
-        raise SpecError("config", _shown(config), "a TrainConfig, or None for the usual settings")
+    if not isinstance(config, Recipe):
+        raise SpecError("config", _shown(config), "a Recipe, or None for the usual settings")
     if not isinstance(start, Task | None):
         raise SpecError("start", _shown(start), "a Task to start from, or None")
     for name, function in (("report", report), ("chip_of_step", chip_of_step)):
@@ -66,19 +67,21 @@ def _shown(value: Any) -> Any:
     return type(value).__name__ + ("" if shape is None else f" of shape {shape}")
 
 
-def check_fit(chip: Chip, data: Dataset, method: Method, config: TrainConfig) -> None:
+def check_fit(chip: Chip, data: Dataset, method: Method, config: Recipe) -> None:
     """Raise unless chip, images, method and settings go together."""
     check_calibrated(chip)
-    check_images(chip, data.x_train[:1])
+    check_inputs(chip, take(data.x_train, slice(1)))
     if config.augment is not None:
+        if data.kind != "images":
+            raise SpecError("config.augment", config.augment, "None: these data are no images")
         config.augment.check_fits(data.x_train)
-    if isinstance(method.rule, ArrayChoice) and method.rule.after_epochs >= config.epochs:
-        allowed = f"more than the {method.rule.after_epochs} after which {method.name!r} chooses its arrays"
-        raise SpecError("config.epochs", config.epochs, allowed)
+    config.objective.outputs(data)
+    if method.rule is not None and (needed := method.rule.check({"epochs": config.epochs})):
+        raise SpecError("config.epochs", config.epochs, f"{needed} by {method.name!r}")
     check_split(len(data.y_train), len(data.y_train) - 1, config)
 
 
-def check_split(images: int, left: int, config: TrainConfig) -> None:
+def check_split(images: int, left: int, config: Recipe) -> None:
     """Raise unless the ``left`` training images beside the validation split fill a batch."""
     if left < config.batch_size:
         allowed = f"more than batch_size = {config.batch_size} besides the validation split"
@@ -95,9 +98,10 @@ def started(trained: Any, stats: Any, method: Method, start: Task | None) -> tup
         return trained, stats
     taken, head = {}, start.trained["head"]
     if head:
-        if head["bias"].shape != trained["head"]["bias"].shape:
-            allowed = f"{len(trained['head']['bias'])}, those of the task, or none"
-            raise DataError("start", f"a head of {start.num_classes} classes", allowed)
+        outputs = method.head.outputs(trained["head"])
+        if start.method.head != method.head or start.outputs != outputs:
+            allowed = f"{outputs}, those of the task, or none"
+            raise DataError("start", f"a head of {start.outputs} classes", allowed)
         taken["head"] = head
     if trained["norms"] and start.trained["norms"]:
         taken["norms"] = start.trained["norms"]

@@ -1,17 +1,18 @@
-"""Learning one task on a chip.
+"""Learning tasks on a chip.
 
-1. Hold out a stratified validation split of the training images.
-2. Train ``task.trained`` for some epochs; after each, measure validation accuracy and keep the best.
-3. Measure test accuracy once, with what was kept.
+1. Hold out a stratified validation split of the training examples.
+2. Train ``task.trained`` for some epochs; after each, measure the validation score and keep the best.
+3. Measure the test score once, with what was kept.
 
-Every random choice (head, split, order, read noise) comes from the key. The loop is :class:`~xbm_jax.training.run.Run`.
+Every random choice (head, split, order, read noise) comes from the key. The loop is
+:func:`~xbm_jax.training.loop.advance`, from one :class:`~xbm_jax.training.state.RunState` to the next.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import jax
 
@@ -22,10 +23,14 @@ from xbm_jax.models import Chip
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.tasks import Task
 from xbm_jax.training.checks import check_chip, check_data
-from xbm_jax.training.config import TrainConfig
-from xbm_jax.training.run import Report, Run
+from xbm_jax.training.clock import Clock
+from xbm_jax.training.loop import advance
+from xbm_jax.training.recipe import Recipe
+from xbm_jax.training.result import finished
+from xbm_jax.training.run import Report, Run, begin
+from xbm_jax.training.step import ChipOfStep
 
-__all__ = ["adapt", "for_chip"]
+__all__ = ["adapt", "for_chip", "learned"]
 
 
 def for_chip(chip: Chip, data: Dataset, image_size: int | None = None) -> Dataset:
@@ -37,6 +42,8 @@ def for_chip(chip: Chip, data: Dataset, image_size: int | None = None) -> Datase
     """
     check_chip(chip)
     check_data(data)
+    if data.kind != "images" or chip.network.preprocess is None:
+        raise DataError("data", f"{data.kind} for {chip.network.name}", "images, for a backbone of images")
     images, channels = [data.x_train, data.x_test], len(chip.network.preprocess.mean)
     if images[0].shape[-1] > channels:
         raise DataError("data channels", images[0].shape[-1], f"{channels}, as the chip's backbone takes them")
@@ -54,10 +61,10 @@ def adapt(
     *,
     method: Method,
     key: jax.Array,
-    config: TrainConfig | None = None,
+    config: Recipe | None = None,
     report: Report | None = None,
     start: Task | None = None,
-    chip_of_step: Callable[[Chip, jax.Array], Chip] | None = None,
+    chip_of_step: ChipOfStep | None = None,
 ) -> Task:
     """Learn ``data`` on ``chip`` without changing the chip.
 
@@ -66,7 +73,7 @@ def adapt(
         data: images and labels; grey images must have been repeated to the chip's channels.
         method: what is learned besides the head.
         key: draws everything random.
-        config: epochs, batch size, validation split; the same for every method that is to be compared.
+        config: how it is learned: epochs, batch size, rates, objective; the same for every method to be compared.
         report: called after every step.
         start: a task whose norms, statistics, head (of as many classes, or ``{}``) and mask logits (if its rule is the
             same) training starts from, of each what ``method`` trains; ``None``: the chip's norms and a random head.
@@ -81,7 +88,17 @@ def adapt(
         The task. ``task.meta`` holds test and validation accuracy, the history, the share of active columns and the
         ADC clip rate per layer, and the time it took.
     """
-    began = time.perf_counter()
-    run = Run(chip, data, method, TrainConfig() if config is None else config, key, report, start, chip_of_step)
-    run.learn()
-    return run.task(time.perf_counter() - began)
+    run = Run(chip, data, method, Recipe() if config is None else config, key, report, start, chip_of_step)
+    return learned([run])[0]
+
+
+def learned(runs: Sequence[Run]) -> list[Task]:
+    """The tasks of runs that share their steps, if there are several."""
+    began, clock = time.perf_counter(), Clock()
+    for run in runs:
+        run.check()
+    states = [begin(run) for run in runs]
+    for _ in range(runs[0].recipe.epochs):
+        states = advance(runs, states, clock)
+    seconds = (time.perf_counter() - began) / len(runs)
+    return [finished(run, state, clock, seconds, len(runs)) for run, state in zip(runs, states, strict=True)]

@@ -1,4 +1,8 @@
-"""One training step: gradients and Optax over ``task.trained`` alone; the chip is an argument that nothing changes."""
+"""One training step: gradients and Optax over ``task.trained`` alone; the chip is an argument that nothing changes.
+
+What is static decides the program: rule, norm policy and head (``Method.learned``), optimizer and objective (``How``).
+Rates, schedules and the number of a task's outputs are numbers of a :class:`Pace`.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,15 @@ import optax
 from xbm_jax import streams
 from xbm_jax.errors import SpecError
 from xbm_jax.masks import Method
-from xbm_jax.models import Chip, forward, head_logits
+from xbm_jax.models import Chip, forward
 from xbm_jax.streams import stream
+from xbm_jax.training.recipe import How
 
-__all__ = ["TrainState", "head_epoch", "init_state", "loss_and_stats", "train_step", "train_steps"]
+__all__ = ["ChipOfStep", "Pace", "TrainState", "head_epoch", "init_state", "loss_and_stats", "paced", "train_step"]
+__all__ += ["train_steps"]
+
+ChipOfStep = Callable[[Chip, jax.Array], Chip]
+"""``(chip, key) -> chip``, traceable: the chip of a training step."""
 
 
 class TrainState(NamedTuple):
@@ -27,54 +36,70 @@ class TrainState(NamedTuple):
     opt: optax.OptState
 
 
-def optimizer(method: Method) -> optax.GradientTransformation:
-    """Adam (b1 0.9, b2 0.999, eps 1e-8) or SGD (momentum 0.9) with the method's rates for masks, norms and head."""
-    rates = {"masks": method.mask_lr, "norms": method.norm_lr, "head": method.head_lr}
-    make = optax.adam if method.optimizer == "adam" else partial(optax.sgd, momentum=0.9)
-    return optax.partition({group: make(rate) for group, rate in rates.items()}, _groups)
+class Pace(NamedTuple):
+    """The numbers of a step.
+
+    Attributes:
+        rates: learning rates by group (masks, norms, head), float32.
+        factors: what their schedules make of them at this step, likewise.
+        progress: share of the training done, float32.
+        outputs: how many of the padded head's outputs are the task's, int32.
+    """
+
+    rates: dict[str, Any]
+    factors: dict[str, Any]
+    progress: Any
+    outputs: Any
 
 
-def init_state(method: Method, trained: dict[str, Any], stats: dict[str, Any]) -> TrainState:
+def optimizer(how: How) -> optax.GradientTransformation:
+    """Adam (b1 0.9, b2 0.999, eps 1e-8) or SGD (momentum 0.9) at a rate of one, moments of each group apart."""
+    make = partial(optax.adam, 1.0) if how.optimizer == "adam" else partial(optax.sgd, 1.0, momentum=0.9)
+    return optax.partition({group: make() for group in ("masks", "norms", "head")}, _groups)
+
+
+def init_state(how: How, trained: dict[str, Any], stats: dict[str, Any]) -> TrainState:
     """The state before the first step; moments exist for ``trained`` only."""
-    return TrainState(trained, stats, optimizer(method).init(trained))
+    return TrainState(trained, stats, optimizer(how).init(trained))
 
 
 def loss_and_stats(
     trained: dict[str, Any],
     method: Method,
+    how: How,
     chip: Chip,
     stats: dict[str, Any],
-    images: jax.Array,
-    labels: jax.Array,
+    inputs: Any,
+    targets: jax.Array,
+    outputs: Any,
     key: jax.Array,
     progress: jax.Array | None = None,
 ) -> tuple[jax.Array, tuple[dict[str, Any], jax.Array]]:
-    """Mean cross-entropy of a batch; beside it the new running statistics and the share of correct images."""
-    logits, followed = forward(chip, method, trained, stats, images, train=True, progress=progress, key=key)
-    loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
-    return loss, (followed, jnp.mean(jnp.argmax(logits, -1) == labels))
+    """Mean loss of a batch; beside it the new running statistics and the mean score."""
+    answer, followed = forward(chip, method, trained, stats, inputs, train=True, progress=progress, key=key)
+    loss = jnp.mean(how.objective.loss(answer, targets, outputs))
+    return loss, (followed, jnp.mean(how.objective.score(answer, targets, outputs)))
 
 
-@partial(jax.jit, static_argnames=("method", "chip_of_step"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("method", "how", "chip_of_step"), donate_argnames="state")
 def train_step(
     method: Method,
+    how: How,
     chip: Chip,
     state: TrainState,
-    images: jax.Array,
-    labels: jax.Array,
-    rate: jax.Array,
+    inputs: Any,
+    targets: jax.Array,
+    pace: Pace,
     key: jax.Array,
-    progress: jax.Array | float = 1.0,
-    chip_of_step: Callable[[Chip, jax.Array], Chip] | None = None,
+    chip_of_step: ChipOfStep | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step; compiled once per method and shape, whatever the task.
+    """One step; compiled once per rule, norm policy, head, optimizer, objective and shape, whatever the task.
 
     Args:
-        images: uint8 [batch, H, W, C]. labels: int [batch].
-        rate: factor on all learning rates, the schedule's value at this step.
+        method: ``Method.learned``: a name or rates in it would compile another program.
+        inputs: what the network takes, uint8 images [batch, H, W, C] mostly. targets: [batch, ...].
         key: of this step; draws read noise, and what ``chip_of_step`` draws.
-        progress: share of the training done.
-        chip_of_step: ``(chip, key) -> chip``: the chip of this step; ``None`` is ``chip`` itself.
+        chip_of_step: the chip of this step; ``None`` is ``chip`` itself.
     """
     if chip_of_step is not None:
         chip = chip_of_step(chip, stream(key, streams.Step.CHIP))
@@ -82,60 +107,79 @@ def train_step(
             raise SpecError("chip_of_step", type(chip).__name__, "a function that returns a Chip")
     read_key = stream(key, streams.Step.READ)
     grad = jax.value_and_grad(loss_and_stats, has_aux=True)
-    (loss, (stats, accuracy)), grads = grad(
-        state.trained, method, chip, state.stats, images, labels, read_key, jnp.asarray(progress, jnp.float32)
+    progress = jnp.asarray(pace.progress, jnp.float32)
+    (loss, (stats, score)), grads = grad(
+        state.trained, method, how, chip, state.stats, inputs, targets, pace.outputs, read_key, progress
     )
-    return _updated(method, state, grads, rate, stats), {"loss": loss, "accuracy": accuracy}
+    return _updated(how, state, grads, pace, stats), {"loss": loss, "score": score}
 
 
-@partial(jax.jit, static_argnames=("method", "shared"), donate_argnames="states")
+@partial(jax.jit, static_argnames=("method", "how", "shared", "chip_of_step"), donate_argnames="states")
 def train_steps(
     method: Method,
+    how: How,
     chips: Chip,
     states: TrainState,
-    images: jax.Array,
-    labels: jax.Array,
-    rate: jax.Array,
+    inputs: Any,
+    targets: jax.Array,
+    paces: Pace,
     keys: jax.Array,
-    progress: jax.Array | float = 1.0,
+    chip_of_step: ChipOfStep | None = None,
     *,
     shared: bool,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """A step of several tasks at once, :func:`train_step` under ``vmap``: states, images, labels and keys lead with it.
+    """A step of several tasks at once, :func:`train_step` under ``vmap``: all but a shared chip lead with the tasks.
 
     Args:
         chips: one chip for all tasks (``shared``), or a chip a task, stacked.
     """
 
-    def one(chip: Chip, state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array) -> Any:
-        return train_step(method, chip, state, images, labels, rate, key, progress)
+    def one(chip: Chip, state: TrainState, inputs: Any, targets: jax.Array, pace: Pace, key: jax.Array) -> Any:
+        return train_step(method, how, chip, state, inputs, targets, pace, key, chip_of_step)
 
-    return jax.vmap(one, in_axes=(None if shared else 0, 0, 0, 0, 0))(chips, states, images, labels, keys)
+    return jax.vmap(one, in_axes=(None if shared else 0, 0, 0, 0, 0, 0))(chips, states, inputs, targets, paces, keys)
 
 
-@partial(jax.jit, static_argnames="method")
+@partial(jax.jit, static_argnames=("method", "how"))
 def head_epoch(
-    method: Method, state: TrainState, features: jax.Array, labels: jax.Array, order: jax.Array, rates: jax.Array
+    method: Method,
+    how: How,
+    state: TrainState,
+    features: jax.Array,
+    targets: jax.Array,
+    order: jax.Array,
+    paces: Pace,
 ) -> tuple[TrainState, jax.Array]:
-    """One epoch of a head alone on cached features, and its losses [steps]; ``order`` int [steps, batch]."""
+    """One epoch of a head alone on cached features, and its losses [steps].
 
-    def loss(trained: dict[str, Any], index: jax.Array) -> jax.Array:
-        logits = head_logits(trained["head"], features[index])
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels[index]))
+    ``order`` int [steps, batch]; ``paces`` lead with the steps.
+    """
 
-    def step(state: TrainState, xs: tuple[jax.Array, jax.Array]) -> tuple[TrainState, jax.Array]:
-        index, rate = xs
-        value, grads = jax.value_and_grad(loss)(state.trained, index)
-        return _updated(method, state, grads, rate, state.stats), value
+    def loss(trained: dict[str, Any], index: jax.Array, outputs: Any) -> jax.Array:
+        answer = method.head.apply(trained["head"], features[index])
+        return jnp.mean(how.objective.loss(answer, targets[index], outputs))
 
-    return jax.lax.scan(step, state, (order, rates))
+    def step(state: TrainState, xs: tuple[jax.Array, Pace]) -> tuple[TrainState, jax.Array]:
+        index, pace = xs
+        value, grads = jax.value_and_grad(loss)(state.trained, index, pace.outputs)
+        return _updated(how, state, grads, pace, state.stats), value
+
+    return jax.lax.scan(step, state, (order, paces))
 
 
-def _updated(method: Method, state: TrainState, grads: Any, rate: jax.Array, stats: Any) -> TrainState:
-    """The state after a step along ``grads``, all of the method's rates times ``rate``."""
-    updates, opt = optimizer(method).update(grads, state.opt, state.trained)
-    trained = optax.apply_updates(state.trained, jax.tree.map(lambda u: rate * u, updates))
+def _updated(how: How, state: TrainState, grads: Any, pace: Pace, stats: Any) -> TrainState:
+    """The state after a step along ``grads``: each group's update times its rate, times its schedule's factor."""
+    updates, opt = optimizer(how).update(grads, state.opt, state.trained)
+    trained = optax.apply_updates(state.trained, paced(updates, pace))
     return TrainState(trained, stats, opt)  # type: ignore[arg-type]  # optax calls any tree of parameters Params
+
+
+def paced(updates: Any, pace: Pace) -> Any:
+    """An optimizer's updates at a rate of one, each group's times its rate, times its schedule's factor."""
+    return {
+        group: jax.tree.map(lambda u, g=group: pace.factors[g] * (pace.rates[g] * u), own)
+        for group, own in updates.items()
+    }
 
 
 def _groups(trained: dict[str, Any]) -> dict[str, Any]:

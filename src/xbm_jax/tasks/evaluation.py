@@ -1,0 +1,153 @@
+"""What a task answers to many examples: in batches of one compiled size, the last one filled up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xbm_jax.examples import count, take
+from xbm_jax.masks import Method
+from xbm_jax.models import Chip, forward
+from xbm_jax.streams import stream
+from xbm_jax.tasks.objectives import Objective
+
+__all__ = ["EVAL_BATCH", "Batch", "answers", "batches", "features", "head_width", "padded", "scores"]
+
+EVAL_BATCH = 128
+"""Examples per evaluation step: one compiled shape for validation, test and prediction."""
+
+_NARROWEST = 64
+
+
+class Batch(NamedTuple):
+    """Examples from ``start`` on: ``inputs`` filled up with zeros, the first ``valid`` of which count."""
+
+    start: int
+    inputs: Any
+    valid: int
+
+
+def batches(inputs: Any, size: int) -> Iterator[Batch]:
+    """All examples in order, ``size`` at a time."""
+    for start in range(0, count(inputs), size):
+        part = take(inputs, slice(start, start + size))
+        valid = count(part)
+
+        def filled(array: Any, spare: int = size - valid) -> Any:
+            return np.pad(array, [(0, spare)] + [(0, 0)] * (np.ndim(array) - 1)) if spare else array
+
+        yield Batch(start, jax.tree.map(filled, part), valid)
+
+
+def head_width(outputs: int) -> int:
+    """Outputs that a head is padded to, so that tasks of different numbers of classes share compiled code."""
+    return max(_NARROWEST, 1 << (outputs - 1).bit_length())
+
+
+def padded(method: Method, trained: dict[str, Any]) -> dict[str, Any]:
+    """What a task trained, with its head padded to :func:`head_width`."""
+    head = method.head
+    return {**trained, "head": head.padded(trained["head"], head_width(head.outputs(trained["head"])))}
+
+
+def answers(
+    chip: Chip,
+    method: Method,
+    trained: dict[str, Any],
+    stats: dict[str, Any],
+    inputs: Any,
+    key: jax.Array | None = None,
+    *,
+    batch_size: int = EVAL_BATCH,
+) -> np.ndarray:
+    """Outputs [n, outputs] of a task's head; of what was checked already.
+
+    One program serves all tasks of one rule, norm policy and head on chips of one design.
+    """
+    outputs, trained = method.head.outputs(trained["head"]), padded(method, trained)
+    parts = [np.zeros((0, outputs), np.float32)]
+    for start, batch, valid in batches(inputs, batch_size):
+        batch_key = None if key is None else stream(key, start)
+        answer = _batch_answers(method.learned, chip, trained, stats, batch, batch_key)
+        parts.append(np.asarray(answer)[:valid, :outputs])
+    return np.concatenate(parts)
+
+
+def features(
+    chip: Chip,
+    method: Method,
+    trained: dict[str, Any],
+    stats: dict[str, Any],
+    inputs: Any,
+    key: jax.Array | None = None,
+    *,
+    batch_size: int = EVAL_BATCH,
+) -> np.ndarray:
+    """The inputs of a task's head, [n, features]; ``trained`` needs no head."""
+    parts = []
+    for start, batch, valid in batches(inputs, batch_size):
+        batch_key = None if key is None else stream(key, start)
+        parts.append(np.asarray(_batch_features(method.learned, chip, trained, stats, batch, batch_key))[:valid])
+    return np.concatenate(parts)
+
+
+def scores(
+    chip: Chip,
+    method: Method,
+    objective: Objective,
+    trained: dict[str, Any],
+    stats: dict[str, Any],
+    inputs: Any,
+    targets: np.ndarray,
+    outputs: int,
+    key: jax.Array | None = None,
+    *,
+    batch_size: int = EVAL_BATCH,
+) -> tuple[np.ndarray, int]:
+    """The objective's score of every example, float64 [n], and of how many the outputs are not finite.
+
+    ``trained`` has a padded head, the first ``outputs`` of whose outputs are the task's.
+    """
+    parts, broken = [], 0
+    for start, (batch, wanted), valid in batches((inputs, targets), batch_size):
+        batch_key = None if key is None else stream(key, start)
+        found = _batch_scores(method.learned, objective, chip, trained, stats, batch, wanted, outputs, batch_key)
+        score, finite = (np.asarray(array)[:valid] for array in found)
+        parts.append(score.astype(np.float64))
+        broken += int(np.sum(~finite))
+    return np.concatenate(parts), broken
+
+
+@partial(jax.jit, static_argnames=("method", "objective"))
+def _batch_scores(
+    method: Method,
+    objective: Objective,
+    chip: Chip,
+    trained: Any,
+    stats: Any,
+    inputs: Any,
+    targets: jax.Array,
+    outputs: jax.Array,
+    key: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    answer = forward(chip, method, trained, stats, inputs, key=key)[0]
+    return objective.score(answer, targets, outputs), jnp.isfinite(answer).all(-1)
+
+
+@partial(jax.jit, static_argnames="method")
+def _batch_answers(
+    method: Method, chip: Chip, trained: Any, stats: Any, inputs: Any, key: jax.Array | None
+) -> jax.Array:
+    return forward(chip, method, trained, stats, inputs, key=key)[0]
+
+
+@partial(jax.jit, static_argnames="method")
+def _batch_features(
+    method: Method, chip: Chip, trained: Any, stats: Any, inputs: Any, key: jax.Array | None
+) -> jax.Array:
+    return forward(chip, method, trained, stats, inputs, key=key, features=True)[0]

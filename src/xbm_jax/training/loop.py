@@ -1,0 +1,132 @@
+"""The training loop, of one task or of several at once: epochs that turn :class:`RunState` into its successor.
+
+Several runs share one vmapped step; one run is the same loop without the axis. Losses stay on the device until they
+are reported, or the epoch ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xbm_jax import streams
+from xbm_jax.data import made_ahead
+from xbm_jax.models import Chip
+from xbm_jax.tasks.evaluation import scores
+from xbm_jax.training.clock import Clock
+from xbm_jax.training.diverged import check_losses, check_score, check_state
+from xbm_jax.training.features import head_epochs
+from xbm_jax.training.phases import turned
+from xbm_jax.training.run import Run, examples_of
+from xbm_jax.training.state import RunState
+from xbm_jax.training.step import TrainState, train_step, train_steps
+
+__all__ = ["advance", "score", "stacked"]
+
+_IN_FLIGHT = 8
+"""Steps that may wait for a device; more would hold their batches in its memory."""
+
+
+def advance(runs: Sequence[Run], states: Sequence[RunState], clock: Clock) -> list[RunState]:
+    """All runs after one more epoch.
+
+    Raises:
+        TrainingError: a loss, a trained number or a score that is not finite; it holds the state of before.
+    """
+    if runs[0].on_features:
+        return [head_epochs(run, state, clock) for run, state in zip(runs, states, strict=True)]
+    trains, losses = _steps(runs, states, clock)
+    return [
+        _ended(run, state, train, loss) for run, state, train, loss in zip(runs, states, trains, losses, strict=True)
+    ]
+
+
+def _steps(runs: Sequence[Run], states: Sequence[RunState], clock: Clock) -> tuple[list[TrainState], list[float]]:
+    """What an epoch's steps make of each run's state, and their mean losses."""
+    first, epoch = runs[0], int(states[0].epoch)
+    shared = all(run.chip is first.chip for run in runs)
+    chips = first.chip if shared else stacked([run.chip for run in runs])
+    # Copies: a step donates what it is given, and the states of before are kept.
+    train = jax.tree.map(jnp.array, stacked([state.train for state in states]))
+    orders, losses = [run.order(epoch) for run in runs], []
+    batches = made_ahead(lambda i: _batch(runs, orders, epoch, i), first.steps)
+    for i, (inputs, targets) in enumerate(batches):
+        step = epoch * first.steps + i
+        if first.method.rule is not None and first.method.rule.turns(step, first.steps):
+            each = zip(runs, unstacked(train, len(runs)), strict=True)
+            train = stacked([turned(run, own, epoch) for run, own in each])
+        train, seen = _step(runs, chips, train, inputs, targets, step, shared)
+        losses.append(seen["loss"])
+        clock.step(losses[-1])
+        if first.report is not None:
+            _tell(runs, states, clock, step, seen)
+        elif i >= _IN_FLIGHT:
+            jax.block_until_ready(losses[i - _IN_FLIGHT])
+    clock.read(losses[-1])
+    found = np.asarray(jnp.stack(losses), np.float64).reshape(first.steps, len(runs))
+    for run, state, own in zip(runs, states, found.T, strict=True):
+        check_losses(run, state, own, epoch * first.steps)
+    return unstacked(train, len(runs)), np.mean(found, axis=0).tolist()
+
+
+def _step(
+    runs: Sequence[Run], chips: Chip, train: TrainState, inputs: Any, targets: Any, step: int, shared: bool
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step of all runs."""
+    first = runs[0]
+    paces = stacked([run.pace(step) for run in runs])
+    keys = stacked([run.draw(streams.Run.STEP, step) for run in runs])
+    given = (first.method.learned, first.how, chips, train, inputs, targets, paces, keys, first.chip_of_step)
+    return train_step(*given) if len(runs) == 1 else train_steps(*given, shared=shared)
+
+
+def _batch(runs: Sequence[Run], orders: Sequence[np.ndarray], epoch: int, i: int) -> tuple[Any, Any]:
+    """Inputs and targets of a step of all runs."""
+    return stacked([run.batch(order[i], epoch, i) for run, order in zip(runs, orders, strict=True)])
+
+
+def _tell(runs: Sequence[Run], states: Sequence[RunState], clock: Clock, step: int, seen: dict[str, Any]) -> None:
+    """Report a step of the whole run: means over tasks."""
+    first = runs[0]
+    losses = np.asarray(seen["loss"], np.float64).reshape(len(runs))
+    for run, state, loss in zip(runs, states, losses, strict=True):
+        check_losses(run, state, [loss], step)
+    clock.read(seen["loss"])
+    rate = first.recipe.batch_size * len(runs) * clock.rate
+    at = {"epoch": step // first.steps, "step": step + 1, "steps": first.all_steps}
+    metric = {first.recipe.objective.metric: float(np.mean(np.asarray(seen["score"], np.float64)))}
+    assert first.report is not None  # asked for
+    first.report({**at, "loss": float(np.mean(losses)), **metric, "images_per_second": rate})
+
+
+def _ended(run: Run, state: RunState, train: TrainState, loss: float) -> RunState:
+    """A run after an epoch's steps: measured on the validation examples."""
+    check_state(run, state, train)
+    key = run.draw(streams.Run.VALIDATION, int(state.epoch))
+    return state.after(train, run.steps, loss, score(run, state, train, *examples_of(run, run.val_index), key))
+
+
+def score(run: Run, state: RunState, train: Any, inputs: Any, targets: np.ndarray, key: jax.Array) -> float:
+    """Mean score of what was trained on examples, in evaluation mode."""
+    found, broken = scores(
+        *(run.chip, run.method, run.recipe.objective, train.trained, train.stats, inputs, targets, run.outputs, key),
+        batch_size=run.recipe.eval_batch_size,
+    )
+    check_score(run, state, broken, len(found))
+    return float(np.mean(found))
+
+
+def stacked(trees: Sequence[Any]) -> Any:
+    """One tree with a leading axis of several; the tree itself where there is one."""
+    if len(trees) == 1:
+        return trees[0]
+    return jax.tree.map(lambda *leaves: (np if isinstance(leaves[0], np.ndarray) else jnp).stack(leaves), *trees)
+
+
+def unstacked(tree: Any, several: int) -> list[Any]:
+    """Undo :func:`stacked`."""
+    return [tree] if several == 1 else [jax.tree.map(lambda a, i=i: a[i], tree) for i in range(several)]

@@ -1,0 +1,54 @@
+"""What a finished run gives: the task of its best epoch, measured on the test examples."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from xbm_jax import streams
+from xbm_jax.examples import count, take
+from xbm_jax.tasks import Task, active_columns, adc_clip_rates, chip_mark
+from xbm_jax.training.clock import Clock
+from xbm_jax.training.loop import score
+from xbm_jax.training.run import Run, test_examples
+from xbm_jax.training.state import RunState
+
+__all__ = ["finished"]
+
+
+def finished(run: Run, state: RunState, clock: Clock, seconds: float, together: int = 1) -> Task:
+    """The task of the best epoch; ``seconds``: how long learning took, one of so many runs ``together``."""
+    method, kept, recipe = run.method, state.best, run.recipe
+    tested = score(run, state, kept, *test_examples(run), run.draw(streams.Run.TEST))
+    head = method.head.cut(kept.trained["head"], run.outputs)
+    own_state = jax.device_get(kept.stats) if method.norms == "full" else {}
+    task = Task({**kept.trained, "head": head}, own_state, method, chip=chip_mark(run.chip))
+    few = run.evaluated(take(run.data.x_train, run.val_index[: recipe.batch_size]))
+    metric, best = recipe.objective.metric, state.best_epoch
+    rows = [
+        {"epoch": epoch, "loss": float(loss), f"val_{metric}": float(value)}
+        for epoch, (loss, value) in enumerate(np.asarray(state.history)[: int(state.epoch)])
+    ]
+    sizes = {"train": len(run.train_index), "validation": len(run.val_index), "test": count(run.data.x_test)}
+    meta: dict[str, Any] = {
+        "task": run.data.name,
+        "method": method.name,
+        metric: tested,
+        f"val_{metric}": rows[best][f"val_{metric}"],
+        "best_epoch": best,
+        "history": rows,
+        "class_names": list(run.data.class_names),
+        "images": sizes,
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "augment": None if recipe.augment is None else dataclasses.asdict(recipe.augment),
+        "norm_policy": method.norms,
+        "active_columns": active_columns(run.chip, task),
+        "adc_clip_rate": adc_clip_rates(run.chip, task, few, run.draw(streams.Run.PROBE)),
+        "seconds": seconds,
+        "images_per_second": recipe.batch_size * together * clock.rate,
+    }
+    return task.replace(meta=meta)
