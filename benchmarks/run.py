@@ -26,7 +26,7 @@ from benchmarks import layers, networks
 from benchmarks.series import draw, measure_series
 from benchmarks.timing import interleaved
 from xbm_jax.report import run_context
-from xbm_jax.storage.files import replace_file
+from xbm_jax.storage.files import replace_json
 
 HERE = Path(__file__).resolve().parent
 MOBILENET = {"model": "mobilenet-v2", "pixels": 112}
@@ -219,7 +219,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _write(path: Path, content: Any) -> None:
-    replace_file(path, json.dumps(content, indent=1) + "\n")
+    replace_json(path, content)
 
 
 def _line(row: dict[str, Any]) -> str:

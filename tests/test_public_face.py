@@ -15,7 +15,7 @@ import numpy as np
 
 import xbm_jax as xbm
 
-NO_PART_OF_IT = {"cli", "promotion", "streams", "pixels", "archives", "storage", "examples"}
+NO_PART_OF_IT = {"cli", "promotion", "streams", "pixels", "archives", "storage", "examples", "paths"}
 
 
 def modules() -> Iterator[ModuleType]:

@@ -96,7 +96,8 @@ import sys
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 from tasks import tiny
-from xbm_jax.tasks import MaskBank, load_chip, predict, serve
+from xbm_jax.banks import MaskBank, load_chip, serve
+from xbm_jax.tasks import predict
 chip = load_chip(sys.argv[2] + "/chip", tiny.network())
 bank = MaskBank.open(sys.argv[2] + "/bank", chip)
 images = tiny.stripes().x_test[:16]
@@ -263,12 +264,12 @@ def test_a_card_names_its_form_and_the_version_that_wrote_it(bank):
 
 def test_a_task_of_a_newer_form_is_refused_and_the_others_are_described(bank, chip, task):
     bank.put("old", task)
-    store.save(bank.folder / "tasks" / "new", {}, {"what": "nobody knows"}, form=2)
-    wanted = rf"new/000001\.format = 2: 1, what .*version {xbm_jax.__version__} wrote this"
+    store.save(bank.folder / "tasks" / "new", {}, {"what": "nobody knows"}, form=3)
+    wanted = rf"new/000001\.format = 3: 1 to 2, what .*version {xbm_jax.__version__} wrote this"
     for act in (bank.get, bank.meta):
         with pytest.raises(BankError, match=wanted):
             act("new")
-    assert "format = 2" in describe(bank.folder)["tasks"]["new"]["error"]
+    assert "format = 3" in describe(bank.folder)["tasks"]["new"]["error"]
     assert describe(bank.folder)["tasks"]["old"]["classes"] == 4
 
 

@@ -26,6 +26,7 @@ from xbm_jax.errors import BankError, warn
 from xbm_jax.masks import Method, Rule
 from xbm_jax.masks.rules import Codes
 from xbm_jax.models import Chip
+from xbm_jax.paths import as_path
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.storage import codec, store
 from xbm_jax.storage.files import replace_file, strict_json
@@ -51,7 +52,7 @@ class MaskBank:
     @classmethod
     def create(cls, folder: str | Path, chip: Chip) -> MaskBank:
         """An empty bank for ``chip``, or the bank that is already there if it belongs to this chip."""
-        folder = Path(folder)
+        folder = as_path(folder)
         if not os.path.exists(folder / "bank.json"):
             store.checked_directory(folder / "tasks")
             text = json.dumps({**stamp(_BANK_FORM), "chip": chip_card(chip).to_json()}, indent=1, allow_nan=False)
@@ -67,7 +68,7 @@ class MaskBank:
         Raises:
             BankError: no bank there, a damaged one, or one whose network, row order, spec or cells are not this chip's.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         card_of(folder).check(chip_card(chip))
         return cls(folder, chip)
 
@@ -159,8 +160,8 @@ def task_names(folder: str | Path) -> list[str]:
     Raises:
         BankError: no bank there.
     """
-    _bank_card(Path(folder))
-    tasks = Path(folder) / "tasks"
+    _bank_card(as_path(folder))
+    tasks = as_path(folder) / "tasks"
     return sorted(p.name for p in tasks.iterdir() if store.exists(p)) if tasks.is_dir() else []
 
 
@@ -169,8 +170,8 @@ def describe(folder: str | Path) -> dict[str, Any]:
 
     A task is ``{"method": ..., "classes": ..., "meta": ...}``; one that cannot be read is ``{"error": why}``.
     """
-    card = _bank_card(Path(folder))
-    return {"chip": card["chip"], "tasks": {name: _description(Path(folder), name) for name in task_names(folder)}}
+    card = _bank_card(as_path(folder))
+    return {"chip": card["chip"], "tasks": {name: _description(as_path(folder), name) for name in task_names(folder)}}
 
 
 def _description(folder: Path, name: str) -> dict[str, Any]:
@@ -182,7 +183,7 @@ def _description(folder: Path, name: str) -> dict[str, Any]:
 
 def card_of(folder: str | Path) -> ChipCard:
     """The chip that the bank at ``folder`` belongs to."""
-    return ChipCard.from_json(_bank_card(Path(folder))["chip"])
+    return ChipCard.from_json(_bank_card(as_path(folder))["chip"])
 
 
 def _bank_card(folder: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Chip, load_backbone, program
 from xbm_jax.report import TrainingProgress, draw_inspection, print_bank, print_inspection
-from xbm_jax.storage.files import replace_file
+from xbm_jax.storage.files import replace_json
 from xbm_jax.streams import Command, stream
 from xbm_jax.tasks import Task, inspect
 from xbm_jax.training import TrainConfig, adapt, for_chip
@@ -85,8 +85,7 @@ def inspect_command(options: Inspect) -> None:
     console = Output()
     print_inspection(inspection, console)
     if options.out is not None:
-        text = json.dumps(inspection.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-        replace_file(options.out / _INSPECTION[0], text + "\n")
+        replace_json(options.out / _INSPECTION[0], inspection.to_json())
         draw_inspection(inspection, options.out / _INSPECTION[1])
         say(console, f"Written to {options.out}: {' and '.join(_INSPECTION)}.")
 

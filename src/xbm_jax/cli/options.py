@@ -11,6 +11,7 @@ import tyro
 
 from xbm_jax.errors import DataError
 from xbm_jax.masks.methods import METHODS
+from xbm_jax.paths import as_path
 
 __all__ = ["Adapt", "Bank", "BankList", "BankShow", "Command", "Inspect", "Quickstart", "check_seed"]
 
@@ -35,8 +36,8 @@ def _path(given: list[str]) -> Path:
     if not text:
         raise ValueError("an empty path; the folder where you are is .")
     try:
-        return Path(text).expanduser()
-    except RuntimeError:
+        return as_path(text)
+    except DataError:
         raise ValueError(f"no user of this machine has the home folder of {text}") from None
 
 

@@ -27,7 +27,7 @@ from xbm_jax.hardware import arrays_used
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Backbone, Chip, check_inputs, load_backbone, program
 from xbm_jax.storage import codec, store
-from xbm_jax.storage.files import replace_file
+from xbm_jax.storage.files import replace_json
 from xbm_jax.storage.lock import locked
 from xbm_jax.streams import Command, stream
 from xbm_jax.tasks import Task, predict, source_task
@@ -128,7 +128,7 @@ def _claim(job: _Job, chip: Chip) -> None:
     with locked(job.out):
         _check_config(job)
         _check_chip(job, chip)
-        replace_file(job.out / "config.json", json.dumps(job.config, indent=1) + "\n")
+        replace_json(job.out / "config.json", job.config)
         if not store.exists(job.out / "chip"):
             save_chip(chip, job.out / "chip")
 

@@ -17,6 +17,7 @@ from typing import Any
 from xbm_jax.data.decode import check_decodable
 from xbm_jax.data.folder import class_trees
 from xbm_jax.errors import DataError
+from xbm_jax.paths import as_path
 
 __all__ = ["PUBLISHED_SETS", "PublishedSet", "prepare_published"]
 
@@ -89,11 +90,11 @@ def prepare_published(name: str, folder: str | Path, data_dir: str | Path | None
 
     if name not in PUBLISHED_SETS:
         raise DataError("name", name, "one of " + ", ".join(PUBLISHED_SETS))
-    data_dir = Path(data_dir if data_dir is not None else str(constants.DATA_DIR)).expanduser()
+    data_dir = as_path(data_dir if data_dir is not None else str(constants.DATA_DIR))
     made = data_dir / name / _VERSION
     if (made / "features.json").is_file():
         return made
-    root = Path(folder).expanduser()
+    root = as_path(folder)
     trees = class_trees(root)
     _check(name, PUBLISHED_SETS[name], trees)
     files = [file for tree in trees.values() for paths in tree.values() for file in paths]

@@ -17,6 +17,7 @@ from xbm_jax.data.decode import decode_all
 from xbm_jax.data.images import check_size, resize, stack
 from xbm_jax.data.split import split_test
 from xbm_jax.errors import DataError
+from xbm_jax.paths import as_path
 
 __all__ = ["BUNDLED", "load_bundled", "load_tfds"]
 
@@ -53,7 +54,7 @@ def load_tfds(
     from tensorflow_datasets.core import read_only_builder, registered
 
     check_size(image_size)
-    where = str(Path(data_dir).expanduser()) if data_dir is not None else None
+    where = str(as_path(data_dir)) if data_dir is not None else None
     try:
         # Files alone: `tfds.builder` would import the generation code and look for the set on the network.
         builder = read_only_builder.builder_from_files(name, data_dir=where)

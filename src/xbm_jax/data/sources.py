@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from xbm_jax.data.dataset import Dataset
@@ -12,6 +11,7 @@ from xbm_jax.data.images import check_size
 from xbm_jax.data.npz import load_npz
 from xbm_jax.data.records import BUNDLED, load_bundled, load_tfds
 from xbm_jax.errors import DataError
+from xbm_jax.paths import as_path
 
 __all__ = ["BUNDLED", "load"]
 
@@ -44,16 +44,16 @@ def load(
     if source in BUNDLED:
         return load_bundled(source, image_size)
     if kind == "npz" and rest:
-        return load_npz(Path(os.path.expanduser(rest)), image_size, on_bad)
+        return load_npz(as_path(rest), image_size, on_bad)
     if kind == "folder" and rest:
-        return load_folder(Path(os.path.expanduser(rest)), seed=seed, image_size=image_size, on_bad=on_bad)
+        return load_folder(as_path(rest), seed=seed, image_size=image_size, on_bad=on_bad)
     if kind == "tfds" and rest:
         return load_tfds(rest, seed=seed, image_size=image_size, data_dir=data_dir)
     raise DataError("source", source, f"{', '.join(BUNDLED)}, npz:PATH, folder:DIR or tfds:NAME{_hint(source)}")
 
 
 def _hint(source: str) -> str:
-    path = Path(os.path.expanduser(source))
+    path = as_path(source or ".")
     if path.is_dir():
         return f"; for this folder write folder:{source}"
     return f"; for this file write npz:{source}" if path.is_file() else ""

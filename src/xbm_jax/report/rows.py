@@ -14,7 +14,7 @@ from typing import Any
 from xbm_jax.errors import DataError
 from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.models import Chip
-from xbm_jax.storage.files import replace_file
+from xbm_jax.storage.files import replace_json
 from xbm_jax.tasks import Task
 
 __all__ = ["Row", "read_results", "row_of", "write_results"]
@@ -116,7 +116,7 @@ def write_results(path: str | Path, rows: Sequence[Row], context: Mapping[str, A
         OutputError: ``path`` cannot be written.
     """
     content = {"context": dict(context), "rows": [row.to_json() for row in rows]}
-    replace_file(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    replace_json(path, content, indent=2)
 
 
 def read_results(path: str | Path) -> tuple[list[Row], dict[str, Any]]:

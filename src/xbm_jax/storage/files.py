@@ -10,7 +10,7 @@ from typing import Any
 
 from xbm_jax.errors import BankError, OutputError
 
-__all__ = ["replace_file", "strict_json", "sync_folder"]
+__all__ = ["replace_file", "replace_json", "strict_json", "sync_folder"]
 
 
 def replace_file(path: str | Path, content: str | bytes) -> None:
@@ -34,6 +34,16 @@ def replace_file(path: str | Path, content: str | bytes) -> None:
             _remove(part)
     except OSError as error:
         raise OutputError("file", str(path), f"a writable file ({error.strerror})") from error
+
+
+def replace_json(path: str | Path, data: Any, *, indent: int = 1) -> None:
+    """:func:`replace_file` with ``data`` as JSON that every program reads, in a user's own letters.
+
+    Raises:
+        OutputError: the place cannot be written. BankError: NaN, an infinity, or a kind of value that JSON lacks.
+    """
+    strict_json(Path(path).name, data)
+    replace_file(path, json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def strict_json(field: str, data: Any, shown: Any = None) -> str:

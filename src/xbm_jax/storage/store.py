@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from xbm_jax.errors import BankError, OutputError
+from xbm_jax.paths import as_path
 from xbm_jax.storage.files import strict_json, sync_folder
 from xbm_jax.storage.forms import check_form, stamp
 from xbm_jax.storage.lock import locked
@@ -60,10 +61,10 @@ def save(
         BankError: metadata that JSON cannot hold, or an array of a type that has no form on disk.
         OutputError: the place cannot be written, or another writer holds it too long. What was there is still there.
     """
-    folder = Path(folder).resolve()
+    folder = as_path(folder).resolve()
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     text = _description(arrays, metadata, form)
-    checked_directory(Path(lock or folder))
+    checked_directory(as_path(lock or folder))
     with locked(lock or folder):
         checked_directory(folder)
         try:
@@ -97,7 +98,7 @@ def load_metadata(folder: str | Path, *, form: int = 1) -> dict[str, Any]:
 
 def exists(folder: str | Path) -> bool:
     """Whether a generation is there, damaged or not."""
-    return bool(_generations(Path(folder)))
+    return bool(_generations(as_path(folder)))
 
 
 def take_away(folder: Path) -> None:
@@ -213,7 +214,7 @@ def _is_own(path: Path) -> bool:
 
 
 def _newest(folder: str | Path) -> Path:
-    found = _generations(Path(folder).resolve())
+    found = _generations(as_path(folder).resolve())
     if not found:
         raise BankError("folder", str(folder), "a folder that was saved to")
     return found[-1]

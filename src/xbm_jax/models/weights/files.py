@@ -12,6 +12,7 @@ import numpy as np
 from xbm_jax.archives import DAMAGE, check_member, check_unpacked
 from xbm_jax.errors import WeightsError
 from xbm_jax.models.weights.torch_file import read_torch
+from xbm_jax.paths import as_path
 
 __all__ = ["read_weights"]
 
@@ -45,7 +46,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _read_file(name: str) -> dict[str, np.ndarray]:
-    path = _downloaded(name) if name.startswith(_HUB) else Path(name).expanduser()
+    path = _downloaded(name) if name.startswith(_HUB) else as_path(name)
     ending = next((ending for ending in _READERS if path.name.lower().endswith(ending)), None)
     if ending is None:
         *most, last = _READERS
@@ -60,7 +61,7 @@ def _read_file(name: str) -> dict[str, np.ndarray]:
 
 def _read_shards(name: str) -> dict[str, np.ndarray]:
     """The arrays of all shards that an index names; each lies beside the index."""
-    path = _downloaded(name) if name.startswith(_HUB) else Path(name).expanduser()
+    path = _downloaded(name) if name.startswith(_HUB) else as_path(name)
     if not path.is_file():
         raise WeightsError("weights", name, "an existing file")
     try:
