@@ -37,6 +37,7 @@ class ByLine(NamedTuple):
     of_gain: np.ndarray  # dD/da [T, 2, ..., N]
     of_input: list[tuple[Any, np.ndarray]]  # dD/dx is the sum of: a factor of dy, and the kernel that spreads it
     size: float  # magnitudes that were added up
+    clipped: np.ndarray  # share of the conversions of each column [T, N], or of each line [T, 2, N] if converted apart
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,7 @@ class CellByCell:
         certain: list[Any] = [True] * len(gain)
         of_gain: dict[tuple[int, int], Any] = {(t, line): 0.0 for t in range(len(gain)) for line in (0, 1)}
         of_input: list[tuple[Any, np.ndarray]] = []
+        beyond: list[list[np.ndarray]] = [[] for _ in range(len(gain))]
         size = 0.0
         for t in range(len(gain)):
             inside = (self.index == t)[..., None]
@@ -216,6 +218,7 @@ class CellByCell:
                         on = (gain[t] != 0).any(0)
                         free = ~clipped | (not stops)
                         total[t] = total[t] + weight * out * on
+                        beyond[t].append(clipped)
                         certain[t] = certain[t] & (sure | ~on)
                         for line, sign in ((0, 1.0), (1, -1.0)):
                             of_gain[t, line] = of_gain[t, line] + weight * sign * lines[line] * free
@@ -225,12 +228,16 @@ class CellByCell:
                     for line, sign in ((0, 1.0), (1, -1.0)):
                         out, clipped, sure = self.convert(lines[line], load, j, line * held.shape[1] + s, t)
                         total[t] = total[t] + sign * weight * gain[t, line] * out
+                        beyond[t].append(clipped)
                         certain[t] = certain[t] & sure
                         of_gain[t, line] = of_gain[t, line] + sign * weight * out
                         of_input.append((sign * share * (~clipped | (not stops)), gain[t, line] * own[line]))
                         size += float(np.abs(weight * out).max())
         slopes = np.stack([np.stack([of_gain[t, line] for line in (0, 1)]) for t in range(len(gain))])
-        return ByLine(np.stack(total), np.stack(certain), slopes, of_input, size)
+        lines = 1 if spec.subtract == "analog" else 2
+        each = np.array(beyond).reshape(len(gain), -1, lines, int(np.prod(beyond[0][0].shape[:-1])), gain.shape[-1])
+        rates = each.mean((1, 3))
+        return ByLine(np.stack(total), np.stack(certain), slopes, of_input, size, rates[:, 0] if lines == 1 else rates)
 
     def spread(self, dy: np.ndarray, kernel: np.ndarray, x_shape: tuple[int, ...]) -> np.ndarray:
         """Transpose of the plain product with ``kernel``."""

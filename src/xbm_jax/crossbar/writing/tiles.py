@@ -244,16 +244,16 @@ def reprogram(tiles: Tiles, weights: jax.Array, key: jax.Array | None = None) ->
         lines=tiles.lines and aged_lines(levels, conductance, plan, 0.0, programmed),
     )
     after = _untouched_as_before(tiles, after, kept)
-    return after.replace(effective=_carrying(after.effective, ratio, plan))
+    return after.replace(effective=_carrying(after.effective, ratio, levels, plan))
 
 
-def _carrying(effective: jax.Array, ratio: jax.Array, plan: Plan) -> jax.Array:
+def _carrying(effective: jax.Array, ratio: jax.Array, levels: jax.Array, plan: Plan) -> jax.Array:
     """``effective`` with the gradient of the weights that were asked for; all addends are exactly zero."""
     # A column's first conversion weighs one level, so the gradient of one product is carried whole by it.
     carrier = ratio - jax.lax.stop_gradient(ratio)
     if not converts_lines(plan):
         return effective.at[0].add(carrier)
-    positive = ratio >= 0
+    positive = cells.decode(levels, plan.spec) >= 0
     first = effective.at[0].add(jnp.where(positive, carrier, 0.0))
     return first.at[plan.spec.slices].add(jnp.where(positive, 0.0, -carrier))
 
