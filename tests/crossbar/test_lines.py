@@ -96,14 +96,16 @@ def floats(*arrays: np.ndarray) -> tuple[jax.Array, ...]:
     return tuple(jnp.asarray(a, jnp.float32) for a in arrays)
 
 
-@partial(quick_jit, static_argnames="gain_at")
-def read_and_gradients(tiles: Tiles, x: Any, gain: Any, dy: Any, key: Any = None, gain_at: Any = "weights") -> Any:
+def differentiated(tiles: Tiles, x: Any, gain: Any, dy: Any, key: Any = None, gain_at: Any = "weights") -> Any:
     def loss(x: jax.Array, gain: jax.Array) -> tuple[jax.Array, jax.Array]:
         y = read(tiles, x, gain, key, gain_at=gain_at)
         return jnp.sum(dy * y), y
 
     (_, y), (dx, dgain) = jax.value_and_grad(loss, (0, 1), has_aux=True)(x, gain)
     return y, dx, dgain
+
+
+read_and_gradients = quick_jit(differentiated, static_argnames="gain_at")
 
 
 def check(tiles: Tiles, gain_at: str) -> None:
@@ -179,7 +181,7 @@ def test_a_loop_over_tiles_is_the_tiles_one_by_one(variant: str, monkeypatch: py
 
     def everything() -> Any:  # a function of its own is traced anew
         def again(x: jax.Array, gain: jax.Array) -> Any:
-            return read_and_gradients.__wrapped__(tiles, x, gain, dy, jax.random.key(3), "columns")
+            return differentiated(tiles, x, gain, dy, jax.random.key(3), "columns")
 
         return quick_jit(again)(x, gain)
 
@@ -276,23 +278,30 @@ def test_noise_is_that_of_the_lines_that_are_on(variant: str, gain_at: Any) -> N
     tiles = tiles if variant == "folded" else sums_before_converters(tiles)
     x, gain = given(tiles, (0.0, 1.0, -0.5))
     gain[:, 1, 2] = 0.0
+    image, gains = floats(x[:1], gain)
     keys = jax.random.split(jax.random.key(9), 1500)
-    one = jax.vmap(lambda key: read(tiles, *floats(x[:1], gain), key, gain_at=gain_at)[0])
+    one = jax.vmap(lambda key: read(tiles, image, gains, key, gain_at=gain_at)[0])
     ours = np.asarray(quick_jit(one)(keys), np.float64) / (np.asarray(tiles.weight_scale) * SCALE)
     literal, sigma = CellByCell(tiles, np.asarray(tiles.conductance)), 0.4 * np.asarray(tiles.conductance)
     codes = input_codes(x[:1], SCALE, 4, False)[0]
-    gains = gain[literal.index].transpose(1, 0, 2)  # [2, K, N]
+    on_kernel = gain[literal.index].transpose(1, 0, 2)  # [2, K, N]
     wanted = np.zeros(3)
     for weight, streamed in literal.cycles(codes):
         for line in (0, 1):
             for s, own in enumerate(sigma[line] / literal.step):
-                wanted += ((weight * 8.0**s * gains[line] * streamed[:, None] * own) ** 2).sum(0)
+                wanted += ((weight * 8.0**s * on_kernel[line] * streamed[:, None] * own) ** 2).sum(0)
     np.testing.assert_allclose(ours.var(0), wanted, rtol=4 * np.sqrt(2 / 1500))
     assert (wanted > 0).any()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What is kept by line
+
+
+def variance_of(tiles: Tiles) -> np.ndarray:
+    variance = lines_of(tiles).variance
+    assert variance is not None
+    return np.asarray(variance)
 
 
 def lines_of(tiles: Tiles) -> Lines:
@@ -327,9 +336,9 @@ def test_kept_variance_is_that_of_the_cells_as_old_as_they_are() -> None:
     spec = tiles.plan.spec
     sigma = spec.device.read_sigma(tiles.conductance[1], 1e-4, 1e5, tiles.programmed[1])
     assert sigma is not None
-    np.testing.assert_allclose(lines_of(tiles).variance, (np.asarray(sigma) / spec.g_step_siemens) ** 2, rtol=1e-5)
+    np.testing.assert_allclose(variance_of(tiles), (np.asarray(sigma) / spec.g_step_siemens) ** 2, rtol=1e-5)
     shared = with_lines(tiles)  # derived anew, from the pairs' variance
-    np.testing.assert_allclose(lines_of(shared).variance, lines_of(tiles).variance, rtol=1e-5)
+    np.testing.assert_allclose(variance_of(shared), variance_of(tiles), rtol=1e-5)
 
 
 def test_a_rewrite_moves_no_bit_of_the_other_cells_lines() -> None:

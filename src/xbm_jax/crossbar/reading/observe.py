@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +70,7 @@ def conversions(
     return Conversions(jnp.stack(share).reshape(active.shape) / len(plan.cycle_weights), met)
 
 
-def converted(plan: Plan, gain: jax.Array) -> jax.Array:
+def converted(plan: Plan, gain: Any) -> Any:
     """What a read converts under gains: columns, bool [T, N], or lines [T, 2, N] where each has its own converters."""
     on = gain != 0
     return on.any(axis=1) if gain.ndim == 3 and not converts_lines(plan) else on

@@ -94,12 +94,12 @@ def _gated_sums(
         sums = gated(pair, line, gain[t])
         if converters.variance is not None and negative.variance is not None:
             squares = folded_squares(plan, codes) if plan.fold else cycles[j] ** 2
-            spreads = (
+            of_pair, of_line = (
                 _apart(tile_product(squares, side_by_side(v, plan), plan.conv, plan.tile_index == t), plan)
                 for v in (converters.variance, negative.variance)
             )
             conversion = len(cycles) * (t + converters.first_tile) + j
-            deviation = root(together(gated_variance(*spreads, gain[t]), plan))
+            deviation = root(together(gated_variance(of_pair, of_line, gain[t]), plan))
             sums = sums + _apart(cell_noise(converters, conversion, deviation), plan)
         yield t, j, sums
 
