@@ -46,6 +46,14 @@ def test_a_chip_of_curved_cells_that_wear_comes_back(tmp_path):
     assert_same_chip(load_chip(tmp_path, tiny.network()), chip)
 
 
+def test_lines_that_are_kept_come_back_and_make_no_other_chip(tmp_path):
+    chip = tiny.chip("noisy").with_lines()
+    assert any(t.lines is not None and t.lines.variance is not None for t in chip.tiles.values())
+    assert tiny.mark(chip) == tiny.mark(tiny.chip("noisy")) and chip_card(chip) == chip_card(tiny.chip("noisy"))
+    save_chip(chip, tmp_path)
+    assert_same_chip(load_chip(tmp_path, tiny.network()), chip)
+
+
 def test_an_uncalibrated_chip_with_rules_comes_back(tmp_path):
     rules = {"conv2": None, "conv3": tiny.SPECS["ideal"].replace(rows=16, row_order="tap")}
     chip = program(tiny.weights(), tiny.SPECS["ideal"], jax.random.key(0), rules=rules)

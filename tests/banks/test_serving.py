@@ -10,7 +10,7 @@ import pytest
 from tasks import tiny
 from xbm_jax.banks import MaskBank, serve, serving
 from xbm_jax.errors import BankError, DataError, MethodError, SpecError
-from xbm_jax.masks import Binary, Filter, Identity, methods
+from xbm_jax.masks import Binary, Filter, Identity, Line, methods
 from xbm_jax.tasks import predict
 
 TASKS = {
@@ -120,6 +120,40 @@ def test_bad_images_are_named(server_of):
         server(np.zeros((12, 12, 3), np.uint8), "two")
     with pytest.raises(DataError, match="NaN"):
         server(np.full((1, 12, 12, 3), np.nan, np.float32), "two")
+
+
+LINES = methods.masked("lines", Line(), Binary(), Identity())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tasks_by_line_and_by_column_are_served_together(tmp_path, kind):
+    chip = tiny.chip(kind)
+    bank = MaskBank.create(tmp_path, chip)
+    for seed, (name, method) in enumerate(
+        {"lines": LINES, "columns": methods.xbm(), "floor": methods.head_only()}.items()
+    ):
+        bank.put(name, tiny.made_up_task(chip, method, 3, seed))
+    images = tiny.stripes().x_test[:9]
+    server = serve(chip, bank, batch_size=9)
+    served = server.logits(images, ["lines", "columns", "floor"] * 3)
+    for i, name in enumerate(("lines", "columns", "floor")):
+        wanted = predict(chip, bank.get(name), images[i::3], batch_size=16)
+        # A code that float32 rounds the other way moves a logit by a step.
+        np.testing.assert_allclose(served[i::3], wanted, rtol=0, atol=1e-5 if kind == "ideal" else 2e-2)
+    assert bank.get("lines").trained["masks"]["conv2"].shape == (3, 2, 8)
+
+
+def test_shifts_of_columns_are_not_served_beside_gates_before_the_converter(tmp_path):
+    chip = tiny.chip("adc")
+    bank = MaskBank.create(tmp_path, chip)
+    bank.put("lines", tiny.made_up_task(chip, LINES))
+    bank.put("shifts", tiny.made_up_task(chip, methods.xma(), seed=1))
+    task = bank.get("shifts")
+    halves = {path: jnp.full_like(codes, 2) for path, codes in task.trained["masks"].items()}
+    bank.put("shifts", task.replace(trained={**task.trained, "masks": halves}))
+    with pytest.raises(MethodError, match=r"tasks\['shifts'\]\.method = 'xma': gains of 0 and 1 in conv1"):
+        serve(chip, bank)
+    assert serve(chip, bank, ["shifts"]).names == ("shifts",)
 
 
 @pytest.mark.parametrize("method", [methods.piggyback(), methods.finetune()])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,17 @@ class Conversion(NamedTuple):
     codes: np.ndarray  # what came out, [..., N]
     clipped: np.ndarray  # bool
     sure: np.ndarray  # bool: float32 gives the same code
+
+
+class ByLine(NamedTuple):
+    """A read under gains by line, and its straight-through derivatives."""
+
+    digital: np.ndarray  # D [T, ..., N]
+    sure: np.ndarray  # bool: float32 gives the same codes
+    of_gain: np.ndarray  # dD/da [T, 2, ..., N]
+    of_input: list[tuple[Any, np.ndarray]]  # dD/dx is the sum of: a factor of dy, and the kernel that spreads it
+    size: float  # magnitudes that were added up
+    clipped: np.ndarray  # share of the conversions of each column [T, N], or of each line [T, 2, N] if converted apart
 
 
 @dataclass(frozen=True)
@@ -177,6 +188,56 @@ class CellByCell:
             ones = np.ones(self.shape) * (self.index == t)[..., None]
             total -= self.spread(dy * gain[t] * self.offset, ones, codes.shape)
         return total, certain
+
+    def by_line(self, codes: np.ndarray, gain: np.ndarray) -> ByLine:
+        """A read under gains by line [T, 2, N]: tile, cycle and slice, one after another, each line's current apart.
+
+        Where a pair is subtracted before its converter the two currents are gated first; a column without a line that
+        is on is not converted. Else each line is converted, and its gain acts on the code.
+        """
+        spec, held = self.tiles.plan.spec, self.held
+        stops = spec.adc.clip_gradient == "zero"
+        total: list[Any] = [0.0] * len(gain)
+        certain: list[Any] = [True] * len(gain)
+        of_gain: dict[tuple[int, int], Any] = {(t, line): 0.0 for t in range(len(gain)) for line in (0, 1)}
+        of_input: list[tuple[Any, np.ndarray]] = []
+        beyond: list[list[np.ndarray]] = [[] for _ in range(len(gain))]
+        size = 0.0
+        for t in range(len(gain)):
+            inside = (self.index == t)[..., None]
+            for j, (cycle_weight, streamed) in enumerate(self.cycles(codes)):
+                for s in range(held.shape[1]):
+                    weight, own = cycle_weight * 2.0 ** (s * self.cell_bits), held[:, s] * inside
+                    lines = [self.currents(streamed, self.seen[p, s] * inside, own[p]) for p in (0, 1)]
+                    load = contract(unfold(np.abs(streamed), self.shape, self.conv), np.abs(own).sum(0))
+                    share = 2.0 ** (s * self.cell_bits) / len(self.cycles(codes))
+                    if spec.subtract == "analog":
+                        load = load * np.abs(gain[t]).max(0)
+                        sums = gain[t, 0] * lines[0] - gain[t, 1] * lines[1]
+                        out, clipped, sure = self.convert(sums, load, j, s, t)
+                        on = (gain[t] != 0).any(0)
+                        free = ~clipped | (not stops)
+                        total[t] = total[t] + weight * out * on
+                        beyond[t].append(clipped)
+                        certain[t] = certain[t] & (sure | ~on)
+                        for line, sign in ((0, 1.0), (1, -1.0)):
+                            of_gain[t, line] = of_gain[t, line] + weight * sign * lines[line] * free
+                        of_input.append((share * free, gain[t, 0] * own[0] - gain[t, 1] * own[1]))
+                        size += float(np.abs(weight * load).max())
+                        continue
+                    for line, sign in ((0, 1.0), (1, -1.0)):
+                        out, clipped, sure = self.convert(lines[line], load, j, line * held.shape[1] + s, t)
+                        total[t] = total[t] + sign * weight * gain[t, line] * out
+                        beyond[t].append(clipped)
+                        certain[t] = certain[t] & sure
+                        of_gain[t, line] = of_gain[t, line] + sign * weight * out
+                        of_input.append((sign * share * (~clipped | (not stops)), gain[t, line] * own[line]))
+                        size += float(np.abs(weight * out).max())
+        slopes = np.stack([np.stack([of_gain[t, line] for line in (0, 1)]) for t in range(len(gain))])
+        lines = 1 if spec.subtract == "analog" else 2
+        each = np.array(beyond).reshape(len(gain), -1, lines, int(np.prod(beyond[0][0].shape[:-1])), gain.shape[-1])
+        rates = each.mean((1, 3))
+        return ByLine(np.stack(total), np.stack(certain), slopes, of_input, size, rates[:, 0] if lines == 1 else rates)
 
     def spread(self, dy: np.ndarray, kernel: np.ndarray, x_shape: tuple[int, ...]) -> np.ndarray:
         """Transpose of the plain product with ``kernel``."""

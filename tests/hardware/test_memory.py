@@ -13,7 +13,7 @@ import pytest
 from models.tiny import CLASSES, IDEAL, resnet20, resnet20_chip, tiny_chip
 from xbm_jax.crossbar import Cell, Conv, CrossbarSpec, Plan, nominal_weights, plan
 from xbm_jax.hardware import arrays_used, layer_arrays, task_bits, task_cells_written
-from xbm_jax.masks import Column, Filter, Kernel, Method, Weight, methods
+from xbm_jax.masks import Binary, Column, Filter, Identity, Kernel, Line, Method, Weight, methods
 from xbm_jax.models import Chip, initial_trained, program
 from xbm_jax.tasks import Task, source_task
 from xbm_jax.tasks.task import stored
@@ -34,6 +34,8 @@ def outline(method: Method, classes: int = 10) -> Task:
     return jax.eval_shape(lambda: new_task(resnet20_chip(), method, classes))
 
 
+LINES = methods.masked("lines", Line(), Binary(), Identity())
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Bits of a task on ResNet-20
 
@@ -48,6 +50,7 @@ def test_mask_bits_of_resnet20() -> None:
     assert 16 * 1 + 6 * 16 * 3 + 32 * 3 + 5 * 32 * 5 + 64 * 5 + 5 * 64 * 9 == 4_400
     assert WEIGHTS == 267_696
     chip = resnet20_chip()
+    assert task_bits(chip, outline(LINES)).mask_bits == 2 * 4_400
     by_shape = [name for name in methods.METHODS if name != "xma2"]  # whose bits follow from what it chose
     counts = {name: task_bits(chip, outline(methods.by_name(name))) for name in by_shape}
     assert {name: bits.mask_bits for name, bits in counts.items()} == {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from xbm_jax.crossbar import Conv, CrossbarSpec, plan, program
-from xbm_jax.errors import SpecError
+from xbm_jax.errors import MethodError, SpecError
 from xbm_jax.masks import (
     Alphabet,
     Annealed,
@@ -25,6 +25,7 @@ from xbm_jax.masks import (
     Granularity,
     Identity,
     Kernel,
+    Line,
     LowRank,
     Masked,
     Shift,
@@ -46,6 +47,7 @@ DENSE = plan(np.ones((33, 4)), SPEC)  # 3 tiles
     ("granularity", "conv", "grouped", "dense", "on_columns"),
     [
         (Column(), (5, 5), (2, 6), (3, 4), True),
+        (Line(), (5, 2, 5), (2, 2, 6), (3, 2, 4), True),
         (Filter(), (1, 5), (1, 6), (1, 4), True),
         (Kernel(), (1, 1, 8, 5), (1, 1, 2, 6), (33, 4), False),
         (Weight(), (3, 3, 8, 5), (3, 3, 2, 6), (33, 4), False),
@@ -58,9 +60,17 @@ def test_shapes(granularity: Granularity, conv: tuple, grouped: tuple, dense: tu
         assert granularity.shape(p) == shape
         values = jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)
         spread = granularity.spread(values, p)
-        wanted = (p.row_tiles, p.columns) if on_columns else p.kernel_shape
+        gains = shape if isinstance(granularity, Line) else (p.row_tiles, p.columns)
+        wanted = gains if on_columns else p.kernel_shape
         np.testing.assert_array_equal(jnp.broadcast_to(spread, wanted), jnp.broadcast_to(values, wanted))
         assert not on_columns or spread.shape == wanted
+
+
+def test_lines_need_pairs() -> None:
+    with pytest.raises(MethodError) as caught:
+        Line().shape(plan(np.ones((33, 4)), SPEC.replace(encoding="offset")))
+    assert (caught.value.field, caught.value.value) == ("CrossbarSpec.encoding", "offset")
+    assert "'differential'" in caught.value.allowed
 
 
 @given(

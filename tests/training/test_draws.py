@@ -10,7 +10,7 @@ from tasks import tiny
 from xbm_jax import streams
 from xbm_jax.streams import stream
 from xbm_jax.tasks import evaluation
-from xbm_jax.training import TrainConfig, adapt, loop, phases, result, together
+from xbm_jax.training import TrainConfig, adapt, adapt_together, loop, phases, result
 
 
 @pytest.fixture
@@ -59,9 +59,7 @@ def test_no_two_reads_share_their_noise(keys, name, counts):
 def test_tasks_learned_together_draw_what_each_draws_alone(keys):
     data, config = tiny.stripes(), TrainConfig(epochs=1, batch_size=90)
     both = [jax.random.key(1), jax.random.key(2)]
-    together.adapt_together(
-        tiny.chip("noisy"), [data, data], keys=both, method=tiny.METHODS["norm_only-affine"], config=config
-    )
+    adapt_together(tiny.chip("noisy"), [data, data], keys=both, method=tiny.METHODS["norm_only-affine"], config=config)
     wanted = [stream(key, streams.Run.STEP, step) for step in range(3) for key in both]
     assert keys["train_steps"] == [tuple(jax.random.key_data(key).tolist()) for key in wanted]
     assert len(set(keys["_batch_scores"])) == len(keys["_batch_scores"]) == 2 * (1 + 2)  # 48 images, and 160 in batches

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xbm_jax.crossbar import AdcRange, Mismatch, Plan, Tiles
+from xbm_jax.crossbar import AdcRange, Lines, Mismatch, Plan, Tiles
 from xbm_jax.errors import BankError, ModelError
 from xbm_jax.models import MODELS, Chip, Network, named_network
 from xbm_jax.storage import codec, store
@@ -23,6 +23,7 @@ _SCALES = ("weight_scale", "input_scale", "drift_factor")
 _OPTIONAL = ("curvature", "read_variance", "writes", "input_scale", "drift_factor")
 _ADC = ("lsb", "min_code", "offset")
 _MISMATCH = ("gain", "offset_lsb")
+_LINES = ("effective", "variance", "curvature")
 
 
 def save_chip(chip: Chip, folder: str | Path) -> None:
@@ -32,6 +33,7 @@ def save_chip(chip: Chip, folder: str | Path) -> None:
         arrays |= {f"tiles/{path}/{name}": getattr(tiles, name) for name in _CELLS + _SCALES}
         arrays |= {f"tiles/{path}/adc_{name}": getattr(tiles.adc, name, None) for name in _ADC}
         arrays |= {f"tiles/{path}/mismatch_{name}": getattr(tiles.mismatch, name, None) for name in _MISMATCH}
+        arrays |= {f"tiles/{path}/lines_{name}": getattr(tiles.lines, name, None) for name in _LINES}
     arrays |= {f"digital/{path}": array for path, array in chip.digital.items()}
     for group in ("norms", "stats"):
         arrays |= {f"{group}/{p}/{k}": a for p, pair in getattr(chip, group).items() for k, a in pair.items()}
@@ -112,7 +114,10 @@ def _tiles(path: str, layer: dict[str, Any], network: Network, arrays: dict[str,
     adc = None if grid["lsb"] is None else AdcRange(**grid)
     differing = {name: _array(arrays, _name("tiles", path, f"mismatch_{name}")) for name in _MISMATCH}
     mismatch = None if differing["gain"] is None else Mismatch(**differing)
-    return Tiles(**cells, adc=adc, mismatch=mismatch, plan=plan, key_impl=_key_impl(path, layer, cells["key_data"]))
+    kept = {name: _array(arrays, _name("tiles", path, f"lines_{name}")) for name in _LINES}
+    lines = None if kept["effective"] is None else Lines(**kept)  # older chips have none, nor has one without lines
+    grids = {"adc": adc, "mismatch": mismatch, "lines": lines}
+    return Tiles(**cells, **grids, plan=plan, key_impl=_key_impl(path, layer, cells["key_data"]))
 
 
 def _key_impl(path: str, layer: dict[str, Any], key_data: jax.Array) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from xbm_jax.banks.bank import MaskBank, card_of
 from xbm_jax.banks.cards import chip_card
 from xbm_jax.crossbar import Tiles
+from xbm_jax.crossbar.writing.lines import plan_by_line
 from xbm_jax.errors import BankError, DataError, MethodError, warn
 from xbm_jax.examples import count
 from xbm_jax.masks import Head, Linear, Method, Rule
@@ -28,7 +29,7 @@ __all__ = ["Server", "serve"]
 
 @dataclass(frozen=True)
 class _Gains(Rule):
-    """A task whose values are the column gains themselves."""
+    """A task whose values are the gains themselves, of columns or of lines."""
 
     def apply(self, tiles: Tiles, values: Any, progress: jax.Array | None = None) -> tuple[Tiles, jax.Array | None]:
         del progress
@@ -43,7 +44,8 @@ class Server:
         chip: the chip.
         names: the served tasks, in stacking order.
         classes: number of classes of each.
-        trained: column gains, norms and heads with a leading task axis; heads padded to the widest.
+        trained: gains, norms and heads with a leading task axis; heads padded to the widest, gains of columns to
+            gains of lines in layers where any of the tasks has those.
         stats: running statistics with a leading task axis.
         batch_size: images per compiled call; a last, smaller batch is padded.
         head: what all tasks' heads are.
@@ -101,7 +103,9 @@ def serve(chip: Chip, bank: MaskBank, names: Sequence[str] | None = None, *, bat
 
     Raises:
         BankError: a chip that is not the bank's, a named task that is not there or cannot be read, or none of all can.
-        MethodError: a task that rewrites cells: the chip would have to be reprogrammed within the batch.
+        MethodError: a task that rewrites cells: the chip would have to be reprogrammed within the batch; or column
+            gains other than 0 and 1 beside a task by line, where a pair has one converter: they act behind it, gains
+            of lines before.
         DataError: no task, names that are no list, or a batch size below 1.
     """
     if not isinstance(bank, MaskBank):
@@ -126,7 +130,9 @@ def serve(chip: Chip, bank: MaskBank, names: Sequence[str] | None = None, *, bat
     if len(heads) > 1:
         raise MethodError("tasks", sorted(map(repr, heads)), "tasks with one kind of head; serve the others apart")
     widest = max(task.num_classes for task in tasks)
-    stacked = jax.tree.map(lambda *a: jnp.stack(a), *(_common(chip, task, widest) for task in tasks))
+    common = [_common(chip, task, widest) for task in tasks]
+    _gains_alike(chip, found, common)
+    stacked = jax.tree.map(lambda *a: jnp.stack(a), *common)
     classes = tuple(task.num_classes for task in tasks)
     return Server(chip, chosen, classes, stacked["trained"], stacked["stats"], batch_size, heads.pop())
 
@@ -156,6 +162,22 @@ def _common(chip: Chip, task: Task, widest: int) -> dict[str, Any]:
     padded = task.method.head.padded(task.trained["head"], widest)
     trained = {"masks": gains, "norms": task.trained["norms"] or chip.norms, "head": padded}
     return {"trained": trained, "stats": task.state or chip.stats}
+
+
+def _gains_alike(chip: Chip, tasks: dict[str, Task], common: list[dict[str, Any]]) -> None:
+    """Give a layer's gains of columns to both lines of each pair where any of the tasks has gains by line."""
+    for path, tiles in chip.tiles.items():
+        gains = [of_task["trained"]["masks"] for of_task in common]
+        if all(own[path].ndim == 2 for own in gains):
+            continue
+        before = tiles.plan.spec.subtract == "analog" and not plan_by_line(tiles.plan).fold
+        for (name, task), own in zip(tasks.items(), gains, strict=True):
+            if own[path].ndim == 3:
+                continue
+            if before and not np.isin(np.asarray(own[path]), (0.0, 1.0)).all():
+                allowed = f"gains of 0 and 1 in {path}, where another served task gates lines before the converter"
+                raise MethodError(f"tasks[{name!r}].method", task.method.name, allowed)
+            own[path] = jnp.stack([own[path]] * 2, axis=1)
 
 
 @partial(jax.jit, static_argnames="method")

@@ -11,6 +11,8 @@ from xbm_jax.crossbar.primitives.wires import fold_wires
 from xbm_jax.crossbar.reading.observe import clip_rate
 from xbm_jax.crossbar.reading.reads import linear_kernel, read
 from xbm_jax.crossbar.reading.sums import column_sums
+from xbm_jax.crossbar.writing.by_line import with_lines
+from xbm_jax.crossbar.writing.lines import Lines
 from xbm_jax.crossbar.writing.plans import Plan, plan
 from xbm_jax.crossbar.writing.spec import Adc, Cell, CrossbarSpec, Wires
 from xbm_jax.crossbar.writing.tiles import (
@@ -37,6 +39,7 @@ __all__ = [
     "FunctionDevice",
     "Gaussian",
     "Ideal",
+    "Lines",
     "MiloCurve",
     "Mismatch",
     "PcmHermes",
@@ -61,6 +64,7 @@ __all__ = [
     "program",
     "read",
     "reprogram",
+    "with_lines",
     "with_signed_inputs",
     "worn_cells",
 ]

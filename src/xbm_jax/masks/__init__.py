@@ -4,7 +4,7 @@ from xbm_jax.masks import methods
 from xbm_jax.masks.alphabet import Alphabet, Binary, Shift, Soft, Ternary
 from xbm_jax.masks.arrays import ArrayChoice, most_wanted
 from xbm_jax.masks.estimator import Annealed, Estimator, Identity, Sigmoid
-from xbm_jax.masks.granularity import Column, Filter, Granularity, Kernel, Weight
+from xbm_jax.masks.granularity import Column, Filter, Granularity, Kernel, Line, Weight
 from xbm_jax.masks.heads import Head, Linear
 from xbm_jax.masks.lowrank import LowRank
 from xbm_jax.masks.methods import Method
@@ -23,6 +23,7 @@ __all__ = [
     "Head",
     "Identity",
     "Kernel",
+    "Line",
     "Linear",
     "LowRank",
     "Masked",

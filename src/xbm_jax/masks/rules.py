@@ -65,7 +65,7 @@ class Rule:
         raise TypeError(f"{type(self).__name__} trains nothing on kernel {tiles.plan.kernel_shape}")
 
     def apply(self, tiles: Tiles, values: Values, progress: jax.Array | None = None) -> tuple[Tiles, jax.Array | None]:
-        """The layer as the task has it, and its column gains [T, N].
+        """The layer as the task has it, and its gains: of columns [T, N], of lines [T, 2, N], or ``None``.
 
         ``progress``: share of the training done; ``None`` outside of training.
         """

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from xbm_jax.crossbar import CrossbarSpec, Tiles, at_time, nominal_weights
+from xbm_jax.crossbar import CrossbarSpec, Tiles, at_time, nominal_weights, with_lines
 from xbm_jax.crossbar import plan as plan_kernel
 from xbm_jax.crossbar import program as program_kernel
 from xbm_jax.crossbar.devices.ages import check_age
@@ -86,6 +86,14 @@ class Chip:
         """
         aged = _aged(self.tiles, check_age(t_seconds), compensate)
         return self.replace(tiles=aged)
+
+    @numpy_promotion
+    def with_lines(self) -> Chip:
+        """The same chip with what gains by line need kept beside its pairs, see :func:`xbm_jax.crossbar.with_lines`.
+
+        What it answers and who it is stay the same; tasks by line are read faster, most of all behind resistive wires.
+        """
+        return self.replace(tiles={path: with_lines(layer) for path, layer in self.tiles.items()})
 
     @property
     def num_features(self) -> int:

@@ -20,7 +20,7 @@ class WorstColumn:
 
 @dataclass(frozen=True)
 class WorstClip:
-    """The column of a row tile whose conversions clip most often."""
+    """The column of a row tile whose conversions (or those of one of its lines) clip most often."""
 
     tile: int
     column: int
@@ -38,7 +38,7 @@ class LayerInspection:
         macs: multiply-accumulates for one image.
         snr_db: signal-to-noise ratio of the output; ``None`` where there is no signal, or no error at all.
         worst_column: of the columns that have a ratio; ``None`` where none has.
-        active_columns: share of the columns of row tiles whose gain is not zero.
+        active_columns: share of the columns of row tiles whose gain is not zero; of a task by line, of their lines.
         adc_bits: the converter's resolution; ``None`` for an ideal one.
         clip_rate: share of the active columns' conversions that clip; 0 where none is simulated.
         worst_clip: ``None`` where no conversion is simulated or none clips.

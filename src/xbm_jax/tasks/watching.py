@@ -1,6 +1,6 @@
 """What an engineer asks of a chip: how noisy is each layer, do converters clip, which columns count, what is simulated.
 
-    SNR = 10 log10( sum y_ideal**2 / sum (y - y_ideal)**2 ),     y_ideal = x @ (s_w * w_int * column gain)
+    SNR = 10 log10( sum y_ideal**2 / sum (y - y_ideal)**2 ),     y_ideal = x @ (s_w * w_int * gain)
 
 over images and pixels, in dB. ``x`` is the layer's own real input on the chip, before its DAC rounds it, and ``w_int``
 its nominal weights: ``y_ideal`` is what a digital layer of those weights would give. So the ratio holds input
@@ -19,8 +19,9 @@ import numpy as np
 
 from xbm_jax.crossbar import Plan, Tiles, nominal_weights, read
 from xbm_jax.crossbar.primitives.products import product
-from xbm_jax.crossbar.reading.observe import conversions, image_total
-from xbm_jax.crossbar.reading.reads import gain_on_kernel
+from xbm_jax.crossbar.reading.observe import conversions, converted, image_total
+from xbm_jax.crossbar.reading.reads import gained_weights
+from xbm_jax.crossbar.writing.lines import plan_by_line
 from xbm_jax.errors import DataError, ModelError
 from xbm_jax.examples import count, take
 from xbm_jax.masks import Method, Rule
@@ -87,7 +88,10 @@ def inspect(
 
 @numpy_promotion
 def active_columns(chip: Chip, task: Task) -> dict[str, float]:
-    """Share of each layer's columns whose gain is not zero (all of them where the method masks no columns)."""
+    """Share of each layer's columns whose gain is not zero (all of them where the method masks no columns).
+
+    Of a task by line the share of source lines.
+    """
     check_fits(chip, task)
     return {path: float(_active(chip, task, path).mean()) for path in chip.tiles}
 
@@ -101,11 +105,14 @@ def adc_clip_rates(chip: Chip, task: Task, images: Any, key: jax.Array | None = 
     check_fits(chip, task)
     key = jax.random.key(0) if key is None else key
     sums = _watched(_clipping, chip, task, images, _counted(count(images), count(images)), key)
-    return {path: _clip_rate(sums[path], _active(chip, task, path), count(images)) for path in chip.tiles}
+    return {
+        path: _clip_rate(plan_by_line(tiles.plan), sums[path], _active(chip, task, path), count(images))
+        for path, tiles in chip.tiles.items()
+    }
 
 
 def _active(chip: Chip, task: Task, path: str) -> np.ndarray:
-    """Which columns of a layer count, bool [T, N]."""
+    """Which columns of a layer count, bool [T, N], or which of their lines [T, 2, N]."""
     tiles, rule = chip.tiles[path], task.method.rule
     gain = None if rule is None else _gain(rule, tiles, task.trained["masks"][path])
     return np.ones((tiles.plan.row_tiles, tiles.plan.columns), bool) if gain is None else np.asarray(gain) != 0
@@ -121,10 +128,11 @@ def _plans(chip: Chip, task: Task, one: Any) -> dict[str, tuple[Plan, int]]:
     """Each layer's plan as the task has it, and its outputs per column for one image; nothing is computed."""
     seen: dict[str, tuple[Plan, int]] = {}
 
-    def observe(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
+    def observe(path: str, tiles: Tiles, x: jax.Array, gain: jax.Array | None, *_: Any) -> jax.Array:
         y = product(x, nominal_weights(tiles), tiles.plan.conv)
         before = seen[path][1] if path in seen else 0
-        seen[path] = (tiles.plan, before + y.size // tiles.plan.columns)
+        plan = plan_by_line(tiles.plan) if gain is not None and gain.ndim == 3 else tiles.plan
+        seen[path] = (plan, before + y.size // plan.columns)
         return y
 
     def run(chip: Chip, task: Task, images: Any) -> None:
@@ -179,7 +187,7 @@ def _watched_batch(
 def _clipping(
     tiles: Tiles, x: jax.Array, gain: jax.Array | None, y: jax.Array, counted: jax.Array
 ) -> dict[str, jax.Array]:
-    """Clipped conversions [T, N], where conversions are simulated."""
+    """Clipped conversions [T, N] (of lines [T, 2, N]), where conversions are simulated."""
     del y
     found = conversions(tiles, x, gain, counted)
     return {} if found is None else {"clipped": found.clipped}
@@ -188,9 +196,8 @@ def _clipping(
 def _everything(
     tiles: Tiles, x: jax.Array, gain: jax.Array | None, y: jax.Array, counted: jax.Array
 ) -> dict[str, jax.Array]:
-    """Power of signal and error [N], clipped conversions [T, N] and the codes that were met."""
-    weights = nominal_weights(tiles)
-    ideal = product(x, weights if gain is None else weights * gain_on_kernel(tiles.plan, gain), tiles.plan.conv)
+    """Power of signal and error [N], clipped conversions [T, N] (of lines [T, 2, N]) and the codes that were met."""
+    ideal = product(x, gained_weights(tiles.plan, nominal_weights(tiles), gain), tiles.plan.conv)
     found = conversions(tiles, x, gain, counted)
     return {
         "signal": image_total(ideal**2, counted),
@@ -223,7 +230,7 @@ def _layer(
         worst_column=_worst_column(sums["signal"], sums["error"]),
         active_columns=float(active.mean()),
         adc_bits=plan.spec.adc.bits,
-        clip_rate=_clip_rate(sums, active, images),
+        clip_rate=_clip_rate(plan, sums, active, images),
         worst_clip=_worst_clip(sums, images),
         codes_used=None if met is None else int(met.sum()),
         codes_share=None if met is None else float(met.mean()),
@@ -240,13 +247,13 @@ def _worst_column(signal: np.ndarray, error: np.ndarray) -> WorstColumn | None:
     return WorstColumn(min(found)[1], min(found)[0]) if found else None
 
 
-def _clip_rate(sums: dict[str, np.ndarray], active: np.ndarray, images: int) -> float:
-    count = active.sum() * images
+def _clip_rate(plan: Plan, sums: dict[str, np.ndarray], active: np.ndarray, images: int) -> float:
+    count = int(converted(plan, active).sum()) * images
     return float(sums["clipped"].sum() / count) if "clipped" in sums and count else 0.0
 
 
 def _worst_clip(sums: dict[str, np.ndarray], images: int) -> WorstClip | None:
     if not np.any(sums.get("clipped", 0)):
         return None
-    tile, column = np.unravel_index(np.argmax(sums["clipped"]), sums["clipped"].shape)
-    return WorstClip(int(tile), int(column), float(sums["clipped"][tile, column] / images))
+    at = np.unravel_index(np.argmax(sums["clipped"]), sums["clipped"].shape)  # tile, (line,) column
+    return WorstClip(int(at[0]), int(at[-1]), float(sums["clipped"][at] / images))

@@ -1,12 +1,11 @@
 """The loop behind :func:`xbm_jax.adapt`."""
 
-from xbm_jax.training.learning import adapt, for_chip
+from xbm_jax.training.learning import adapt, adapt_together, for_chip
 from xbm_jax.training.loop import advance
 from xbm_jax.training.recipe import How, Recipe, Schedule, TrainConfig
 from xbm_jax.training.run import Run, begin
-from xbm_jax.training.state import RunState
-from xbm_jax.training.step import Pace, TrainState, init_state, loss_and_stats, train_step
-from xbm_jax.training.together import adapt_together
+from xbm_jax.training.state import RunState, TrainState
+from xbm_jax.training.step import Pace, init_state, loss_and_stats, train_step
 
 __all__ = [
     "How",

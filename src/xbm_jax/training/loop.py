@@ -16,16 +16,16 @@ import numpy as np
 from xbm_jax import streams
 from xbm_jax.data import made_ahead
 from xbm_jax.models import Chip
-from xbm_jax.tasks.evaluation import scores
 from xbm_jax.training.clock import Clock
-from xbm_jax.training.diverged import check_losses, check_score, check_state
+from xbm_jax.training.diverged import check_losses, check_state
 from xbm_jax.training.features import head_epochs
 from xbm_jax.training.phases import turned
 from xbm_jax.training.run import Run, examples_of
-from xbm_jax.training.state import RunState
-from xbm_jax.training.step import TrainState, train_step, train_steps
+from xbm_jax.training.scoring import score
+from xbm_jax.training.state import RunState, TrainState
+from xbm_jax.training.step import train_step, train_steps
 
-__all__ = ["advance", "score", "stacked"]
+__all__ = ["advance", "stacked"]
 
 _IN_FLIGHT = 8
 """Steps that may wait for a device; more would hold their batches in its memory."""
@@ -108,16 +108,6 @@ def _ended(run: Run, state: RunState, train: TrainState, loss: float) -> RunStat
     check_state(run, state, train)
     key = run.draw(streams.Run.VALIDATION, int(state.epoch))
     return state.after(train, run.steps, loss, score(run, state, train, *examples_of(run, run.val_index), key))
-
-
-def score(run: Run, state: RunState, train: Any, inputs: Any, targets: np.ndarray, key: jax.Array) -> float:
-    """Mean score of what was trained on examples, in evaluation mode."""
-    found, broken = scores(
-        *(run.chip, run.method, run.recipe.objective, train.trained, train.stats, inputs, targets, run.outputs, key),
-        batch_size=run.recipe.eval_batch_size,
-    )
-    check_score(run, state, broken, len(found))
-    return float(np.mean(found))
 
 
 def stacked(trees: Sequence[Any]) -> Any:

@@ -15,7 +15,8 @@ from xbm_jax.models import Chip
 from xbm_jax.streams import stream
 from xbm_jax.training.recipe import How
 from xbm_jax.training.run import Run
-from xbm_jax.training.step import TrainState, loss_and_stats
+from xbm_jax.training.state import TrainState
+from xbm_jax.training.step import loss_and_stats
 
 __all__ = ["turned"]
 

@@ -12,8 +12,8 @@ from xbm_jax import streams
 from xbm_jax.examples import count, take
 from xbm_jax.tasks import Task, active_columns, adc_clip_rates, chip_mark
 from xbm_jax.training.clock import Clock
-from xbm_jax.training.loop import score
 from xbm_jax.training.run import Run, test_examples
+from xbm_jax.training.scoring import score
 from xbm_jax.training.state import RunState
 
 __all__ = ["finished"]

@@ -7,10 +7,17 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 
-from xbm_jax.training.step import TrainState
+__all__ = ["Kept", "RunState", "TrainState"]
 
-__all__ = ["Kept", "RunState"]
+
+class TrainState(NamedTuple):
+    """What changes while a task is learned; a pytree, so that many tasks stack and ``vmap``."""
+
+    trained: dict[str, Any]
+    stats: dict[str, Any]
+    opt: optax.OptState
 
 
 class Kept(NamedTuple):

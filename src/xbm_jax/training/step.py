@@ -20,20 +20,13 @@ from xbm_jax.masks import Method
 from xbm_jax.models import Chip, forward
 from xbm_jax.streams import stream
 from xbm_jax.training.recipe import How
+from xbm_jax.training.state import TrainState
 
-__all__ = ["ChipOfStep", "Pace", "TrainState", "head_epoch", "init_state", "loss_and_stats", "paced", "train_step"]
+__all__ = ["ChipOfStep", "Pace", "head_epoch", "init_state", "loss_and_stats", "paced", "train_step"]
 __all__ += ["train_steps"]
 
 ChipOfStep = Callable[[Chip, jax.Array], Chip]
 """``(chip, key) -> chip``, traceable: the chip of a training step."""
-
-
-class TrainState(NamedTuple):
-    """What changes while a task is learned; a pytree, so that many tasks stack and ``vmap``."""
-
-    trained: dict[str, Any]
-    stats: dict[str, Any]
-    opt: optax.OptState
 
 
 class Pace(NamedTuple):

@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 
 from xbm_jax.crossbar.primitives.products import on_cpu
+from xbm_jax.crossbar.reading.gates import LineGains
 from xbm_jax.crossbar.reading.sums import Converters, tile_sums
 from xbm_jax.crossbar.writing.plans import Plan
 
@@ -58,14 +59,16 @@ def scanned_tiles(
         adc=jax.tree.map(lambda a: by_tile(a, 2), converters.adc),
         mismatch=jax.tree.map(lambda a: by_tile(a, 1), converters.mismatch),
         first_tile=jnp.arange(count),
+        lines=converters.lines and LineGains(converters.lines.gain[:, None], None),
     )
-    cells = (effective, converters.variance, converters.curvature)
+    cells = (effective, converters.variance, converters.curvature, converters.lines and converters.lines.negative)
     one_tile, rows, rows_of = (_dense_rows if plan.conv is None else _channel_windows)(plan, codes, cells)
 
     def partial_sum_of(tile: Any) -> jax.Array:
         rows, own = tile
-        codes, (effective, variance, curvature) = rows_of(rows)
-        own = own._replace(variance=variance, curvature=curvature, key=converters.key)
+        codes, (effective, variance, curvature, negative) = rows_of(rows)
+        lines = own.lines and own.lines._replace(negative=negative)
+        own = own._replace(variance=variance, curvature=curvature, key=converters.key, lines=lines)
         ((_, partial_sum),) = tile_sums(one_tile, codes, effective, own)
         return partial_sum
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from xbm_jax.crossbar.primitives.adc import clipped, code_index
+from xbm_jax.crossbar.reading.gates import LineGains
 from xbm_jax.crossbar.reading.sums import Converters, column_sums, input_codes
+from xbm_jax.crossbar.writing.by_line import by_line
+from xbm_jax.crossbar.writing.lines import converts_lines
+from xbm_jax.crossbar.writing.plans import Plan
 from xbm_jax.crossbar.writing.tiles import Tiles
 from xbm_jax.promotion import numpy_promotion
 
-__all__ = ["Conversions", "clip_rate", "conversions", "image_total"]
+__all__ = ["Conversions", "clip_rate", "conversions", "converted", "image_total"]
 
 
 class Conversions(NamedTuple):
     """The conversions of some images, added up.
 
     Attributes:
-        clipped: float [T, N], the sum over images of the share of a column's conversions that clip.
+        clipped: float [T, N], the sum over images of the share of a column's conversions that clip; [T, 2, N], of a
+            line's, under gains by line where each has converters of its own.
         met: bool [2**bits], the codes that occurred, counted from the lowest.
     """
 
@@ -36,24 +41,45 @@ def conversions(
     Args:
         tiles: a programmed, calibrated kernel.
         x: its input; the images' axis leads.
-        gain: column gains [T, N]; a column whose gain is zero is not converted.
+        gain: gains of columns [T, N] or of lines [T, 2, N]; a column whose gain is zero is not converted, nor a line's
+            own conversion, nor one that both lines share where both gains are zero.
         counted: float [images], 1 for those that count and 0 for padding; ``None`` takes all of ``x`` for one image.
     """
+    lines = gain is not None and gain.ndim == 3
+    tiles = by_line(tiles) if lines else tiles
     plan, grid = tiles.plan, tiles.adc
     bits = plan.spec.adc.bits
     if bits is None or grid is None or plan.fold:
         return None
     counted = jnp.ones(1, jnp.float32) if counted is None else counted
-    active = jnp.ones((plan.row_tiles, plan.columns), bool) if gain is None else gain != 0
+    active = jnp.ones((plan.row_tiles, plan.columns), bool) if gain is None else converted(plan, gain)
+    gates = LineGains(gain, tiles.lines) if gain is not None and lines else None
+    seen_by = Converters(curvature=tiles.curvature, lines=gates)
     met = jnp.zeros(2**bits, bool)
     share: list[jax.Array | float] = [0.0] * plan.row_tiles
-    for t, j, sums in column_sums(plan, input_codes(tiles, x), tiles.effective, Converters(curvature=tiles.curvature)):
+    for t, j, sums in column_sums(plan, input_codes(tiles, x), tiles.effective, seen_by):
         converter = (grid.at(j, t), bits, None if tiles.mismatch is None else tiles.mismatch.at(t))
-        share[t] = share[t] + active[t] * image_total(clipped(sums, *converter), counted)
-        index = code_index(sums, *converter).reshape(counted.shape[0], -1, plan.columns)
-        happened = active[t] & (counted > 0)[:, None, None]
+        beyond, index = clipped(sums, *converter), code_index(sums, *converter)
+        if active.ndim == 3:
+            beyond, index = _lines_side_by_side(beyond), _lines_side_by_side(index)
+        on = active[t].reshape(-1)
+        share[t] = share[t] + on * image_total(beyond, counted)
+        index = index.reshape(counted.shape[0], -1, on.size)
+        happened = on & (counted > 0)[:, None, None]
         met = met.at[jnp.where(happened, index, 2**bits)].set(True, mode="drop")
-    return Conversions(jnp.stack(share) / len(plan.cycle_weights), met)
+    return Conversions(jnp.stack(share).reshape(active.shape) / len(plan.cycle_weights), met)
+
+
+def converted(plan: Plan, gain: Any) -> Any:
+    """What a read converts under gains: columns, bool [T, N], or lines [T, 2, N] where each has its own converters."""
+    on = gain != 0
+    return on.any(axis=1) if gain.ndim == 3 and not converts_lines(plan) else on
+
+
+def _lines_side_by_side(values: jax.Array) -> jax.Array:
+    """The conversions of lines as columns of their own: ``[..., 2 * S, N] -> [..., S, 2 * N]``."""
+    apart = values.reshape(*values.shape[:-2], 2, values.shape[-2] // 2, values.shape[-1])
+    return jnp.moveaxis(apart, -3, -2).reshape(*values.shape[:-2], apart.shape[-2], -1)
 
 
 @numpy_promotion

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from xbm_jax.crossbar.primitives import draws, quantise
 from xbm_jax.crossbar.primitives.adc import AdcRange, Mismatch, convert
 from xbm_jax.crossbar.primitives.products import tile_product
+from xbm_jax.crossbar.reading.gates import LineGains, gated, gated_variance, root
 from xbm_jax.crossbar.writing.plans import Plan
 from xbm_jax.crossbar.writing.tiles import Tiles
 from xbm_jax.streams import Noise, stream
@@ -27,7 +28,7 @@ __all__ += ["input_codes", "side_by_side", "tile_sums", "together"]
 
 class Converters(NamedTuple):
     """What a read needs besides weights: grids, mismatch, the variance and curvature of the weights, this read's key
-    (a typed one), and the number of the first row tile, by which each tile draws noise of its own.
+    (a typed one), the number of the first row tile, by which each tile draws noise of its own, and gains by line.
     """
 
     adc: AdcRange | None = None
@@ -36,6 +37,7 @@ class Converters(NamedTuple):
     curvature: jax.Array | None = None
     key: jax.Array | None = None
     first_tile: jax.Array | int = 0
+    lines: LineGains | None = None
 
 
 def input_codes(tiles: Tiles, x: jax.Array) -> jax.Array:
@@ -49,8 +51,11 @@ def column_sums(
     plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters | None = None
 ) -> Iterator[tuple[int, int, jax.Array]]:
     """Analog sums of every (tile, cycle): yields ``(t, j, I [..., V, N])`` in units of (input code x level)."""
-    kernel = side_by_side(effective, plan)
     converters = converters or Converters()
+    if converters.lines is not None and converters.lines.negative is not None:
+        yield from _gated_sums(plan, codes, effective, converters)
+        return
+    kernel = side_by_side(effective, plan)
     variance = None if converters.variance is None else side_by_side(converters.variance, plan)
     cycles = _cycles(plan, codes)
     # Cycles lie side by side in the batch: few large products instead of many small ones.
@@ -73,6 +78,32 @@ def column_sums(
             yield t, j, _apart(sums, plan)
 
 
+def _gated_sums(
+    plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters
+) -> Iterator[tuple[int, int, jax.Array]]:
+    """:func:`column_sums` of pairs whose lines are gated before their one converter.
+
+    Gains act on sums, so that tasks share the products: those of the pairs and those of the negative lines.
+    """
+    gain, negative = converters.lines or (None, None)
+    assert gain is not None and negative is not None
+    cycles = _cycles(plan, codes)
+    pairs = column_sums(plan, codes, effective, Converters(curvature=converters.curvature))
+    alone = column_sums(plan, codes, negative.effective, Converters(curvature=negative.curvature))
+    for (t, j, pair), (_, _, line) in zip(pairs, alone, strict=True):
+        sums = gated(pair, line, gain[t])
+        if converters.variance is not None and negative.variance is not None:
+            squares = folded_squares(plan, codes) if plan.fold else cycles[j] ** 2
+            of_pair, of_line = (
+                _apart(tile_product(squares, side_by_side(v, plan), plan.conv, plan.tile_index == t), plan)
+                for v in (converters.variance, negative.variance)
+            )
+            conversion = len(cycles) * (t + converters.first_tile) + j
+            deviation = root(together(gated_variance(of_pair, of_line, gain[t]), plan))
+            sums = sums + _apart(cell_noise(converters, conversion, deviation), plan)
+        yield t, j, sums
+
+
 def tile_sums(
     plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters
 ) -> Iterator[tuple[int, jax.Array]]:
@@ -80,7 +111,7 @@ def tile_sums(
     cycle_weights = plan.cycle_weights
     total: jax.Array | float = 0.0
     for t, j, sums in column_sums(plan, codes, effective, converters):
-        digits = _shift_add(plan, _convert(plan, sums, converters, t, j)) * cycle_weights[j]
+        digits = _shift_add(plan, _convert(plan, sums, converters, t, j), _gains_of(converters, t)) * cycle_weights[j]
         total = total + digits if j else digits
         if j == len(cycle_weights) - 1:
             yield t, jnp.asarray(total) - digital_offset(plan, codes, t)
@@ -103,11 +134,19 @@ def converter_noise(plan: Plan, converters: Converters, t: int, j: int, sums: ja
     return plan.spec.adc.noise_lsb * _normal(converters, Noise.CONVERTERS, conversion, sums)
 
 
-def _shift_add(plan: Plan, converted: jax.Array) -> jax.Array:
-    """Weighted sum over a tile's conversions, ``[..., V, N] -> [..., N]``."""
+def _gains_of(converters: Converters, t: int) -> jax.Array | None:
+    """Gains [2, N] of a tile's lines where each has converters of its own, so that they act behind them."""
+    lines = converters.lines
+    return None if lines is None or lines.negative is not None else lines.gain[t]
+
+
+def _shift_add(plan: Plan, converted: jax.Array, gains: jax.Array | None = None) -> jax.Array:
+    """Weighted sum over a tile's conversions, ``[..., V, N] -> [..., N]``, each times its line's gain."""
     # Term by term: as one reduction over the conversions, XLA's CPU backend (jaxlib 0.10.2) fuses this with its
     # neighbours and computes wrong sums where an axis has size 1.
     terms = [converted[..., v, :] * weight for v, weight in enumerate(plan.conversion_weights)]
+    if gains is not None:  # positive lines first
+        terms = [term * gains[2 * v // len(terms)] for v, term in enumerate(terms)]
     return sum(terms[1:], start=terms[0])
 
 

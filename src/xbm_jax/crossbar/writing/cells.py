@@ -21,7 +21,7 @@ from xbm_jax.crossbar.writing.spec import CrossbarSpec
 from xbm_jax.streams import Cells, stream
 
 __all__ = ["curvature", "decode", "effective_levels", "encode", "levels_at", "read_variance"]
-__all__ += ["seen_through_wires", "stuck", "target", "untouched", "write"]
+__all__ += ["seen_through_wires", "shift_add", "stuck", "target", "untouched", "write"]
 
 
 def encode(ratio: jax.Array, spec: CrossbarSpec) -> jax.Array:
@@ -37,7 +37,7 @@ def encode(ratio: jax.Array, spec: CrossbarSpec) -> jax.Array:
 
 def decode(levels: jax.Array, spec: CrossbarSpec) -> jax.Array:
     """The integers ``w_int``, float32 [*shape], that nominal levels stand for."""
-    stored = _shift_add(levels.astype(jnp.float32), spec.cell_bits, axis=1)
+    stored = shift_add(levels.astype(jnp.float32), spec.cell_bits, axis=1)
     return stored[0] - stored[1] if spec.encoding == "differential" else stored[0] - 2.0 ** (spec.weight_bits - 1)
 
 
@@ -107,10 +107,10 @@ def effective_levels(levels: jax.Array, conductance: jax.Array, plan: Plan) -> j
     base = spec.cell.g_min_siemens / spec.g_step_siemens
     if spec.encoding == "differential" and (plan.fold or spec.subtract == "analog"):
         pair = (levels[0].astype(jnp.float32) - levels[1].astype(jnp.float32)) + (deviation[0] - deviation[1])
-        return _shift_add(pair, spec.cell_bits)[None] if plan.fold else pair
+        return shift_add(pair, spec.cell_bits)[None] if plan.fold else pair
     if spec.encoding == "offset":
         raw = cell[0] + base
-        return (_shift_add(raw, spec.cell_bits) - plan.digital_offset)[None] if plan.fold else raw
+        return (shift_add(raw, spec.cell_bits) - plan.digital_offset)[None] if plan.fold else raw
     return jnp.concatenate([cell[0], cell[1]]) + base
 
 
@@ -157,10 +157,10 @@ def read_variance(
     if spec.encoding == "differential" and spec.subtract == "digital" and not plan.fold:
         return jnp.concatenate([variance[0], variance[1]])
     summed = jnp.sum(variance, axis=0)
-    return _shift_add(summed, 2 * spec.cell_bits)[None] if plan.fold else summed
+    return shift_add(summed, 2 * spec.cell_bits)[None] if plan.fold else summed
 
 
-def _shift_add(digits: jax.Array, bits: int, axis: int = 0) -> jax.Array:
+def shift_add(digits: jax.Array, bits: int, axis: int = 0) -> jax.Array:
     """``sum_s 2**(s * bits) * digits[s]`` over one axis."""
     weights = 2.0 ** (bits * jnp.arange(digits.shape[axis], dtype=digits.dtype))
     return jnp.tensordot(digits, weights, axes=(axis, 0), precision=jax.lax.Precision.HIGHEST)

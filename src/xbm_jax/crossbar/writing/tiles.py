@@ -20,6 +20,7 @@ from xbm_jax.crossbar.primitives import quantise
 from xbm_jax.crossbar.primitives.adc import AdcRange, Mismatch
 from xbm_jax.crossbar.primitives.compensation import drift_compensation
 from xbm_jax.crossbar.writing import cells
+from xbm_jax.crossbar.writing.lines import Lines, aged_lines, converts_lines, lines_as_before, negative_lines
 from xbm_jax.crossbar.writing.plans import Plan
 from xbm_jax.crossbar.writing.plans import plan as make_plan
 from xbm_jax.crossbar.writing.ranges import draw_mismatch, known_range
@@ -52,6 +53,8 @@ class Tiles:
         key_data: the cells' own random key (uint32), so that a rewritten cell pays for its programming error.
         plan: static geometry.
         key_impl: the generator that the key belongs to, by JAX's name; static.
+        lines: the negative lines alone, for gains by line; ``None`` where each such read derives them anew
+            (:func:`xbm_jax.crossbar.with_lines` keeps them).
     """
 
     levels: jax.Array
@@ -69,6 +72,7 @@ class Tiles:
     key_data: jax.Array
     plan: Plan = field(metadata={"static": True})
     key_impl: str = field(default="threefry2x32", metadata={"static": True})
+    lines: Lines | None = None
 
     def replace(self, **changes: Any) -> Tiles:
         """A copy with some fields changed."""
@@ -162,6 +166,7 @@ def at_time(tiles: Tiles, t_seconds: jax.Array | float, *, compensate: bool = Fa
         curvature=cells.curvature(conductance, tiles.plan),
         read_variance=cells.read_variance(conductance, tiles.plan, t_seconds, tiles.programmed),
         drift_factor=None,
+        lines=tiles.lines and aged_lines(tiles.levels, conductance, tiles.plan, t_seconds, tiles.programmed),
     )
     return aged.replace(drift_factor=_drift_factor(aged)) if compensate else aged
 
@@ -189,6 +194,9 @@ def with_signed_inputs(tiles: Tiles, signed: bool) -> Tiles:
     if plan.fold != old.fold:
         effective = cells.effective_levels(tiles.levels, tiles.conductance, plan)
         tiles = tiles.replace(effective=effective)
+    if tiles.lines is not None:  # the variance is of one shape under both: where there is any, inputs decide no folding
+        lines = negative_lines(tiles.levels, tiles.conductance, plan, tiles.lines.variance)
+        tiles = tiles.replace(lines=lines)
     adc = known_range(plan, tiles.effective, tiles.curvature)
     return tiles if adc is None else tiles.replace(adc=adc)
 
@@ -233,10 +241,21 @@ def reprogram(tiles: Tiles, weights: jax.Array, key: jax.Array | None = None) ->
         read_variance=cells.read_variance(conductance, plan, 0.0, programmed),
         writes=writes,
         plan=plan,
+        lines=tiles.lines and aged_lines(levels, conductance, plan, 0.0, programmed),
     )
     after = _untouched_as_before(tiles, after, kept)
-    # Conversion 0 weighs one level, so the gradient of one product is carried whole by it; the addend is exactly zero.
-    return after.replace(effective=after.effective.at[0].add(ratio - jax.lax.stop_gradient(ratio)))
+    return after.replace(effective=_carrying(after.effective, ratio, levels, plan))
+
+
+def _carrying(effective: jax.Array, ratio: jax.Array, levels: jax.Array, plan: Plan) -> jax.Array:
+    """``effective`` with the gradient of the weights that were asked for; all addends are exactly zero."""
+    # A column's first conversion weighs one level, so the gradient of one product is carried whole by it.
+    carrier = ratio - jax.lax.stop_gradient(ratio)
+    if not converts_lines(plan):
+        return effective.at[0].add(carrier)
+    positive = cells.decode(levels, plan.spec) >= 0
+    first = effective.at[0].add(jnp.where(positive, carrier, 0.0))
+    return first.at[plan.spec.slices].add(jnp.where(positive, 0.0, -carrier))
 
 
 def _untouched_as_before(before: Tiles, after: Tiles, kept: jax.Array) -> Tiles:
@@ -251,7 +270,9 @@ def _untouched_as_before(before: Tiles, after: Tiles, kept: jax.Array) -> Tiles:
 
     # Through wires a rewritten cell moves its neighbours' currents too.
     effective = same("effective") if after.plan.spec.wires.ideal else after.effective
-    return after.replace(effective=effective, curvature=same("curvature"), read_variance=same("read_variance"))
+    lines = lines_as_before(before.lines, after.lines, untouched, after.plan)
+    curvature, variance = same("curvature"), same("read_variance")
+    return after.replace(effective=effective, curvature=curvature, read_variance=variance, lines=lines)
 
 
 def _check_shape(field: str, array: jax.Array, plan: Plan) -> None:
