@@ -62,7 +62,7 @@ def masked(subtract: Any) -> tuple[Chip, Task]:
 def test_an_inspection_counts_lines_and_what_is_converted(subtract: str) -> None:
     chip, task = masked(subtract)
     tiles, gain = chip.tiles["conv1"], (np.asarray(task.trained["masks"]["conv1"]) > 0).astype(float)
-    x = np.asarray(chip.network.preprocess(jnp.asarray(IMAGES)), np.float64)
+    x = np.asarray(chip.network.prepared(jnp.asarray(IMAGES)), np.float64)
     scale = np.asarray(tiles.input_scale).item()
     literal = CellByCell(tiles, np.asarray(tiles.conductance))
     found = literal.by_line(input_codes(x, scale, 8, signed=True), gain)
