@@ -56,7 +56,7 @@ def adapt_command(options: Adapt) -> int:
     say(console, placement(programmed))
     data, task_key = for_chip(programmed, data), stream(key, Command.TASK)
     chip = chip_for_bank(console, options.bank, programmed, data)
-    Run(chip, data, method, config, task_key)  # raises what learning would, but before anything is written
+    Run(chip, data, method, config, task_key).check()  # raises what learning would, before anything is written
     chip = settled(options.bank, chip, programmed)
     with TrainingProgress(console) as progress:
         bar = progress.task(f"{name} {method.name}")
