@@ -5,7 +5,6 @@ Both forms give the same sums as one tile after another over the whole batch; `b
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
@@ -60,20 +59,25 @@ def scanned_tiles(
         first_tile=jnp.arange(count),
     )
     cells = (effective, converters.variance, converters.curvature)
-    one_tile, rows, rows_of = (_dense_rows if plan.conv is None else _channel_windows)(plan, codes, cells)
+    inside, rows, rows_of = (_dense_rows if plan.conv is None else _channel_windows)(plan, codes, cells)
 
     def partial_sum_of(tile: Any) -> jax.Array:
         rows, own = tile
         codes, (effective, variance, curvature) = rows_of(rows)
         own = own._replace(variance=variance, curvature=curvature, key=converters.key)
-        ((_, partial_sum),) = tile_sums(one_tile, codes, effective, own)
+        ((_, partial_sum),) = tile_sums(plan, codes, effective, own, [inside])
         return partial_sum
 
     return (rows, own), partial_sum_of
 
 
-def _dense_rows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[Plan, Any, Callable[[Any], Any]]:
-    """A dense kernel by its tiles; the last one is filled up with rows that hold and get nothing."""
+def _dense_rows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[np.ndarray, Any, Callable[[Any], Any]]:
+    """A dense kernel by its tiles; the last one is filled up with rows that hold and get nothing.
+
+    Returns:
+        The rows of one tile within its piece, all pieces as a pytree with a leading tile axis, and what makes codes and
+        cells of one of them.
+    """
     count, rows = plan.row_tiles, plan.spec.rows
 
     def split(array: jax.Array, axis: int) -> jax.Array:
@@ -83,12 +87,16 @@ def _dense_rows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[Plan, Any, Ca
         return jnp.moveaxis(jnp.pad(array, padding).reshape(shape), axis, 0)
 
     by_tile = split(codes, codes.ndim - 1), jax.tree.map(lambda a: split(a, a.ndim - 2), cells)
-    return dataclasses.replace(plan, kernel_shape=(rows, plan.columns)), by_tile, lambda tile: tile
+    return np.ones(rows, bool), by_tile, lambda tile: tile
 
 
-def _channel_windows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[Plan, Any, Callable[[Any], Any]]:
-    """A convolution by windows of input channels, all as wide; in a window, the rows of other tiles hold nothing."""
-    inside = np.stack([plan.tile_index == t for t in range(plan.row_tiles)])
+def _channel_windows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[np.ndarray, Any, Callable[[Any], Any]]:
+    """A convolution by windows of input channels, all as wide; in a window, the rows of other tiles hold nothing.
+
+    Returns:
+        As :func:`_dense_rows`.
+    """
+    inside = np.stack(plan.tile_rows)
     touched: np.ndarray = np.any(inside, axis=(1, 2))
     channels = touched.shape[1]
     first, end = touched.argmax(1), channels - touched[:, ::-1].argmax(1)
@@ -102,9 +110,7 @@ def _channel_windows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[Plan, An
         own = jax.tree.map(lambda a: window(a, axis=a.ndim - 2) * kept.astype(a.dtype), cells)
         return window(codes, axis=codes.ndim - 1), own
 
-    shape = (*plan.kernel_shape[:2], width, plan.columns)
-    one_tile = dataclasses.replace(plan, kernel_shape=shape, tile_rows=math.prod(shape[:-1]))
-    return one_tile, (jnp.asarray(start), jnp.asarray(kept)), rows_of
+    return np.ones((*plan.kernel_shape[:2], width), bool), (jnp.asarray(start), jnp.asarray(kept)), rows_of
 
 
 _CONCURRENT = 16

@@ -156,7 +156,7 @@ def _tiled_read_bwd(plan: Plan, residuals: tuple, dy: jax.Array) -> tuple:
     if gain is None:
         return dcodes, deffective, None, None
     if plan.fold and converters.variance is None:
-        by_tile = [jnp.where((plan.tile_index == t)[..., None], dmasked * kernel, 0.0) for t in range(plan.row_tiles)]
+        by_tile = [jnp.where(rows[..., None], dmasked * kernel, 0.0) for rows in plan.tile_rows]
         dgain = jnp.stack([jnp.sum(part, tuple(range(kernel.ndim - 1))) for part in by_tile])
     else:
         dgain = _gain_gradient(plan, codes, effective, converters, dy)
@@ -187,7 +187,7 @@ def _unclipped_gradient(
     """The inputs' gradient with every clipped conversion left out: one transposed product per (tile, cycle)."""
     kernel, bits = side_by_side(effective, plan), plan.spec.adc.bits
     weights = jnp.asarray(plan.conversion_weights, dy.dtype)[:, None]
-    share = len(plan.cycle_weights)
+    share, tile_rows = len(plan.cycle_weights), plan.tile_rows
     assert converters.adc is not None and bits is not None  # ideal converters clip nothing
     total = jnp.zeros_like(codes)
     for t, j, sums in column_sums(plan, codes, effective, converters):
@@ -195,12 +195,12 @@ def _unclipped_gradient(
         noise = converter_noise(plan, converters, t, j, sums)
         free = ~clipped(sums, converters.adc.at(j, t), bits, mismatch, noise)
         dsums = together((dy if gain is None else dy * gain[t])[..., None, :] * weights * free, plan)
-        _, transpose = jax.vjp(lambda c, t=t: tile_product(c, kernel, plan.conv, plan.tile_index == t), codes)
+        _, transpose = jax.vjp(lambda c, t=t: tile_product(c, kernel, plan.conv, tile_rows[t]), codes)
         # sum_j c_j dx_j / dx = 1: each cycle answers for an equal share of the input.
         total = total + transpose(dsums)[0] / share
         if j == 0 and plan.digital_offset:
             offset = dy if gain is None else dy * gain[t]
-            total = total - jax.vjp(lambda c, t=t: digital_offset(plan, c, t), codes)[1](offset)[0]
+            total = total - jax.vjp(lambda c, t=t: digital_offset(plan, c, tile_rows[t]), codes)[1](offset)[0]
     return total
 
 

@@ -8,11 +8,12 @@ Symbols as in :mod:`xbm_jax.crossbar.reading.reads`, which accumulates D over th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from xbm_jax.crossbar.primitives import draws, quantise
 from xbm_jax.crossbar.primitives.adc import AdcRange, Mismatch, convert
@@ -46,17 +47,29 @@ def input_codes(tiles: Tiles, x: jax.Array) -> jax.Array:
 
 
 def column_sums(
-    plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters | None = None
+    plan: Plan,
+    codes: jax.Array,
+    effective: jax.Array,
+    converters: Converters | None = None,
+    tile_rows: Sequence[np.ndarray] | None = None,
 ) -> Iterator[tuple[int, int, jax.Array]]:
-    """Analog sums of every (tile, cycle): yields ``(t, j, I [..., V, N])`` in units of (input code x level)."""
+    """Analog sums of every (tile, cycle): yields ``(t, j, I [..., V, N])`` in units of (input code x level).
+
+    Args:
+        plan: the planned kernel.
+        codes: what its DACs get.
+        effective: its cells, in levels.
+        converters: noise and curvature, where there are any.
+        tile_rows: which rows each row tile holds, bool arrays of ``effective.shape[1:-1]``. ``None``: the plan's own. A
+            loop gives a piece of codes and cells, of as many channels as it likes, and the rows of that piece.
+    """
     kernel = side_by_side(effective, plan)
     converters = converters or Converters()
     variance = None if converters.variance is None else side_by_side(converters.variance, plan)
     cycles = _cycles(plan, codes)
     # Cycles lie side by side in the batch: few large products instead of many small ones.
     together = jnp.stack(cycles) if plan.conv is None else jnp.concatenate(cycles)
-    for t in range(plan.row_tiles):
-        tile = plan.tile_index == t
+    for t, tile in enumerate(plan.tile_rows if tile_rows is None else tile_rows):
         sums_of_cycles = tile_product(together, kernel, plan.conv, tile)
         if converters.curvature is not None:
             for power, order in enumerate(converters.curvature, start=2):
@@ -74,16 +87,20 @@ def column_sums(
 
 
 def tile_sums(
-    plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters
+    plan: Plan,
+    codes: jax.Array,
+    effective: jax.Array,
+    converters: Converters,
+    tile_rows: Sequence[np.ndarray] | None = None,
 ) -> Iterator[tuple[int, jax.Array]]:
-    """Converted partial sums ``(t, D[t] [..., N])``, one row tile after another."""
-    cycle_weights = plan.cycle_weights
+    """Converted partial sums ``(t, D[t] [..., N])``, one row tile after another; arguments of :func:`column_sums`."""
+    cycle_weights, tile_rows = plan.cycle_weights, plan.tile_rows if tile_rows is None else tile_rows
     total: jax.Array | float = 0.0
-    for t, j, sums in column_sums(plan, codes, effective, converters):
+    for t, j, sums in column_sums(plan, codes, effective, converters, tile_rows):
         digits = _shift_add(plan, _convert(plan, sums, converters, t, j)) * cycle_weights[j]
         total = total + digits if j else digits
         if j == len(cycle_weights) - 1:
-            yield t, jnp.asarray(total) - digital_offset(plan, codes, t)
+            yield t, jnp.asarray(total) - digital_offset(plan, codes, tile_rows[t])
 
 
 def _convert(plan: Plan, sums: jax.Array, converters: Converters, t: int, j: int) -> jax.Array:
@@ -111,12 +128,12 @@ def _shift_add(plan: Plan, converted: jax.Array) -> jax.Array:
     return sum(terms[1:], start=terms[0])
 
 
-def digital_offset(plan: Plan, codes: jax.Array, t: int) -> jax.Array | float:
-    """Offset encoding: the offset times the tile's input sum, which digital logic adds up beside the array."""
+def digital_offset(plan: Plan, codes: jax.Array, rows: np.ndarray) -> jax.Array | float:
+    """Offset encoding: the offset times the input sum of a tile's rows, which digital logic adds up beside the array."""
     if plan.digital_offset == 0.0 or plan.fold:
         return 0.0
-    ones = jnp.ones((*plan.kernel_shape[:-1], plan.groups), codes.dtype)
-    sums = tile_product(codes, ones, plan.conv, plan.tile_index == t)
+    ones = jnp.ones((*rows.shape, plan.groups), codes.dtype)
+    sums = tile_product(codes, ones, plan.conv, rows)
     return plan.digital_offset * jnp.repeat(sums, plan.columns // plan.groups, axis=-1)
 
 
