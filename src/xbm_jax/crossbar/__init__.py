@@ -11,6 +11,7 @@ from xbm_jax.crossbar.primitives.wires import fold_wires
 from xbm_jax.crossbar.reading.observe import clip_rate
 from xbm_jax.crossbar.reading.reads import linear_kernel, read
 from xbm_jax.crossbar.reading.sums import column_sums
+from xbm_jax.crossbar.writing.orders import ChannelOrder
 from xbm_jax.crossbar.writing.plans import Plan, plan
 from xbm_jax.crossbar.writing.spec import Adc, Cell, CrossbarSpec, Wires
 from xbm_jax.crossbar.writing.tiles import (
@@ -29,6 +30,7 @@ __all__ = [
     "Adc",
     "AdcRange",
     "Cell",
+    "ChannelOrder",
     "Conv",
     "CrossbarSpec",
     "Curve",

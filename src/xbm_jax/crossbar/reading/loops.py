@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from jax import lax
 
 from xbm_jax.crossbar.primitives.products import on_cpu
 from xbm_jax.crossbar.reading.sums import Converters, tile_sums
+from xbm_jax.crossbar.writing.orders import ChannelOrder
 from xbm_jax.crossbar.writing.plans import Plan
 
 __all__ = ["is_scanned", "pieces", "scanned_tiles"]
@@ -78,9 +78,11 @@ def _dense_rows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[np.ndarray, A
         The rows of one tile within its piece, all pieces as a pytree with a leading tile axis, and what makes codes and
         cells of one of them.
     """
-    count, rows = plan.row_tiles, plan.spec.rows
+    count, rows, order = plan.row_tiles, plan.spec.rows, plan.spec.row_order
 
     def split(array: jax.Array, axis: int) -> jax.Array:
+        if isinstance(order, ChannelOrder):
+            array = _picked(array, np.asarray(order.order), axis)
         padding = [(0, 0)] * array.ndim
         padding[axis] = (0, count * rows - plan.rows)
         shape = (*array.shape[:axis], count, rows, *array.shape[axis + 1 :])
@@ -93,24 +95,36 @@ def _dense_rows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[np.ndarray, A
 def _channel_windows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[np.ndarray, Any, Callable[[Any], Any]]:
     """A convolution by windows of input channels, all as wide; in a window, the rows of other tiles hold nothing.
 
+    Where channels have an order of their own, a window is what its tile touches, picked out one by one.
+
     Returns:
         As :func:`_dense_rows`.
     """
-    inside = np.stack(plan.tile_rows)
+    inside, apart = np.stack(plan.tile_rows), isinstance(plan.spec.row_order, ChannelOrder)
     touched: np.ndarray = np.any(inside, axis=(1, 2))
     channels = touched.shape[1]
     first, end = touched.argmax(1), channels - touched[:, ::-1].argmax(1)
-    width = int((end - first).max())
+    width = int((touched.sum(1) if apart else end - first).max())
     start = np.minimum(first, channels - width)
-    kept = np.stack([tile[..., at : at + width, None] for tile, at in zip(inside, start, strict=True)])
+    own_first = np.argsort(~touched, axis=1, kind="stable")[:, :width]
+    read = own_first if apart else start[:, None] + np.arange(width)
+    kept = np.stack([tile[..., at, None] for tile, at in zip(inside, read, strict=True)])
 
     def rows_of(tile: Any) -> Any:
         at, kept = tile
-        window = partial(lax.dynamic_slice_in_dim, start_index=at, slice_size=width)
-        own = jax.tree.map(lambda a: window(a, axis=a.ndim - 2) * kept.astype(a.dtype), cells)
-        return window(codes, axis=codes.ndim - 1), own
 
-    return np.ones((*plan.kernel_shape[:2], width), bool), (jnp.asarray(start), jnp.asarray(kept)), rows_of
+        def window(array: jax.Array, axis: int) -> jax.Array:
+            return _picked(array, at, axis) if apart else lax.dynamic_slice_in_dim(array, at, width, axis)
+
+        own = jax.tree.map(lambda a: window(a, a.ndim - 2) * kept.astype(a.dtype), cells)
+        return window(codes, codes.ndim - 1), own
+
+    within = np.ones((*plan.kernel_shape[:2], width), bool)
+    return within, (jnp.asarray(read if apart else start), jnp.asarray(kept)), rows_of
+
+
+def _picked(array: jax.Array, at: jax.Array | np.ndarray, axis: int) -> jax.Array:
+    return array.at[(slice(None),) * axis + (at,)].get(mode="promise_in_bounds", unique_indices=True)
 
 
 _CONCURRENT = 16

@@ -195,7 +195,9 @@ def _unclipped_gradient(
         noise = converter_noise(plan, converters, t, j, sums)
         free = ~clipped(sums, converters.adc.at(j, t), bits, mismatch, noise)
         dsums = together((dy if gain is None else dy * gain[t])[..., None, :] * weights * free, plan)
-        _, transpose = jax.vjp(lambda c, t=t: tile_product(c, kernel, plan.conv, tile_rows[t]), codes)
+        _, transpose = jax.vjp(
+            lambda c, t=t: tile_product(c, kernel, plan.conv, tile_rows[t], apart=plan.by_channel), codes
+        )
         # sum_j c_j dx_j / dx = 1: each cycle answers for an equal share of the input.
         total = total + transpose(dsums)[0] / share
         if j == 0 and plan.digital_offset:

@@ -70,17 +70,19 @@ def column_sums(
     # Cycles lie side by side in the batch: few large products instead of many small ones.
     together = jnp.stack(cycles) if plan.conv is None else jnp.concatenate(cycles)
     for t, tile in enumerate(plan.tile_rows if tile_rows is None else tile_rows):
-        sums_of_cycles = tile_product(together, kernel, plan.conv, tile)
+        sums_of_cycles = tile_product(together, kernel, plan.conv, tile, apart=plan.by_channel)
         if converters.curvature is not None:
             for power, order in enumerate(converters.curvature, start=2):
-                sums_of_cycles += tile_product(together**power, side_by_side(order, plan), plan.conv, tile)
+                sums_of_cycles += tile_product(
+                    together**power, side_by_side(order, plan), plan.conv, tile, apart=plan.by_channel
+                )
         if plan.conv is not None:
             sums_of_cycles = sums_of_cycles.reshape(len(cycles), -1, *sums_of_cycles.shape[1:])
         for j, streamed in enumerate(cycles):
             sums = sums_of_cycles[j]
             if variance is not None:
                 squares = folded_squares(plan, codes) if plan.fold else streamed**2
-                spread = jnp.sqrt(tile_product(squares, variance, plan.conv, tile))
+                spread = jnp.sqrt(tile_product(squares, variance, plan.conv, tile, apart=plan.by_channel))
                 conversion = len(cycles) * (t + converters.first_tile) + j
                 sums = sums + cell_noise(converters, conversion, spread)
             yield t, j, _apart(sums, plan)
@@ -129,11 +131,11 @@ def _shift_add(plan: Plan, converted: jax.Array) -> jax.Array:
 
 
 def digital_offset(plan: Plan, codes: jax.Array, rows: np.ndarray) -> jax.Array | float:
-    """Offset encoding: the offset times the input sum of a tile's rows, which digital logic adds up beside the array."""
+    """Offset encoding: the offset times the input sum of a tile's rows, added up digitally beside the array."""
     if plan.digital_offset == 0.0 or plan.fold:
         return 0.0
     ones = jnp.ones((*rows.shape, plan.groups), codes.dtype)
-    sums = tile_product(codes, ones, plan.conv, rows)
+    sums = tile_product(codes, ones, plan.conv, rows, apart=plan.by_channel)
     return plan.digital_offset * jnp.repeat(sums, plan.columns // plan.groups, axis=-1)
 
 

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from xbm_jax.crossbar.devices.laws import Faults, Ideal
-from xbm_jax.crossbar.primitives.products import Conv, kernel_matrix_shape, row_index
+from xbm_jax.crossbar.primitives.products import Conv, kernel_matrix_shape
 from xbm_jax.crossbar.primitives.quantise import input_code_limits
+from xbm_jax.crossbar.writing.orders import check_order_fits, row_index
 from xbm_jax.crossbar.writing.spec import CrossbarSpec
 from xbm_jax.errors import SpecError
 
@@ -66,6 +67,11 @@ class Plan:
         """Which kernel rows each row tile holds: T bool arrays of ``kernel_shape[:-1]``."""
         index = self.tile_index
         return [index == t for t in range(self.row_tiles)]
+
+    @property
+    def by_channel(self) -> bool:
+        """Whether an input channel's taps are neighbouring rows, so that a tile touches few channels."""
+        return self.spec.row_order != "tap"
 
     @property
     def columns_per_array(self) -> int:
@@ -160,6 +166,7 @@ def plan(
         raise SpecError("Conv.groups", conv.groups, f"a divisor of the {shape[-1]} output channels")
     if not np.isfinite(np.asarray(kernel)).all():
         raise SpecError("kernel", "NaN or infinite entries", "finite numbers")
+    check_order_fits("CrossbarSpec.row_order", spec.row_order, shape)
     made = Plan(shape, spec, conv, False, "", signed_inputs)
     fold, reason = _folds(made, kernel, weight_scale)
     return dataclasses.replace(made, fold=fold, fold_reason=reason)
