@@ -80,5 +80,6 @@ def test_a_population_follows_the_order() -> None:
 
 def test_the_layer_that_an_order_does_not_fit_is_named() -> None:
     spec = tiny.SPECS["adc"].replace(row_order=ChannelOrder(ORDER))
-    with pytest.raises(SpecError, match=r"^conv1\.row_order = .*of the layer's 3 input channels.*program\(\.\.\., rules="):
+    wanted = r"^conv1\.row_order = .*of the layer's 3 input channels.*program\(\.\.\., rules="
+    with pytest.raises(SpecError, match=wanted):
         program(tiny.weights(), spec, jax.random.key(0))

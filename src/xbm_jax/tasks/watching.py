@@ -23,7 +23,15 @@ from xbm_jax.crossbar.reading.observe import conversions, image_total
 from xbm_jax.crossbar.reading.reads import gain_on_kernel
 from xbm_jax.errors import DataError, ModelError
 from xbm_jax.masks import Method, Rule
-from xbm_jax.models import Chip, array_weights, check_calibrated, check_images, digital_weights, forward
+from xbm_jax.models import (
+    Chip,
+    array_weights,
+    check_calibrated,
+    check_images,
+    digital_weights,
+    forward,
+    reads_per_example,
+)
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import stream
 from xbm_jax.tasks.inspection import Inspection, LayerInspection, WorstClip, WorstColumn
@@ -74,8 +82,11 @@ def inspect(
         batch_key = None if key is None else stream(key, start)
         for path, sums in _watched(_everything, chip, task, batch, counted, batch_key).items():
             totals[path] = _added(totals[path], sums) if path in totals else sums
-    plans = _plans(chip, task, images[0])
-    layers = [_layer(path, *plans[path], _active(chip, task, path), totals[path], len(images)) for path in chip.tiles]
+    reads = reads_per_example(chip, images[:1])
+    layers = [
+        _layer(path, _plan(chip, task, path), reads[path], _active(chip, task, path), totals[path], len(images))
+        for path in chip.tiles
+    ]
     macs = max(sum(layer.macs for layer in layers), 1)
     folded, simulated = (sum(layer.macs for layer in layers if layer.folded == kind) / macs for kind in (True, False))
     digital = digital_weights(chip)
@@ -114,21 +125,10 @@ def _gain(rule: Rule, tiles: Tiles, values: Any) -> jax.Array | None:
     return rule.apply(tiles, values)[1]
 
 
-def _plans(chip: Chip, task: Task, image: np.ndarray) -> dict[str, tuple[Plan, int]]:
-    """Each layer's plan as the task has it, and its outputs per column for one image; nothing is computed."""
-    seen: dict[str, tuple[Plan, int]] = {}
-
-    def observe(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
-        y = product(x, nominal_weights(tiles), tiles.plan.conv)
-        before = seen[path][1] if path in seen else 0
-        seen[path] = (tiles.plan, before + y.size // tiles.plan.columns)
-        return y
-
-    def run(chip: Chip, task: Task, images: jax.Array) -> None:
-        forward(chip, task.method, task.trained, task.state or chip.stats, images, layer_read=observe)
-
-    jax.eval_shape(run, chip, task, image[None])
-    return seen
+def _plan(chip: Chip, task: Task, path: str) -> Plan:
+    """A layer's plan as the task has it: one whose cells were rewritten may fold no more. Nothing is computed."""
+    tiles, rule = chip.tiles[path], task.method.rule
+    return tiles.plan if rule is None else jax.eval_shape(rule.apply, tiles, task.trained["masks"][path])[0].plan
 
 
 def _batches(images: np.ndarray, batch_size: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -212,14 +212,14 @@ def _merged(one: dict[str, jax.Array], other: dict[str, jax.Array], share: float
 
 
 def _layer(
-    path: str, plan: Plan, outputs: int, active: np.ndarray, sums: dict[str, np.ndarray], images: int
+    path: str, plan: Plan, reads: int, active: np.ndarray, sums: dict[str, np.ndarray], images: int
 ) -> LayerInspection:
     met = sums.get("met")
     return LayerInspection(
         path=path,
         folded=plan.fold,
         fold_reason=plan.fold_reason,
-        macs=outputs * plan.rows * plan.columns,
+        macs=reads * plan.rows * plan.columns,
         snr_db=_decibels(float(np.sum(sums["signal"])), float(np.sum(sums["error"]))),
         worst_column=_worst_column(sums["signal"], sums["error"]),
         active_columns=float(active.mean()),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -71,6 +72,22 @@ def scanned_tiles(
     return (rows, own), partial_sum_of
 
 
+def _in_line(plan: Plan, codes: jax.Array, cells: Any) -> tuple[jax.Array, Any, np.ndarray]:
+    """Codes and cells with channels side by side as they stand on word lines, and which rows each tile then holds.
+
+    A loop takes neighbours far faster than channels here and there, and so many tiles are worth one copy.
+    """
+    inside, order = np.stack(plan.tile_rows), plan.spec.row_order
+    if not isinstance(order, ChannelOrder):
+        return codes, cells, inside
+    channels = np.asarray(order.order)
+
+    def in_order(array: jax.Array, *after: slice) -> jax.Array:
+        return array.at[(..., channels, *after)].get(mode="promise_in_bounds", unique_indices=True)
+
+    return in_order(codes), jax.tree.map(lambda a: in_order(a, slice(None)), cells), inside[..., channels]
+
+
 def _dense_rows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[np.ndarray, Any, Callable[[Any], Any]]:
     """A dense kernel by its tiles; the last one is filled up with rows that hold and get nothing.
 
@@ -78,16 +95,15 @@ def _dense_rows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[np.ndarray, A
         The rows of one tile within its piece, all pieces as a pytree with a leading tile axis, and what makes codes and
         cells of one of them.
     """
-    count, rows, order = plan.row_tiles, plan.spec.rows, plan.spec.row_order
+    count, rows = plan.row_tiles, plan.spec.rows
 
     def split(array: jax.Array, axis: int) -> jax.Array:
-        if isinstance(order, ChannelOrder):
-            array = _picked(array, np.asarray(order.order), axis)
         padding = [(0, 0)] * array.ndim
         padding[axis] = (0, count * rows - plan.rows)
         shape = (*array.shape[:axis], count, rows, *array.shape[axis + 1 :])
         return jnp.moveaxis(jnp.pad(array, padding).reshape(shape), axis, 0)
 
+    codes, cells, _ = _in_line(plan, codes, cells)
     by_tile = split(codes, codes.ndim - 1), jax.tree.map(lambda a: split(a, a.ndim - 2), cells)
     return np.ones(rows, bool), by_tile, lambda tile: tile
 
@@ -95,36 +111,24 @@ def _dense_rows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[np.ndarray, A
 def _channel_windows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[np.ndarray, Any, Callable[[Any], Any]]:
     """A convolution by windows of input channels, all as wide; in a window, the rows of other tiles hold nothing.
 
-    Where channels have an order of their own, a window is what its tile touches, picked out one by one.
-
     Returns:
         As :func:`_dense_rows`.
     """
-    inside, apart = np.stack(plan.tile_rows), isinstance(plan.spec.row_order, ChannelOrder)
+    codes, cells, inside = _in_line(plan, codes, cells)
     touched: np.ndarray = np.any(inside, axis=(1, 2))
     channels = touched.shape[1]
     first, end = touched.argmax(1), channels - touched[:, ::-1].argmax(1)
-    width = int((touched.sum(1) if apart else end - first).max())
+    width = int((end - first).max())
     start = np.minimum(first, channels - width)
-    own_first = np.argsort(~touched, axis=1, kind="stable")[:, :width]
-    read = own_first if apart else start[:, None] + np.arange(width)
-    kept = np.stack([tile[..., at, None] for tile, at in zip(inside, read, strict=True)])
+    kept = np.stack([tile[..., at : at + width, None] for tile, at in zip(inside, start, strict=True)])
 
     def rows_of(tile: Any) -> Any:
         at, kept = tile
+        window = partial(lax.dynamic_slice_in_dim, start_index=at, slice_size=width)
+        own = jax.tree.map(lambda a: window(a, axis=a.ndim - 2) * kept.astype(a.dtype), cells)
+        return window(codes, axis=codes.ndim - 1), own
 
-        def window(array: jax.Array, axis: int) -> jax.Array:
-            return _picked(array, at, axis) if apart else lax.dynamic_slice_in_dim(array, at, width, axis)
-
-        own = jax.tree.map(lambda a: window(a, a.ndim - 2) * kept.astype(a.dtype), cells)
-        return window(codes, codes.ndim - 1), own
-
-    within = np.ones((*plan.kernel_shape[:2], width), bool)
-    return within, (jnp.asarray(read if apart else start), jnp.asarray(kept)), rows_of
-
-
-def _picked(array: jax.Array, at: jax.Array | np.ndarray, axis: int) -> jax.Array:
-    return array.at[(slice(None),) * axis + (at,)].get(mode="promise_in_bounds", unique_indices=True)
+    return np.ones((*plan.kernel_shape[:2], width), bool), (jnp.asarray(start), jnp.asarray(kept)), rows_of
 
 
 _CONCURRENT = 16
