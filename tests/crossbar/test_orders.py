@@ -260,4 +260,4 @@ def test_the_digest_is_that_of_the_numbers() -> None:
     order = ChannelOrder(np.array([3, 1, 0, 2], np.uint8))
     assert order.digest == "b1db2dadd744c770" and str(order) == "channels b1db2dadd744c770"
     assert {type(c) for c in order.order} == {int}
-    assert ChannelOrder([3, 1, 2, 0]).digest != order.digest  # type: ignore[arg-type]
+    assert ChannelOrder([3, 1, 2, 0]).digest != order.digest

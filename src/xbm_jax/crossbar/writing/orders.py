@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -37,6 +37,10 @@ class ChannelOrder:
     """
 
     order: tuple[int, ...]
+
+    if TYPE_CHECKING:  # what may be given is more than what is kept
+
+        def __init__(self, order: Sequence[int] | np.ndarray) -> None: ...
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "order", _permutation(self.order))
