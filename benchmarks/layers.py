@@ -22,6 +22,7 @@ __all__ = [
     "depthwise_layer",
     "eight_masks",
     "noisy_read",
+    "ordered",
     "reads",
     "spec",
     "wired",
@@ -84,6 +85,22 @@ def wired() -> tuple[Work, Work]:
     """A read of an array with resistive wires, and of one with ideal wires."""
     with_wires = conv_layer(spec(64, 8, wires=xbm.Wires(1.0, 1.0)), 64, 8)
     return reads(with_wires)[0], reads(conv_layer(spec(64, 8), 64, 8))[0]
+
+
+def ordered(*, gradient: bool = False) -> tuple[Work, Work]:
+    """A read of channels in an order of their own, and of the same layer under "channel"; or both with gradients.
+
+    Gradients are those of adaption, of inputs and column gains; 64-row tiles, 8-bit converters, 64 channels.
+    """
+    channels = 64
+    order = xbm.ChannelOrder(np.random.default_rng(0).permutation(channels))
+    own, plain = (conv_layer(spec(64, row_order=row_order), channels, 8) for row_order in (order, "channel"))
+    answer = jax.jit(_with_gradients if gradient else read)
+    return lambda: answer(own.tiles, own.x, own.gain), lambda: answer(plain.tiles, plain.x, plain.gain)
+
+
+def _with_gradients(tiles: Tiles, x: jax.Array, gain: jax.Array) -> Any:
+    return jax.value_and_grad(lambda x, gain: jnp.sum(read(tiles, x, gain) ** 2), (0, 1))(x, gain)
 
 
 def eight_masks() -> tuple[Work, Work]:

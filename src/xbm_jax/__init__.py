@@ -15,7 +15,18 @@ from importlib import metadata as _metadata
 
 from xbm_jax import banks, crossbar, data, errors, hardware, masks, models, report, tasks, training
 from xbm_jax.banks import MaskBank, load_chip, save_chip, serve
-from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Device, Faults, Gaussian, Ideal, MiloCurve, Wires
+from xbm_jax.crossbar import (
+    Adc,
+    Cell,
+    ChannelOrder,
+    CrossbarSpec,
+    Device,
+    Faults,
+    Gaussian,
+    Ideal,
+    MiloCurve,
+    Wires,
+)
 from xbm_jax.data import Dataset, load
 from xbm_jax.errors import (
     BankError,
@@ -49,6 +60,7 @@ __all__ = [
     "Backbone",
     "BankError",
     "Cell",
+    "ChannelOrder",
     "Chip",
     "CrossbarSpec",
     "DataError",

@@ -9,11 +9,12 @@ import pytest
 
 from tasks import tiny
 from xbm_jax.banks import ChipCard, chip_card
-from xbm_jax.crossbar import Adc, Cell, CrossbarSpec
+from xbm_jax.crossbar import Adc, Cell, ChannelOrder, CrossbarSpec
 from xbm_jax.errors import BankError
 from xbm_jax.models import calibrate, program
 
 SPEC = tiny.SPECS["ideal"]
+BACKWARDS = ChannelOrder(range(7, -1, -1))
 
 
 def programmed(spec=SPEC, key=0, seed=0, rules=None):
@@ -41,7 +42,8 @@ def test_identity_survives_drift_and_calibration(chip):
 
 def test_card_round_trips_through_json(chip):
     mixed = programmed(rules={"conv2": SPEC.replace(rows=64, row_order="tap"), "conv3": None})
-    for card in (chip_card(chip), chip_card(mixed)):
+    ordered = programmed(rules={"conv2": SPEC.replace(row_order=BACKWARDS)})
+    for card in (chip_card(chip), chip_card(mixed), chip_card(ordered)):
         data = json.loads(json.dumps(card.to_json()))
         assert ChipCard.from_json(data) == card
     assert len(chip_card(chip).to_json()["specs"]) == 1
@@ -56,6 +58,10 @@ OTHERS = {
     "device": ({"spec": SPEC.replace(device=tiny.SPECS["noisy"].device)}, r"chip\.conv1\.spec\.device\.class"),
     "row order": ({"spec": SPEC.replace(row_order="tap")}, r"chip\.conv1\.row_order = 'tap': 'channel'"),
     "one layer's row order": ({"rules": {"conv3": SPEC.replace(row_order="tap")}}, r"chip\.conv3\.row_order"),
+    "one layer's channels": (
+        {"rules": {"conv3": SPEC.replace(row_order=BACKWARDS)}},
+        r"chip\.conv3\.row_order = 'channels 85c0fcfb0481e76b': 'channel'",
+    ),
     "one layer's spec": ({"rules": {"conv2": SPEC.replace(rows=16)}}, r"chip\.conv2\.spec\.rows = 16: 24"),
     "digital layer": ({"rules": {"conv2": None}}, r"chip\.layers = \['conv1', 'conv3'\]"),
 }

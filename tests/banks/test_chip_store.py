@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tasks import tiny
-from xbm_jax.banks import chip_card, load_chip, save_chip
+from xbm_jax.banks import MaskBank, chip_card, load_chip, save_chip
 from xbm_jax.banks.chip_store import _described
-from xbm_jax.crossbar import PUBLISHED, Cell, MiloCurve
+from xbm_jax.crossbar import PUBLISHED, Adc, Cell, ChannelOrder, MiloCurve
 from xbm_jax.errors import BankError, ModelError
 from xbm_jax.models import calibrate, load_backbone, program
 from xbm_jax.storage import store
@@ -140,3 +140,24 @@ def test_a_missing_array_is_named(tmp_path, name):
     store.save(tmp_path / "part", arrays, described)
     with pytest.raises(BankError, match=name.rsplit(".", 1)[0]):
         load_chip(tmp_path / "part", tiny.network())
+
+
+def ordered(seed=0):
+    """A chip whose last two layers have orders of their own."""
+    spec, rng = tiny.SPECS["adc"].replace(adc=Adc(bits=8, range="max")), np.random.default_rng(seed)
+    rules = {path: spec.replace(row_order=ChannelOrder(rng.permutation(8))) for path in ("conv2", "conv3")}
+    return program(tiny.measured_weights(), spec, jax.random.key(0), rules=rules)
+
+
+def test_a_chip_of_ordered_channels_and_its_bank_come_back(tmp_path):
+    chip = ordered()
+    task = tiny.made_up_task(chip, tiny.METHODS["xbm"])
+    save_chip(chip, tmp_path / "chip")
+    MaskBank.create(tmp_path / "bank", chip).put("masks", task)
+    got = load_chip(tmp_path / "chip", tiny.network())
+    assert_same_chip(got, chip)
+    bank = MaskBank.open(tmp_path / "bank", got)
+    wanted = predict(chip, task, IMAGES, batch_size=16)
+    assert np.array_equal(predict(got, bank.get("masks"), IMAGES, batch_size=16), wanted)
+    with pytest.raises(BankError, match=r"chip\.conv2\.row_order = 'channels \w{16}': 'channels \w{16}', the bank's"):
+        MaskBank.open(tmp_path / "bank", ordered(seed=1))

@@ -1,8 +1,8 @@
 """The slow oracle: a crossbar read written down from the equations, tile by tile, in float64 and plain NumPy.
 
-Nothing here calls the code under test (``Conv`` is only a record of numbers). A convolution is unfolded, rows are put
-in their order and cut into tiles, each slice of each cycle is one product with the difference of two conductances, the
-converter is a list of codes, and shift, add and gain follow:
+Nothing here calls the code under test (``Conv`` and ``ChannelOrder`` are only records of numbers). A convolution is
+unfolded, rows are put in their order and cut into tiles, each slice of each cycle is one product with the difference of
+two conductances, the converter is a list of codes, and shift, add and gain follow:
 
     I[j, s, t, n] = sum_{r in tile t} x[j, r] * (g[+, s, r, n] - g[-, s, r, n]) / g_step
     D[t, n] = sum_{j, s} 2**(j * dac_bits + s * cell_bits) * ADC(I[j, s, t, n])
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xbm_jax.crossbar import Conv
+from xbm_jax.crossbar import ChannelOrder, Conv
 
 NEAR_A_TIE = 1e-3  # in steps: closer than this to the border of two codes, float32 may choose the other one
 
@@ -96,15 +96,23 @@ def signed_levels(
     return actual[0] - actual[1]
 
 
-def row_of(entry: tuple[int, ...], kernel_shape: tuple[int, ...], row_order: str) -> int:
-    """Word line of kernel entry (k,) or (i, j, c): ``channel`` counts kh and kw fastest, ``tap`` counts c fastest."""
-    if len(entry) == 1:
-        return entry[0]
-    (i, j, c), (kh, kw, channels) = entry, kernel_shape[:3]
-    return i * kw * channels + j * channels + c if row_order == "tap" else c * kh * kw + i * kw + j
+Order = str | ChannelOrder
 
 
-def tile_of(kernel_shape: tuple[int, ...], rows: int, row_order: str) -> np.ndarray:
+def row_of(entry: tuple[int, ...], kernel_shape: tuple[int, ...], row_order: Order) -> int:
+    """Word line of kernel entry (k,) or (i, j, c): ``channel`` counts kh and kw fastest, ``tap`` counts c fastest.
+
+    An order lists channels as they stand, and within one kh and kw count as in ``channel``.
+    """
+    *taps, c = entry
+    place = c if isinstance(row_order, str) else row_order.order.index(c)
+    if not taps:
+        return place
+    (i, j), (kh, kw, channels) = taps, kernel_shape[:3]
+    return i * kw * channels + j * channels + c if row_order == "tap" else place * kh * kw + i * kw + j
+
+
+def tile_of(kernel_shape: tuple[int, ...], rows: int, row_order: Order) -> np.ndarray:
     """Row tile of each kernel entry, shape ``kernel_shape[:-1]``."""
     tiles = np.zeros(kernel_shape[:-1], int)
     for entry in np.ndindex(*kernel_shape[:-1]):
@@ -186,7 +194,7 @@ class Literal:
     cell_bits: int
     input_bits: int = 8
     dac_bits: int | None = None
-    row_order: str = "channel"
+    row_order: Order = "channel"
     conv: Conv | None = None
     adc: Codes | None = None
 

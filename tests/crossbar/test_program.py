@@ -16,6 +16,7 @@ from crossbar.literal import conduct, encode, row_of, signed_levels
 from xbm_jax.crossbar import (
     Adc,
     Cell,
+    ChannelOrder,
     Conv,
     CrossbarSpec,
     Faults,
@@ -129,8 +130,10 @@ def test_effective_is_the_difference_of_conductances() -> None:
 
 
 @pytest.mark.parametrize("shape", [(17, 3), (3, 2, 5, 4)])
-@pytest.mark.parametrize("row_order", ["channel", "tap"])
-def test_tile_index_follows_the_row_order(shape: tuple[int, ...], row_order: str) -> None:
+@pytest.mark.parametrize("row_order", ["channel", "tap", "permuted"])
+def test_tile_index_follows_the_row_order(shape: tuple[int, ...], row_order: Any) -> None:
+    if row_order == "permuted":
+        row_order = ChannelOrder(np.random.default_rng(0).permutation(shape[-2]))
     planned = plan(np.zeros(shape), spec_of(row_order=row_order), Conv() if len(shape) == 4 else None)
     expected = [[row_of(entry, shape, row_order) // 8] for entry in np.ndindex(*shape[:-1])]
     np.testing.assert_array_equal(planned.tile_index.reshape(-1, 1), expected)

@@ -17,6 +17,7 @@ import pytest
 from xbm_jax.crossbar import (
     Adc,
     Cell,
+    ChannelOrder,
     Conv,
     CrossbarSpec,
     Faults,
@@ -53,6 +54,17 @@ BAD_FIELDS: list[tuple[Callable[..., Any], str, Any, str]] = [
     (CrossbarSpec, "encoding", None, "'differential'"),
     (CrossbarSpec, "row_order", "channels", "'channel', 'tap'"),
     (CrossbarSpec, "row_order", 0, "'channel', 'tap'"),
+    (CrossbarSpec, "row_order", (1, 0), "a ChannelOrder"),
+    (ChannelOrder, "order", (0, 0), "0 to 1"),
+    (ChannelOrder, "order", (1, 2, 3), "0 to 2"),
+    (ChannelOrder, "order", (-1, 0), "each of them once"),
+    (ChannelOrder, "order", (), "a permutation"),
+    (ChannelOrder, "order", (0.0, 1.0), "integers"),
+    (ChannelOrder, "order", (False, True), "integers"),
+    (ChannelOrder, "order", "10", "a permutation"),
+    (ChannelOrder, "order", {0, 1}, "a permutation"),
+    (ChannelOrder, "order", 3, "a permutation"),
+    (ChannelOrder, "order", None, "a permutation"),
     (CrossbarSpec, "cell", 7, "a Cell"),
     (CrossbarSpec, "cell", Cell, "a Cell"),
     (CrossbarSpec, "adc", 8, "Adc"),
@@ -146,6 +158,7 @@ NUMPY_NUMBERS: list[tuple[Any, dict[str, Any]]] = [
     (Faults, {"stuck_on": np.float32(0.125), "stuck_off": np.float64(0.25)}),
     (Conv, {"strides": (np.int64(2), 1), "padding": ((np.int64(1), 1), (0, np.uint8(2))), "groups": np.int32(2)}),
     (MiloCurve, {"v_read_volts": np.float32(0.25)}),
+    (ChannelOrder, {"order": (np.int64(2), np.uint8(0), 1)}),
     (PcmHermes, {"devices": np.int64(1)}),
     (TableDevice, {"g_siemens": (np.float32(0), np.float64(1)), "mean_siemens": ((0, np.int64(1)),)}),
 ]
@@ -230,6 +243,7 @@ def test_errors_are_value_errors() -> None:
         lambda: CrossbarSpec(adc=Adc(bits=None), device=Gaussian(0.02, "g", 0.01), faults=Faults(0.1, 0.9)),
         lambda: CrossbarSpec(adc=Adc(16, (-3, 4), per="column", percentile=100.0)),
         lambda: Conv((2, 1), ((1, 0), (0, 3)), (1, 2), 4),
+        lambda: CrossbarSpec(row_order=ChannelOrder(np.array([1, 2, 0]))),
     ],
 )
 def test_equal_specs_are_one_value(make: Callable[[], Any]) -> None:

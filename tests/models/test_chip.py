@@ -14,7 +14,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from models.tiny import CONVERTED, CONVS, IDEAL, NOISY, NORMS, tiny_backbone, tiny_chip, tiny_images
-from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Gaussian, Ideal, MiloCurve, column_sums, nominal_weights, plan
+from xbm_jax.crossbar import (
+    Adc,
+    Cell,
+    ChannelOrder,
+    CrossbarSpec,
+    Gaussian,
+    Ideal,
+    MiloCurve,
+    column_sums,
+    nominal_weights,
+    plan,
+)
 from xbm_jax.crossbar import program as program_kernel
 from xbm_jax.crossbar.reading.sums import Converters
 from xbm_jax.errors import ModelError, SpecError
@@ -235,12 +246,13 @@ def test_what_level_zero_conducts_voids_ranges_where_no_pair_cancels_it(
 
 KERNEL = jnp.asarray(np.random.default_rng(0).normal(size=(12, 3)), jnp.float32)
 INPUTS = jnp.asarray(np.random.default_rng(1).integers(-7, 8, (20, 12)), jnp.float32)
+ORDER = ChannelOrder(np.random.default_rng(2).permutation(12))
 
 FIELDS = {
     "dac_bits": st.sampled_from([None, 4]),
     "cols": st.sampled_from([16, 32]),
     "signs": st.sampled_from([("differential", "analog"), ("differential", "digital"), ("offset", "analog")]),
-    "row_order": st.sampled_from(["channel", "tap"]),
+    "row_order": st.sampled_from(["channel", "tap", ORDER]),
     "device": st.sampled_from([Ideal(), Gaussian(0.05)]),
     "curve": st.sampled_from([None, MiloCurve()]),
     "cell_bits": st.sampled_from([None, 2]),

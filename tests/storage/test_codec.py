@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Device, Faults, Gaussian
+from xbm_jax.crossbar import Adc, Cell, ChannelOrder, Conv, CrossbarSpec, Device, Faults, Gaussian
 from xbm_jax.crossbar.devices.published import PUBLISHED
 from xbm_jax.crossbar.devices.tables import FunctionDevice, TableDevice
 from xbm_jax.errors import BankError
@@ -51,6 +51,7 @@ VALUES = {
     "own device": OwnDevice(limit=math.inf, inner=OwnDevice()),
     "own rule": Method("own", OwnRule(3)),
     "spec": CrossbarSpec(rows=128, dac_bits=2, device=TABLE, faults=Faults(0.1, 0.2), row_order="tap"),
+    "order of channels": CrossbarSpec(row_order=ChannelOrder((3, 1, 0, 2))),
     "numbers": (1, 1.5, -0.0, True, None, "inf", (), ((math.inf, -math.inf),)),
 }
 
@@ -87,7 +88,7 @@ specs = st.builds(
         percentile=st.floats(51, 100),
     ),
     device=st.sampled_from(list(PUBLISHED.values())) | st.builds(Gaussian, st.floats(0, 1)),
-    row_order=st.sampled_from(["channel", "tap"]),
+    row_order=st.sampled_from(["channel", "tap"]) | st.builds(ChannelOrder, st.permutations(range(5))),
 )
 
 

@@ -56,7 +56,7 @@ class ChipCard:
 
     Attributes:
         network: name of the backbone.
-        row_order: which kernel rows share a tile, by layer path.
+        row_order: which kernel rows share a tile, by layer path: "channel", "tap" or "channels" and an order's digest.
         specs: the full spec of each layer, as JSON text.
         identity: SHA-256 of nominal levels, scales, cell keys, digital arrays and norms. Drift changes conductances and
             recalibration ranges, not identity;
@@ -140,7 +140,7 @@ def chip_card(chip: Chip) -> ChipCard:
     specs, mark = {path: tiles.plan.spec for path, tiles in sorted(chip.tiles.items())}, chip_mark(chip)
     return ChipCard(
         network=chip.network.name,
-        row_order={path: spec.row_order for path, spec in specs.items()},
+        row_order={path: str(spec.row_order) for path, spec in specs.items()},
         specs={path: canonical(encode(spec, f"chip.{path}.spec")) for path, spec in specs.items()},
         identity=identity(chip) if mark is None else mark.identity,
         measured={path: _measured(tiles) for path, tiles in chip.tiles.items()},

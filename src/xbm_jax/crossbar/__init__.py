@@ -13,6 +13,7 @@ from xbm_jax.crossbar.reading.reads import linear_kernel, read
 from xbm_jax.crossbar.reading.sums import column_sums
 from xbm_jax.crossbar.writing.by_line import with_lines
 from xbm_jax.crossbar.writing.lines import Lines
+from xbm_jax.crossbar.writing.orders import ChannelOrder
 from xbm_jax.crossbar.writing.plans import Plan, plan
 from xbm_jax.crossbar.writing.spec import Adc, Cell, CrossbarSpec, Wires
 from xbm_jax.crossbar.writing.tiles import (
@@ -31,6 +32,7 @@ __all__ = [
     "Adc",
     "AdcRange",
     "Cell",
+    "ChannelOrder",
     "Conv",
     "CrossbarSpec",
     "Curve",

@@ -20,6 +20,7 @@ from xbm_jax.crossbar.devices.ages import check_age
 from xbm_jax.crossbar.primitives.adc import snapped_range
 from xbm_jax.crossbar.primitives.quantise import input_code_limits
 from xbm_jax.crossbar.validate import unstorable
+from xbm_jax.crossbar.writing.orders import check_order_fits
 from xbm_jax.errors import ModelError, SpecError, warn
 from xbm_jax.models.inputs import check_image_inputs
 from xbm_jax.models.network import Backbone, Calibration, Network
@@ -109,14 +110,16 @@ def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: La
         backbone: pretrained network.
         spec: the arrays of every layer that no rule names.
         key: this chip's random draws; each layer folds its path in.
-        rules: layers that get another spec or stay digital. The head stays digital: each task brings its own. What no
-            crossbar path knows stays digital too: :func:`digital_weights` says how much.
+        rules: layers that get another spec (a :class:`xbm_jax.crossbar.ChannelOrder`, say) or stay digital. The head
+            stays digital: each task brings its own. What no crossbar path knows stays digital too:
+            :func:`digital_weights` says how much.
 
     A backbone that came with measurements is calibrated by them where they apply: input scales for any spec,
     converter ranges for the spec that they were measured with. Otherwise call ``calibrate(chip, images)``.
 
     Raises:
-        SpecError: ``key`` is not one key. ModelError: rules that name no layer.
+        SpecError: ``key`` is not one key, or a layer has other channels than its row order. ModelError: rules that name
+            no layer.
     """
     key = checked_key(key)
     network, arrays = backbone.network, backbone.arrays
@@ -225,7 +228,7 @@ def calibration_key(spec: CrossbarSpec) -> dict[str, Any]:
         "cell_bits": spec.cell_bits,
         "per": spec.adc.per,
         "percentile": spec.adc.percentile,
-        "row_order": spec.row_order,
+        "row_order": str(spec.row_order),
     }
 
 
@@ -244,6 +247,7 @@ def _layer_specs(network: Network, spec: CrossbarSpec, rules: LayerSpecs) -> dic
         matched = next((pattern for pattern in rules if fnmatch.fnmatchcase(path, pattern)), None)
         layer_spec = spec if matched is None else rules[matched]
         if layer_spec is not None:
+            check_order_fits(f"{path}.row_order", layer_spec.row_order, network.kernel_shape(path))
             chosen[path] = layer_spec
     return chosen
 

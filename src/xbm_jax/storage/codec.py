@@ -10,14 +10,14 @@ import dataclasses
 import math
 from typing import Any
 
-from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Curve, Device, Faults, Wires
+from xbm_jax.crossbar import Adc, Cell, ChannelOrder, Conv, CrossbarSpec, Curve, Device, Faults, Wires
 from xbm_jax.crossbar.validate import unstorable
 from xbm_jax.errors import BankError
 from xbm_jax.masks import Alphabet, Estimator, Granularity, Head, Method, Rule
 
 __all__ = ["decode", "encode"]
 
-_SPECS: tuple[type, ...] = (Adc, Cell, Conv, CrossbarSpec, Curve, Device, Faults, Wires)
+_SPECS: tuple[type, ...] = (Adc, Cell, ChannelOrder, Conv, CrossbarSpec, Curve, Device, Faults, Wires)
 _METHODS: tuple[type, ...] = (Alphabet, Estimator, Granularity, Head, Method, Rule)
 
 

@@ -25,7 +25,15 @@ from xbm_jax.crossbar.writing.lines import plan_by_line
 from xbm_jax.errors import DataError, ModelError
 from xbm_jax.examples import count, take
 from xbm_jax.masks import Method, Rule
-from xbm_jax.models import Chip, array_weights, check_calibrated, check_inputs, digital_weights, forward
+from xbm_jax.models import (
+    Chip,
+    array_weights,
+    check_calibrated,
+    check_inputs,
+    digital_weights,
+    forward,
+    reads_per_example,
+)
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import stream
 from xbm_jax.tasks.evaluation import EVAL_BATCH, batches, padded
@@ -78,8 +86,11 @@ def inspect(
         batch_key, counted = None if key is None else stream(key, batch.start), _counted(batch.valid, size)
         for path, sums in _watched(_everything, chip, task, batch.inputs, counted, batch_key).items():
             totals[path] = _added(totals[path], sums) if path in totals else sums
-    plans = _plans(chip, task, take(images, slice(1)))
-    layers = [_layer(path, *plans[path], _active(chip, task, path), totals[path], count(images)) for path in chip.tiles]
+    reads = reads_per_example(chip, take(images, slice(1)))
+    layers = [
+        _layer(path, _plan(chip, task, path), reads[path], _active(chip, task, path), totals[path], count(images))
+        for path in chip.tiles
+    ]
     macs = max(sum(layer.macs for layer in layers), 1)
     folded, simulated = (sum(layer.macs for layer in layers if layer.folded == kind) / macs for kind in (True, False))
     digital = digital_weights(chip)
@@ -124,22 +135,13 @@ def _gain(rule: Rule, tiles: Tiles, values: Any) -> jax.Array | None:
     return rule.apply(tiles, values)[1]
 
 
-def _plans(chip: Chip, task: Task, one: Any) -> dict[str, tuple[Plan, int]]:
-    """Each layer's plan as the task has it, and its outputs per column for one image; nothing is computed."""
-    seen: dict[str, tuple[Plan, int]] = {}
-
-    def observe(path: str, tiles: Tiles, x: jax.Array, gain: jax.Array | None, *_: Any) -> jax.Array:
-        y = product(x, nominal_weights(tiles), tiles.plan.conv)
-        before = seen[path][1] if path in seen else 0
-        plan = plan_by_line(tiles.plan) if gain is not None and gain.ndim == 3 else tiles.plan
-        seen[path] = (plan, before + y.size // plan.columns)
-        return y
-
-    def run(chip: Chip, task: Task, images: Any) -> None:
-        forward(chip, task.method, task.trained, task.state or chip.stats, images, layer_read=observe)
-
-    jax.eval_shape(run, chip, task, one)
-    return seen
+def _plan(chip: Chip, task: Task, path: str) -> Plan:
+    """A layer's plan as the task has it: rewritten cells, or gains by line, may fold no more. Nothing is computed."""
+    tiles, rule = chip.tiles[path], task.method.rule
+    if rule is None:
+        return tiles.plan
+    changed, gain = jax.eval_shape(rule.apply, tiles, task.trained["masks"][path])
+    return plan_by_line(changed.plan) if gain is not None and gain.ndim == 3 else changed.plan
 
 
 def _counted(valid: int, size: int) -> np.ndarray:
@@ -218,14 +220,14 @@ def _merged(one: dict[str, jax.Array], other: dict[str, jax.Array], share: float
 
 
 def _layer(
-    path: str, plan: Plan, outputs: int, active: np.ndarray, sums: dict[str, np.ndarray], images: int
+    path: str, plan: Plan, reads: int, active: np.ndarray, sums: dict[str, np.ndarray], images: int
 ) -> LayerInspection:
     met = sums.get("met")
     return LayerInspection(
         path=path,
         folded=plan.fold,
         fold_reason=plan.fold_reason,
-        macs=outputs * plan.rows * plan.columns,
+        macs=reads * plan.rows * plan.columns,
         snr_db=_decibels(float(np.sum(sums["signal"])), float(np.sum(sums["error"]))),
         worst_column=_worst_column(sums["signal"], sums["error"]),
         active_columns=float(active.mean()),

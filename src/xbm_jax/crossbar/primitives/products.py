@@ -22,7 +22,7 @@ from xbm_jax.crossbar.primitives.batching import one_by_one
 from xbm_jax.errors import SpecError
 from xbm_jax.promotion import numpy_promotion
 
-__all__ = ["Conv", "kernel_matrix_shape", "on_cpu", "product", "row_index", "tile_product"]
+__all__ = ["Conv", "kernel_matrix_shape", "on_cpu", "product", "tile_product"]
 
 # A converter turns a small error of the product into a wrong code: bf16 (TPU) or TF32 (GPU) passes would do that.
 PRECISION = lax.Precision.HIGHEST
@@ -67,19 +67,6 @@ def kernel_matrix_shape(kernel_shape: tuple[int, ...]) -> tuple[int, int]:
     return int(np.prod(kernel_shape[:-1])), kernel_shape[-1]
 
 
-def row_index(kernel_shape: tuple[int, ...], row_order: str) -> np.ndarray:
-    """Word line of each kernel entry, int array of ``kernel_shape[:-1]``; the same for all columns.
-
-    ``channel``: row = (c * kh + i) * kw + j.  ``tap``: row = (i * kw + j) * channels + c.  Dense: row = input.
-    """
-    shape = kernel_shape[:-1]
-    count = int(np.prod(shape))
-    if len(shape) == 1 or row_order == "tap":
-        return np.arange(count).reshape(shape)
-    kh, kw, channels = shape
-    return np.arange(count).reshape(channels, kh, kw).transpose(1, 2, 0)
-
-
 def product(x: jax.Array, kernel: jax.Array, conv: Conv | None) -> jax.Array:
     """``x @ kernel`` over the last axis (dense), or the convolution of NHWC ``x`` with HWIO ``kernel``."""
     if conv is None:
@@ -108,20 +95,27 @@ def _convolution(x: jax.Array, kernel: jax.Array, conv: Conv, strides: tuple[int
     return one_by_one(native)(x, kernel) if on_cpu() else native(x, kernel)
 
 
-def tile_product(x: jax.Array, kernel: jax.Array, conv: Conv | None, tile: np.ndarray) -> jax.Array:
+def tile_product(
+    x: jax.Array, kernel: jax.Array, conv: Conv | None, tile: np.ndarray, *, apart: bool = False
+) -> jax.Array:
     """The partial sum of the rows where ``tile`` (bool, ``kernel_shape[:-1]``) is true.
 
     One native operation over the input channels that the tile touches, the kernel's foreign rows zeroed: a tile of 64
     rows of a 3x3 kernel is 7.1 channels, so it reads 8 or 9 of them. Equal to the sum over the tile's rows alone.
+
+    Args:
+        apart: channels that are no neighbours are picked out; else those between them are read too, which costs little
+            where a tile touches most channels.
     """
     touched = np.flatnonzero(tile.reshape(-1, tile.shape[-1]).any(0))
     first, last = int(touched[0]), int(touched[-1]) + 1
-    part = kernel[..., first:last, :]
-    inside = tile[..., first:last]
+    chosen = touched if apart and len(touched) < last - first else slice(first, last)
+    part = _picked(kernel, chosen, -2)
+    inside = tile[..., chosen]
     if not inside.all():
         part = part * inside[..., None].astype(kernel.dtype)
-    if last - first < tile.shape[-1]:
-        x = _channels(x, conv, tile.shape[-1], first, last)
+    if inside.shape[-1] < tile.shape[-1]:
+        x = _channels(x, conv, tile.shape[-1], chosen)
     if conv is not None and on_cpu() and _suits_pixel_pairs(x, part, conv):
         return _by_pixel_pairs(x, part, conv)
     return product(x, part, conv)
@@ -210,10 +204,17 @@ def _pads(x: jax.Array, kernel: jax.Array, conv: Conv) -> Any:
     return lax.padtype_to_pads(x.shape[1:3], window, conv.strides, conv.padding)
 
 
-def _channels(x: jax.Array, conv: Conv | None, per_group: int, first: int, last: int) -> Any:
-    """Input channels ``first:last`` of every group."""
+def _channels(x: jax.Array, conv: Conv | None, per_group: int, chosen: slice | np.ndarray) -> Any:
+    """The chosen input channels of every group."""
     groups = 1 if conv is None else conv.groups
     if groups == 1:
-        return x[..., first:last]
-    split = x.reshape(*x.shape[:-1], groups, per_group)
-    return split[..., first:last].reshape(*x.shape[:-1], groups * (last - first))
+        return _picked(x, chosen, -1)
+    return _picked(x.reshape(*x.shape[:-1], groups, per_group), chosen, -1).reshape(*x.shape[:-1], -1)
+
+
+def _picked(x: jax.Array, chosen: slice | np.ndarray, axis: int) -> jax.Array:
+    """Some entries of an axis that is counted from the last; ``chosen`` ascends."""
+    where = (..., chosen, *[slice(None)] * (-1 - axis))
+    if isinstance(chosen, slice):
+        return x[where]
+    return x.at[where].get(mode="promise_in_bounds", unique_indices=True, indices_are_sorted=True)

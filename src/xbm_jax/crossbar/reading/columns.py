@@ -124,7 +124,7 @@ def _tiled_read_bwd(plan: Plan, residuals: tuple, dy: jax.Array) -> tuple:
     if gain is None:
         return dcodes, deffective, None, None
     if plan.fold and converters.variance is None:
-        by_tile = [jnp.where((plan.tile_index == t)[..., None], dmasked * kernel, 0.0) for t in range(plan.row_tiles)]
+        by_tile = [jnp.where(rows[..., None], dmasked * kernel, 0.0) for rows in plan.tile_rows]
         dgain = jnp.stack([jnp.sum(part, tuple(range(kernel.ndim - 1))) for part in by_tile])
     else:
         dgain = _gain_gradient(plan, codes, effective, converters, dy)
@@ -158,17 +158,19 @@ def unclipped_gradient(
     """
     kernel = side_by_side(effective, plan)
     weights = jnp.asarray(plan.conversion_weights, dy.dtype)[:, None]
-    share = len(plan.cycle_weights)
+    share, tile_rows = len(plan.cycle_weights), plan.tile_rows
     total = jnp.zeros_like(codes)
     for t, j, sums in column_sums(plan, codes, effective, converters):
         own = dy[..., None, :] if gain is None else dy[..., None, :] * (gain[t] if gain.ndim == 3 else gain[t, None])
         dsums = together(own * weights * not_clipped(plan, converters, t, j, sums), plan)
-        _, transpose = jax.vjp(lambda c, t=t: tile_product(c, kernel, plan.conv, plan.tile_index == t), codes)
+        rows = tile_rows[t]
+        own_product = partial(tile_product, kernel=kernel, conv=plan.conv, tile=rows, apart=plan.by_channel)
+        _, transpose = jax.vjp(own_product, codes)
         # sum_j c_j dx_j / dx = 1: each cycle answers for an equal share of the input.
         total = total + transpose(dsums)[0] / share
         if j == 0 and plan.digital_offset:
             offset = dy if gain is None else dy * gain[t]  # of single columns, whose gains are theirs
-            total = total - jax.vjp(lambda c, t=t: digital_offset(plan, c, t), codes)[1](offset)[0]
+            total = total - jax.vjp(lambda c, rows=rows: digital_offset(plan, c, rows), codes)[1](offset)[0]
     return total
 
 

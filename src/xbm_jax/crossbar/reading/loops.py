@@ -5,7 +5,6 @@ Both forms give the same sums as one tile after another over the whole batch; `b
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +18,7 @@ from jax import lax
 from xbm_jax.crossbar.primitives.products import on_cpu
 from xbm_jax.crossbar.reading.gates import LineGains
 from xbm_jax.crossbar.reading.sums import Converters, tile_sums
+from xbm_jax.crossbar.writing.orders import ChannelOrder
 from xbm_jax.crossbar.writing.plans import Plan
 
 __all__ = ["is_scanned", "pieces", "scanned_tiles"]
@@ -62,21 +62,42 @@ def scanned_tiles(
         lines=converters.lines and LineGains(converters.lines.gain[:, None], None),
     )
     cells = (effective, converters.variance, converters.curvature, converters.lines and converters.lines.negative)
-    one_tile, rows, rows_of = (_dense_rows if plan.conv is None else _channel_windows)(plan, codes, cells)
+    inside, rows, rows_of = (_dense_rows if plan.conv is None else _channel_windows)(plan, codes, cells)
 
     def partial_sum_of(tile: Any) -> jax.Array:
         rows, own = tile
         codes, (effective, variance, curvature, negative) = rows_of(rows)
         lines = own.lines and own.lines._replace(negative=negative)
         own = own._replace(variance=variance, curvature=curvature, key=converters.key, lines=lines)
-        ((_, partial_sum),) = tile_sums(one_tile, codes, effective, own)
+        ((_, partial_sum),) = tile_sums(plan, codes, effective, own, [inside])
         return partial_sum
 
     return (rows, own), partial_sum_of
 
 
-def _dense_rows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[Plan, Any, Callable[[Any], Any]]:
-    """A dense kernel by its tiles; the last one is filled up with rows that hold and get nothing."""
+def _in_line(plan: Plan, codes: jax.Array, cells: Any) -> tuple[jax.Array, Any, np.ndarray]:
+    """Codes and cells with channels side by side as they stand on word lines, and which rows each tile then holds.
+
+    A loop takes neighbours far faster than channels here and there, and so many tiles are worth one copy.
+    """
+    inside, order = np.stack(plan.tile_rows), plan.spec.row_order
+    if not isinstance(order, ChannelOrder):
+        return codes, cells, inside
+    channels = np.asarray(order.order)
+
+    def in_order(array: jax.Array, *after: slice) -> jax.Array:
+        return array.at[(..., channels, *after)].get(mode="promise_in_bounds", unique_indices=True)
+
+    return in_order(codes), jax.tree.map(lambda a: in_order(a, slice(None)), cells), inside[..., channels]
+
+
+def _dense_rows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[np.ndarray, Any, Callable[[Any], Any]]:
+    """A dense kernel by its tiles; the last one is filled up with rows that hold and get nothing.
+
+    Returns:
+        The rows of one tile within its piece, all pieces as a pytree with a leading tile axis, and what makes codes and
+        cells of one of them.
+    """
     count, rows = plan.row_tiles, plan.spec.rows
 
     def split(array: jax.Array, axis: int) -> jax.Array:
@@ -85,13 +106,18 @@ def _dense_rows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[Plan, Any, Ca
         shape = (*array.shape[:axis], count, rows, *array.shape[axis + 1 :])
         return jnp.moveaxis(jnp.pad(array, padding).reshape(shape), axis, 0)
 
+    codes, cells, _ = _in_line(plan, codes, cells)
     by_tile = split(codes, codes.ndim - 1), jax.tree.map(lambda a: split(a, a.ndim - 2), cells)
-    return dataclasses.replace(plan, kernel_shape=(rows, plan.columns)), by_tile, lambda tile: tile
+    return np.ones(rows, bool), by_tile, lambda tile: tile
 
 
-def _channel_windows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[Plan, Any, Callable[[Any], Any]]:
-    """A convolution by windows of input channels, all as wide; in a window, the rows of other tiles hold nothing."""
-    inside = np.stack([plan.tile_index == t for t in range(plan.row_tiles)])
+def _channel_windows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[np.ndarray, Any, Callable[[Any], Any]]:
+    """A convolution by windows of input channels, all as wide; in a window, the rows of other tiles hold nothing.
+
+    Returns:
+        As :func:`_dense_rows`.
+    """
+    codes, cells, inside = _in_line(plan, codes, cells)
     touched: np.ndarray = np.any(inside, axis=(1, 2))
     channels = touched.shape[1]
     first, end = touched.argmax(1), channels - touched[:, ::-1].argmax(1)
@@ -105,9 +131,7 @@ def _channel_windows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[Plan, An
         own = jax.tree.map(lambda a: window(a, axis=a.ndim - 2) * kept.astype(a.dtype), cells)
         return window(codes, axis=codes.ndim - 1), own
 
-    shape = (*plan.kernel_shape[:2], width, plan.columns)
-    one_tile = dataclasses.replace(plan, kernel_shape=shape, tile_rows=math.prod(shape[:-1]))
-    return one_tile, (jnp.asarray(start), jnp.asarray(kept)), rows_of
+    return np.ones((*plan.kernel_shape[:2], width), bool), (jnp.asarray(start), jnp.asarray(kept)), rows_of
 
 
 _CONCURRENT = 16

@@ -8,11 +8,12 @@ Symbols as in :mod:`xbm_jax.crossbar.reading.reads`, which accumulates D over th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from xbm_jax.crossbar.primitives import draws, quantise
 from xbm_jax.crossbar.primitives.adc import AdcRange, Mismatch, convert
@@ -48,38 +49,56 @@ def input_codes(tiles: Tiles, x: jax.Array) -> jax.Array:
 
 
 def column_sums(
-    plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters | None = None
+    plan: Plan,
+    codes: jax.Array,
+    effective: jax.Array,
+    converters: Converters | None = None,
+    tile_rows: Sequence[np.ndarray] | None = None,
 ) -> Iterator[tuple[int, int, jax.Array]]:
-    """Analog sums of every (tile, cycle): yields ``(t, j, I [..., V, N])`` in units of (input code x level)."""
+    """Analog sums of every (tile, cycle): yields ``(t, j, I [..., V, N])`` in units of (input code x level).
+
+    Args:
+        plan: the planned kernel.
+        codes: what its DACs get.
+        effective: its cells, in levels.
+        converters: noise and curvature, where there are any.
+        tile_rows: which rows each row tile holds, bool arrays of ``effective.shape[1:-1]``. ``None``: the plan's own. A
+            loop gives a piece of codes and cells, of as many channels as it likes, and the rows of that piece.
+    """
     converters = converters or Converters()
     if converters.lines is not None and converters.lines.negative is not None:
-        yield from _gated_sums(plan, codes, effective, converters)
+        yield from _gated_sums(plan, codes, effective, converters, tile_rows)
         return
     kernel = side_by_side(effective, plan)
     variance = None if converters.variance is None else side_by_side(converters.variance, plan)
     cycles = _cycles(plan, codes)
     # Cycles lie side by side in the batch: few large products instead of many small ones.
     together = jnp.stack(cycles) if plan.conv is None else jnp.concatenate(cycles)
-    for t in range(plan.row_tiles):
-        tile = plan.tile_index == t
-        sums_of_cycles = tile_product(together, kernel, plan.conv, tile)
+    for t, tile in enumerate(plan.tile_rows if tile_rows is None else tile_rows):
+        sums_of_cycles = tile_product(together, kernel, plan.conv, tile, apart=plan.by_channel)
         if converters.curvature is not None:
             for power, order in enumerate(converters.curvature, start=2):
-                sums_of_cycles += tile_product(together**power, side_by_side(order, plan), plan.conv, tile)
+                sums_of_cycles += tile_product(
+                    together**power, side_by_side(order, plan), plan.conv, tile, apart=plan.by_channel
+                )
         if plan.conv is not None:
             sums_of_cycles = sums_of_cycles.reshape(len(cycles), -1, *sums_of_cycles.shape[1:])
         for j, streamed in enumerate(cycles):
             sums = sums_of_cycles[j]
             if variance is not None:
                 squares = folded_squares(plan, codes) if plan.fold else streamed**2
-                spread = jnp.sqrt(tile_product(squares, variance, plan.conv, tile))
+                spread = jnp.sqrt(tile_product(squares, variance, plan.conv, tile, apart=plan.by_channel))
                 conversion = len(cycles) * (t + converters.first_tile) + j
                 sums = sums + cell_noise(converters, conversion, spread)
             yield t, j, _apart(sums, plan)
 
 
 def _gated_sums(
-    plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters
+    plan: Plan,
+    codes: jax.Array,
+    effective: jax.Array,
+    converters: Converters,
+    tile_rows: Sequence[np.ndarray] | None,
 ) -> Iterator[tuple[int, int, jax.Array]]:
     """:func:`column_sums` of pairs whose lines are gated before their one converter.
 
@@ -87,17 +106,18 @@ def _gated_sums(
     """
     gain, negative = converters.lines or (None, None)
     assert gain is not None and negative is not None
-    cycles = _cycles(plan, codes)
-    pairs = column_sums(plan, codes, effective, Converters(curvature=converters.curvature))
-    alone = column_sums(plan, codes, negative.effective, Converters(curvature=negative.curvature))
+    cycles, tile_rows = _cycles(plan, codes), plan.tile_rows if tile_rows is None else tile_rows
+    pairs = column_sums(plan, codes, effective, Converters(curvature=converters.curvature), tile_rows)
+    alone = column_sums(plan, codes, negative.effective, Converters(curvature=negative.curvature), tile_rows)
     for (t, j, pair), (_, _, line) in zip(pairs, alone, strict=True):
         sums = gated(pair, line, gain[t])
         if converters.variance is not None and negative.variance is not None:
             squares = folded_squares(plan, codes) if plan.fold else cycles[j] ** 2
             of_pair, of_line = (
-                _apart(tile_product(squares, side_by_side(v, plan), plan.conv, plan.tile_index == t), plan)
+                tile_product(squares, side_by_side(v, plan), plan.conv, tile_rows[t], apart=plan.by_channel)
                 for v in (converters.variance, negative.variance)
             )
+            of_pair, of_line = _apart(of_pair, plan), _apart(of_line, plan)
             conversion = len(cycles) * (t + converters.first_tile) + j
             deviation = root(together(gated_variance(of_pair, of_line, gain[t]), plan))
             sums = sums + _apart(cell_noise(converters, conversion, deviation), plan)
@@ -105,16 +125,20 @@ def _gated_sums(
 
 
 def tile_sums(
-    plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters
+    plan: Plan,
+    codes: jax.Array,
+    effective: jax.Array,
+    converters: Converters,
+    tile_rows: Sequence[np.ndarray] | None = None,
 ) -> Iterator[tuple[int, jax.Array]]:
-    """Converted partial sums ``(t, D[t] [..., N])``, one row tile after another."""
-    cycle_weights = plan.cycle_weights
+    """Converted partial sums ``(t, D[t] [..., N])``, one row tile after another; arguments of :func:`column_sums`."""
+    cycle_weights, tile_rows = plan.cycle_weights, plan.tile_rows if tile_rows is None else tile_rows
     total: jax.Array | float = 0.0
-    for t, j, sums in column_sums(plan, codes, effective, converters):
+    for t, j, sums in column_sums(plan, codes, effective, converters, tile_rows):
         digits = _shift_add(plan, _convert(plan, sums, converters, t, j), _gains_of(converters, t)) * cycle_weights[j]
         total = total + digits if j else digits
         if j == len(cycle_weights) - 1:
-            yield t, jnp.asarray(total) - digital_offset(plan, codes, t)
+            yield t, jnp.asarray(total) - digital_offset(plan, codes, tile_rows[t])
 
 
 def _convert(plan: Plan, sums: jax.Array, converters: Converters, t: int, j: int) -> jax.Array:
@@ -150,12 +174,12 @@ def _shift_add(plan: Plan, converted: jax.Array, gains: jax.Array | None = None)
     return sum(terms[1:], start=terms[0])
 
 
-def digital_offset(plan: Plan, codes: jax.Array, t: int) -> jax.Array | float:
-    """Offset encoding: the offset times the tile's input sum, which digital logic adds up beside the array."""
+def digital_offset(plan: Plan, codes: jax.Array, rows: np.ndarray) -> jax.Array | float:
+    """Offset encoding: the offset times the input sum of a tile's rows, added up digitally beside the array."""
     if plan.digital_offset == 0.0 or plan.fold:
         return 0.0
-    ones = jnp.ones((*plan.kernel_shape[:-1], plan.groups), codes.dtype)
-    sums = tile_product(codes, ones, plan.conv, plan.tile_index == t)
+    ones = jnp.ones((*rows.shape, plan.groups), codes.dtype)
+    sums = tile_product(codes, ones, plan.conv, rows, apart=plan.by_channel)
     return plan.digital_offset * jnp.repeat(sums, plan.columns // plan.groups, axis=-1)
 
 

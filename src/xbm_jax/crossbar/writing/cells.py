@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xbm_jax.crossbar.primitives.products import row_index
 from xbm_jax.crossbar.primitives.wires import fold_wires
+from xbm_jax.crossbar.writing.orders import row_index
 from xbm_jax.crossbar.writing.plans import Plan
 from xbm_jax.crossbar.writing.spec import CrossbarSpec
 from xbm_jax.streams import Cells, stream

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from xbm_jax.crossbar.devices.laws import Faults, Ideal
-from xbm_jax.crossbar.primitives.products import Conv, kernel_matrix_shape, row_index
+from xbm_jax.crossbar.primitives.products import Conv, kernel_matrix_shape
 from xbm_jax.crossbar.primitives.quantise import input_code_limits
+from xbm_jax.crossbar.writing.orders import check_order_fits, row_index
 from xbm_jax.crossbar.writing.spec import CrossbarSpec
 from xbm_jax.errors import SpecError
 
@@ -27,9 +28,6 @@ class Plan:
 
     A *conversion* is one pass of a column through its converter. A row tile has ``V`` of them per cycle: one per slice,
     times two where both columns of a pair are converted.
-
-    ``tile_rows`` is the height of a row tile; ``None`` for the arrays' own. A loop takes its tiles in pieces of the
-    kernel that no array need hold.
     """
 
     kernel_shape: tuple[int, ...]
@@ -38,7 +36,6 @@ class Plan:
     fold: bool
     fold_reason: str
     signed_inputs: bool = False
-    tile_rows: int | None = None
 
     @property
     def rows(self) -> int:
@@ -58,12 +55,23 @@ class Plan:
     @property
     def row_tiles(self) -> int:
         """T = ceil(K / rows)."""
-        return math.ceil(self.rows / (self.tile_rows or self.spec.rows))
+        return math.ceil(self.rows / self.spec.rows)
 
     @property
     def tile_index(self) -> np.ndarray:
         """Row tile of each kernel entry, int array of ``kernel_shape[:-1]``."""
-        return row_index(self.kernel_shape, self.spec.row_order) // (self.tile_rows or self.spec.rows)
+        return row_index(self.kernel_shape, self.spec.row_order) // self.spec.rows
+
+    @property
+    def tile_rows(self) -> list[np.ndarray]:
+        """Which kernel rows each row tile holds: T bool arrays of ``kernel_shape[:-1]``."""
+        index = self.tile_index
+        return [index == t for t in range(self.row_tiles)]
+
+    @property
+    def by_channel(self) -> bool:
+        """Whether an input channel's taps are neighbouring rows, so that a tile touches few channels."""
+        return self.spec.row_order != "tap"
 
     @property
     def columns_per_array(self) -> int:
@@ -158,6 +166,7 @@ def plan(
         raise SpecError("Conv.groups", conv.groups, f"a divisor of the {shape[-1]} output channels")
     if not np.isfinite(np.asarray(kernel)).all():
         raise SpecError("kernel", "NaN or infinite entries", "finite numbers")
+    check_order_fits("CrossbarSpec.row_order", spec.row_order, shape)
     made = Plan(shape, spec, conv, False, "", signed_inputs)
     fold, reason = _folds(made, kernel, weight_scale)
     return dataclasses.replace(made, fold=fold, fold_reason=reason)
@@ -221,8 +230,8 @@ def _worst_sums(made: Plan, kernel: np.ndarray, weight_scale: jax.Array | np.nda
     for s in range(spec.slices):
         plus, minus = ((part >> (s * spec.cell_bits)) & spec.max_level for part in (up, down))
         for part in (plus, minus) if spec.subtract == "digital" else (plus - minus,):
-            for t in range(made.row_tiles):
-                inside = part[made.tile_index == t].reshape(-1, made.columns)
+            for rows in made.tile_rows:
+                inside = part[rows].reshape(-1, made.columns)
                 positive, negative = np.maximum(inside, 0).sum(0), np.maximum(-inside, 0).sum(0)
                 high = max(high, int((positive * high_code - negative * low_code).max()))
                 low = min(low, int((positive * low_code - negative * high_code).min()))

@@ -51,8 +51,7 @@ def _worst_case(plan: Plan, effective: jax.Array, curvature: jax.Array | None) -
     axes = tuple(range(1, effective.ndim - 1))
 
     def per_tile(values: jax.Array) -> jax.Array:
-        masks = [(plan.tile_index == t)[..., None] for t in range(plan.row_tiles)]
-        return jnp.stack([jnp.sum(values * mask, axes) for mask in masks], axis=1)[None]
+        return jnp.stack([jnp.sum(values * rows[..., None], axes) for rows in plan.tile_rows], axis=1)[None]
 
     shared = {"layer": (2, 3), "tile": (3,), "column": ()}[plan.spec.adc.per]
     return jnp.min(per_tile(least), shared, keepdims=True), jnp.max(per_tile(most), shared, keepdims=True)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from xbm_jax.crossbar.devices.curves import Curve
 from xbm_jax.crossbar.devices.laws import Device, Faults, Ideal
 from xbm_jax.crossbar.validate import check_choice, check_number, keep_int, keep_number
+from xbm_jax.crossbar.writing.orders import RowOrder, check_row_order
 from xbm_jax.errors import SpecError
 
 __all__ = ["Adc", "Cell", "CrossbarSpec", "Wires"]
@@ -154,7 +155,9 @@ class CrossbarSpec:
         faults: stuck cells.
         wires: resistance of word and bit lines.
         curve: the cells' current-voltage curve; ``None`` where current is in proportion to voltage.
-        row_order: which kernel rows share a tile. ``"channel"``: (c, kh, kw), ``"tap"``: (kh, kw, c).
+        row_order: which kernel rows share a tile. ``"channel"``: (c, kh, kw), ``"tap"``: (kh, kw, c); or a
+            :class:`ChannelOrder`, (order[0], kh, kw), (order[1], kh, kw), ..., of one layer's input channels: given by
+            layer, ``program(..., rules={path: spec.replace(row_order=...)})``.
     """
 
     rows: int = 64
@@ -171,7 +174,7 @@ class CrossbarSpec:
     faults: Faults = field(default_factory=Faults)
     wires: Wires = field(default_factory=Wires)
     curve: Curve | None = None
-    row_order: Literal["channel", "tap"] = "channel"
+    row_order: RowOrder = "channel"
 
     def __post_init__(self) -> None:
         keep_int(self, "rows", 8, 1024)
@@ -183,7 +186,7 @@ class CrossbarSpec:
         check_choice("CrossbarSpec.encoding", self.encoding, ("differential", "offset"))
         check_choice("CrossbarSpec.subtract", self.subtract, ("analog", "digital"))
         check_choice("CrossbarSpec.negative_inputs", self.negative_inputs, ("bipolar", "two_pass"))
-        check_choice("CrossbarSpec.row_order", self.row_order, ("channel", "tap"))
+        check_row_order("CrossbarSpec.row_order", self.row_order)
         kinds = {"cell": Cell, "adc": Adc, "device": Device, "faults": Faults, "wires": Wires}
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):

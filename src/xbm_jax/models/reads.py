@@ -1,0 +1,61 @@
+"""How often each layer's columns are read for one example: what a count of operations, conversions or energy needs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from xbm_jax.crossbar import Tiles
+from xbm_jax.crossbar.primitives.products import product
+from xbm_jax.errors import ModelError
+from xbm_jax.masks import methods
+from xbm_jax.models.calibration import source_trained
+from xbm_jax.models.chip import Chip
+from xbm_jax.models.passes import forward
+from xbm_jax.promotion import numpy_promotion
+
+__all__ = ["reads_per_example"]
+
+
+@numpy_promotion
+def reads_per_example(chip: Chip, inputs: Any) -> dict[str, int]:
+    """Reads of each column of a layer for one example, all calls of the layer together; nothing is computed.
+
+    A dense layer of one vector is read once, a convolution once per output pixel, a projection of tokens once per
+    token. Each read of a column is one conversion per row tile, slice and cycle; the layer's multiply-adds are
+    ``reads * K * N``.
+
+    Args:
+        chip: programmed; it need not be calibrated.
+        inputs: arrays or ``jax.ShapeDtypeStruct`` of what :func:`forward` takes, examples along the leading axis:
+            uint8 [n, H, W, C] for networks of images.
+
+    Returns:
+        Reads by path of every layer on arrays, in the chip's order; 0 for one that is never called.
+
+    Raises:
+        ModelError: inputs without examples, or a layer whose reads are not the same for each of them.
+    """
+    examples = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)}
+    if len(examples) != 1 or not all(sum(count) for count in examples):
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(inputs)]
+        raise ModelError("inputs", shapes, "arrays with one leading axis of at least one example")
+    reads = dict.fromkeys(chip.tiles, 0)
+
+    def observe(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
+        kernel = jnp.zeros(tiles.plan.kernel_shape, x.dtype)
+        y = product(x, kernel, tiles.plan.conv)
+        reads[path] += math.prod(y.shape[:-1])
+        return y
+
+    def run(chip: Chip, inputs: Any) -> None:
+        forward(chip, methods.head_only(), source_trained(chip), chip.stats, inputs, layer_read=observe)
+
+    jax.eval_shape(run, chip, inputs)
+    ((count,),) = examples
+    if uneven := [path for path, total in reads.items() if total % count]:
+        raise ModelError(", ".join(uneven), "reads shared between examples", "layers that read every example alike")
+    return {path: total // count for path, total in reads.items()}
