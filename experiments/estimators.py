@@ -172,7 +172,7 @@ def prepared(config: Config, task: str) -> tuple[xbm.Chip, xbm.Dataset]:
 
 def learn(config: Config, chip: xbm.Chip, data: xbm.Dataset, method: Method) -> dict[str, Any]:
     """Validation accuracy of one arm on one task."""
-    training = xbm.TrainConfig(epochs=config.epochs)
+    training = xbm.Recipe(epochs=config.epochs)
     meta = xbm.adapt(chip, data, method=method, key=jax.random.key(config.seed), config=training).meta
     history = [row["val_accuracy"] for row in meta["history"]]
     active = float(np.mean(list(meta["active_columns"].values())))  # the mean over layers

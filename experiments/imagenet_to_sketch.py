@@ -165,7 +165,7 @@ def load(config: Config, name: str) -> tuple[xbm.Dataset, Augment]:
 def learn(config: Config, chip: xbm.Chip, data: xbm.Dataset, name: str, method: str, augment: Augment) -> report.Row:
     """One row: a method's recipe on one set."""
     recipe, schedule = RECIPES[method]
-    training = xbm.TrainConfig(config.epochs, config.batch_size, schedule=schedule, augment=augment)
+    training = xbm.Recipe(config.epochs, config.batch_size, schedule=schedule, augment=augment)
     task = xbm.adapt(chip, data, method=recipe, key=jax.random.key(config.seed), config=training)
     return report.row_of(chip, task, name=name, seed=config.seed)
 

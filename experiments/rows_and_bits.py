@@ -96,9 +96,9 @@ class Config:
             raise xbm.DataError("seeds", self.seeds, "at least one")
 
     @property
-    def training(self) -> xbm.TrainConfig:
+    def training(self) -> xbm.Recipe:
         """Settings of the training loop."""
-        return xbm.TrainConfig(epochs=self.epochs, batch_size=self.batch_size)
+        return xbm.Recipe(epochs=self.epochs, batch_size=self.batch_size)
 
     @property
     def kept(self) -> dict[str, Any]:

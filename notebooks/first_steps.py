@@ -194,7 +194,7 @@ print(f"chip and exact network agree on {np.mean(float_class == chip_class):.1%}
 
 # %%
 before = jax.tree.map(np.array, chip)
-config = xbm.TrainConfig(epochs=2, batch_size=32)
+config = xbm.Recipe(epochs=2, batch_size=32)
 learned = {
     method.name: xbm.adapt(chip, fashion, method=method, key=jax.random.key(1), config=config)
     for method in (xbm.methods.norm_only(), xbm.methods.xbm())

@@ -69,9 +69,9 @@ class Config:
                 raise xbm.DataError(f"--{name}", ", ".join(unknown), "some of " + ", ".join(sorted(allowed)))
 
     @property
-    def training(self) -> xbm.TrainConfig:
+    def training(self) -> xbm.Recipe:
         """Settings of the training loop."""
-        return xbm.TrainConfig(epochs=self.epochs, batch_size=self.batch_size)
+        return xbm.Recipe(epochs=self.epochs, batch_size=self.batch_size)
 
     def kept(self, comparison: Comparison) -> dict[str, Any]:
         """What has to be the same for finished jobs of a comparison to count."""

@@ -70,7 +70,7 @@ def test_a_network_of_two_arrays_learns_classes_is_predicted_and_evaluated(reade
     data, config = text(("low", "middle", "high")), Recipe(epochs=30, batch_size=16)
     task = adapt(reader, data, method=xbm.methods.finetune(), key=KEY, config=config)
     assert task.meta["accuracy"] > 0.65 > np.bincount(data.y_test).max() / 64
-    guesses = predict(reader, task, data.x_test, batch_size=48).argmax(-1)
+    guesses = predict(reader, task, data.x_test, batch_size=48, objective=Classification())
     assert np.mean(guesses == data.y_test) == pytest.approx(task.meta["accuracy"])
     assert evaluate(reader, task, data.x_test, data.y_test) == pytest.approx(task.meta["accuracy"])
     np.testing.assert_allclose(

@@ -25,7 +25,7 @@ from xbm_jax.report import TrainingProgress, draw_inspection, print_bank, print_
 from xbm_jax.storage.files import replace_json
 from xbm_jax.streams import Command, stream
 from xbm_jax.tasks import Task, inspect
-from xbm_jax.training import TrainConfig, adapt, for_chip
+from xbm_jax.training import Recipe, adapt, for_chip
 from xbm_jax.training.run import Run
 
 __all__ = ["adapt_command", "bank_list", "bank_show", "inspect_command"]
@@ -41,7 +41,7 @@ def adapt_command(options: Adapt) -> int:
     """
     console = Output()
     method = _method(options)
-    config = TrainConfig(epochs=options.epochs, batch_size=options.batch_size)
+    config = Recipe(epochs=options.epochs, batch_size=options.batch_size)
     spec = _spec(options)
     writable("--bank", options.bank)
     _check_name(options, options.name)

@@ -31,7 +31,7 @@ from xbm_jax.storage.files import replace_json
 from xbm_jax.storage.lock import locked
 from xbm_jax.streams import Command, stream
 from xbm_jax.tasks import Task, predict, source_task
-from xbm_jax.training import TrainConfig, adapt, for_chip
+from xbm_jax.training import Recipe, adapt, for_chip
 
 __all__ = ["METHODS", "SPEC", "TASKS", "TRAIN", "quickstart"]
 
@@ -40,7 +40,7 @@ DEVICE = Gaussian(sigma=0.01)
 SPEC = CrossbarSpec(rows=64, weight_bits=8, cell=Cell(bits=7, on_off=100.0), device=DEVICE)
 """64-row arrays, 8-bit weights on one differential pair of 7-bit cells, 8-bit converters, error of 1 % of g_max."""
 
-TRAIN = TrainConfig(epochs=3, batch_size=32)
+TRAIN = Recipe(epochs=3, batch_size=32)
 
 TRAIN_IMAGES = 1600
 """Training and validation images of a task, at most, so that all of it takes three minutes on two cores."""

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from xbm_jax.data import Dataset
 from xbm_jax.errors import DataError
@@ -41,7 +42,7 @@ class Objective:
         """What an epoch is chosen by and a test reports as its mean, float [batch]; more is better."""
         raise TypeError(f"{type(self).__name__} has no score for {outputs.shape} and {targets.shape}")
 
-    def predict(self, outputs: jax.Array) -> jax.Array:
+    def predict(self, outputs: ArrayLike) -> ArrayLike:
         """What is read from a task's own outputs [batch, count]."""
         return outputs
 
@@ -63,8 +64,8 @@ class Classification(Objective):
     def score(self, outputs: jax.Array, targets: jax.Array, count: jax.Array | int) -> jax.Array:
         return (jnp.argmax(_own(outputs, count), -1) == targets).astype(jnp.float32)
 
-    def predict(self, outputs: jax.Array) -> jax.Array:
-        return jnp.argmax(outputs, -1)
+    def predict(self, outputs: ArrayLike) -> ArrayLike:
+        return jnp.argmax(jnp.asarray(outputs), -1)
 
 
 @dataclass(frozen=True)

@@ -128,11 +128,13 @@ def predict(
     *,
     key: jax.Array | None = None,
     batch_size: int = EVAL_BATCH,
+    objective: Objective | None = None,
 ) -> np.ndarray:
     """Outputs of the task's head [n, outputs], logits of classes mostly; in batches of one compiled size.
 
     Args:
         images: uint8 [n, H, W, C], or what else the chip's network takes.
+        objective: give what it reads from the outputs instead: class indices [n], of ``Classification()``.
 
     Raises:
         BankError: a task of another chip. DataError: images that the chip cannot read, or a batch size below 1.
@@ -141,7 +143,8 @@ def predict(
     check_fits(chip, task)
     key = checked_call(chip, task, images, batch_size, key)
     inputs, stats = check_inputs(chip, images), task.state or chip.stats
-    return answers(chip, task.method, task.trained, stats, inputs, key, batch_size=batch_size)
+    found = answers(chip, task.method, task.trained, stats, inputs, key, batch_size=batch_size)
+    return found if objective is None else np.asarray(objective.predict(found))
 
 
 @numpy_promotion
