@@ -30,7 +30,7 @@ from xbm_jax.models import (
 )
 from xbm_jax.models.layers import layers
 from xbm_jax.models.structure import leaves_of
-from xbm_jax.models.trial import called_layers
+from xbm_jax.models.trial import TRIED, called_layers
 from xbm_jax.tasks import inspect
 
 SOURCE = Method("source", norms="frozen")
@@ -321,11 +321,11 @@ def test_registered_modules_call_every_layer(name: str) -> None:
     built = nnx.eval_shape(lambda: entry.build(num_classes=3, rngs=nnx.Rngs(0)))
     graphdef, state = nnx.split(built)
     leaves = leaves_of(state)
-    shape = (entry.image_size, entry.image_size, 3)
+    images = jax.ShapeDtypeStruct((TRIED, entry.image_size, entry.image_size, 3), jnp.float32)
     called = called_layers(
         lambda arrays: nnx.merge(graphdef, nnx.from_flat_state([(leaves[p].route, a) for p, a in arrays.items()])),
         leaves,
         entry.head,
-        shape,
+        images,
     )
     assert called == set(layers(built))
