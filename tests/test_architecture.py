@@ -417,7 +417,7 @@ def reads_per_example(chip: Chip, inputs: Any) -> dict[str, int]:
 
 
 def dac_cycles(chip: Chip, inputs: Any) -> dict[str, int]:
-    """Cycles in which a layer's DACs drive its word lines for one example: of the hardware, not of how it is simulated."""
+    """Cycles in which a layer's DACs drive its word lines for one example, whatever the simulation folds."""
     plans = {path: tiles.plan for path, tiles in chip.tiles.items()}
     reads = reads_per_example(chip, inputs)
     return {path: reads[path] * own.spec.cycles * (2 if own.two_pass else 1) for path, own in plans.items()}
