@@ -240,20 +240,25 @@ class Hardening(Masked):
         return {path: self.alphabet.decode(self.alphabet.encode(own)) for path, own in values.items()}
 
 
-def test_a_rule_of_ones_own_has_a_phase_at_half_of_the_steps() -> None:
+def test_a_rule_of_ones_own_has_a_phase_at_half_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Any] = []
+    own = Hardening.turned
+    monkeypatch.setattr(Hardening, "turned", lambda *given: (events.append("turned"), own(*given))[1])
     rule = Hardening(Halves(), Binary(), Identity(soft_until=0.5), start=0.1)
-    method, recipe = Method("hardening", rule, norms="affine"), Recipe(epochs=2, batch_size=32)
-    run = Run(sensor_chip(), signals(), method, recipe, KEY)
+    method, recipe = Method("hardening", rule, norms="affine"), Recipe(epochs=3, batch_size=32)
+    run = Run(sensor_chip(), signals(), method, recipe, KEY, report=lambda row: events.append(row["step"]))
     run.check()
     states = [begin(run)]
-    for _ in range(2):
+    for _ in range(3):
         states += advance([run], states[-1:], Clock())
-    start, soft, hard = (jax.tree.leaves(state.train.trained["masks"]) for state in states)
+    assert events == [*range(1, 10), "turned", *range(10, 19)]  # three epochs of six steps
+    start, soft, hard, end = (jax.tree.leaves(state.train.trained["masks"]) for state in states)
+    for before, real, decided, after in zip(start, soft, hard, end, strict=True):
+        assert not np.array_equal(real, before) and not np.isin(np.asarray(real), (0.0, 1.0)).any()
+        assert np.isin(np.asarray(decided), (0.0, 1.0)).all()
+        np.testing.assert_array_equal(after, decided)
     head = [np.asarray(state.train.trained["head"]["kernel"]) for state in states]
-    for before, half, after in zip(start, soft, hard, strict=True):
-        assert not np.array_equal(half, before) and not np.isin(np.asarray(half), (0.0, 1.0)).any()
-        np.testing.assert_array_equal(after, (np.asarray(half) > 5e-3).astype(np.float32))
-    assert not np.array_equal(head[1], head[2])  # what is not the rule's goes on
+    assert not np.array_equal(head[2], head[3])  # what is not the rule's goes on
     with pytest.raises(SpecError, match="at least two by 'hardening'"):
         xbm.adapt(sensor_chip(), signals(), method=method, key=KEY, config=Recipe(epochs=1))
 
