@@ -129,3 +129,23 @@ def test_what_cannot_be_stored_is_named_within_the_whole():
         encode(spec, "chip.conv1.spec")
     with pytest.raises(BankError, match=r"value\[1\] = "):
         encode((1, {"a": 2}))
+
+
+def test_a_class_of_ones_own_may_not_have_the_name_of_one_of_ours():
+    """Neither what is stored of it nor what is stored of ours may come back as the other."""
+    own = dataclass(frozen=True)(type("Gaussian", (Device,), {"__annotations__": {"sigma": float}, "sigma": 0.0}))
+    with pytest.raises(BankError, match=r"spec\.device = '.*\.Gaussian': a class of another name: Gaussian"):
+        encode(CrossbarSpec(device=own()), "spec")
+    assert type(through_json(Gaussian(0.1))) is Gaussian
+
+
+def test_of_two_classes_of_one_name_the_later_is_meant():
+    """A notebook's cell that is run again defines its class anew."""
+    first, last = (dataclass(frozen=True)(type("Cell2", (Device,), {})) for _ in range(2))
+    assert type(through_json(first())) is last
+
+
+def test_a_class_that_derives_from_none_of_the_bases_is_refused_where_it_is_stored():
+    stray = dataclass(frozen=True)(type("Stray", (), {}))
+    with pytest.raises(BankError, match=r"spec = '.*\.Stray': a class derived from Adc, "):
+        encode(stray(), "spec")

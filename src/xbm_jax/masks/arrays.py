@@ -56,7 +56,8 @@ class ArrayChoice(Rule):
             return f"more than the {self.after_epochs} epochs after which arrays are chosen"
         return None
 
-    def turns(self, step: int, steps: int) -> bool:
+    def turns(self, step: int, steps: int, epochs: int) -> bool:
+        del epochs
         return step == self.after_epochs * steps
 
     def turned(

@@ -81,9 +81,9 @@ class Rule:
         del progress
         return 1.0
 
-    def turns(self, step: int, steps: int) -> bool:
-        """Whether :meth:`turned` changes the values before a step of the whole run, of ``steps`` an epoch."""
-        del step, steps
+    def turns(self, step: int, steps: int, epochs: int) -> bool:
+        """Whether :meth:`turned` changes the values before a step of the whole run, ``epochs`` of ``steps`` each."""
+        del step, steps, epochs
         return False
 
     def turned(

@@ -3,6 +3,9 @@
 ``nnx.Conv`` (two-dimensional), ``nnx.Linear``, ``nnx.LinearGeneral`` and ``nnx.Einsum`` sit on crossbars;
 ``nnx.BatchNorm`` and ``nnx.LayerNorm`` are norms that a task may own. A subclass counts as its base unless its
 ``__call__`` is its own: then nothing here knows what it computes, and like any other module it stays digital.
+
+This module is where a kind is added: a row of ``_KINDS``, and :func:`conv_geometry` or :func:`input_axes` where its
+kernel is not a plain HWIO or [in, out]. A layer that is made of layers known here needs nothing: each has its own path.
 """
 
 from __future__ import annotations
@@ -22,7 +25,14 @@ from xbm_jax.errors import ModelError, SpecError
 __all__ = ["NORM_KINDS", "arrays_of", "check_layer", "conv_geometry", "input_axes", "kind_of", "layers", "norm_axis"]
 
 _NORMS = (nnx.BatchNorm, nnx.LayerNorm)
-_KINDS = (nnx.Conv, nnx.Linear, nnx.LinearGeneral, nnx.Einsum, *_NORMS)
+_KINDS: dict[type, int | None] = {
+    nnx.Conv: 4,
+    nnx.Linear: 2,
+    nnx.LinearGeneral: None,
+    nnx.Einsum: None,
+    **dict.fromkeys(_NORMS, 1),
+}
+"""Axes of each kind's first array; ``None``: as many as a dense layer's inputs and outputs have."""
 NORM_KINDS = tuple(kind.__name__ for kind in _NORMS)
 
 _ORDINARY = {
@@ -63,18 +73,15 @@ def check_layer(path: str, module: Any) -> None:
         value = getattr(module, name, ordinary[0])
         if not any(value is usual for usual in ordinary):
             raise ModelError(f"{path}.{name}", value, f"the {kind}'s own {name}: a chip computes no other")
-    held = {"dtype": module.dtype, "preferred_element_type": getattr(module, "preferred_element_type", None)}
+    held = {name: getattr(module, name, None) for name in ("dtype", "preferred_element_type")}
     held |= {f"{name}.dtype": getattr(module, name).get_value().dtype for name in arrays_of(module)}
     for name, dtype in held.items():
         if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
             raise ModelError(f"{path}.{name}", jnp.dtype(dtype).name, "a floating dtype")
-    ranks = {"Conv": 4, "Linear": 2, "BatchNorm": 1, "LayerNorm": 1}
     first = next(iter(arrays_of(module).values()))
-    if kind == "Conv":
-        conv_geometry(path, module)
-    if kind in ("LinearGeneral", "Einsum"):
-        input_axes(path, module)
-    expected = ranks.get(kind or "") or len(_general_shape(module))
+    conv_geometry(path, module)
+    input_axes(path, module)
+    expected = next(axes for base, axes in _KINDS.items() if base.__name__ == kind) or len(_general_shape(module))
     if len(first) != expected:
         raise ModelError(path, first, f"one {kind} with an array of {expected} axes, not layers that are stacked")
 
@@ -108,8 +115,10 @@ def norm_axis(path: str, module: Any) -> int:
     return int(axes.pop())
 
 
-def conv_geometry(path: str, module: nnx.Conv) -> Conv:
-    """The crossbar's geometry of an NNX convolution."""
+def conv_geometry(path: str, module: Any) -> Conv | None:
+    """The crossbar's geometry of a convolution; ``None`` for other layers."""
+    if not isinstance(module, nnx.Conv):
+        return None
     plain = len(module.kernel_size) == 2 and _pair(module.input_dilation) == (1, 1) and module.mask is None
     if not plain:
         raise ModelError(path, module.kernel_size, "a two-dimensional convolution without input dilation or mask")
@@ -127,8 +136,10 @@ def conv_geometry(path: str, module: nnx.Conv) -> Conv:
         raise ModelError(path, value, f"a convolution that a crossbar computes ({error})") from error
 
 
-def input_axes(path: str, module: nnx.LinearGeneral | nnx.Einsum) -> int:
-    """Number of input axes of a general dense layer; they have to be the last ones of its input, in order."""
+def input_axes(path: str, module: Any) -> int | None:
+    """Number of input axes of a general dense layer, the last ones of its input, in order; ``None`` for others."""
+    if not isinstance(module, nnx.LinearGeneral | nnx.Einsum):
+        return None
     if isinstance(module, nnx.Einsum):
         inputs, kernel, outputs = re.split(",|->", module.einsum_str)
         count = len(set(kernel) - set(outputs))

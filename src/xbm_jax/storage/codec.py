@@ -1,7 +1,8 @@
 """Frozen dataclasses (specs, devices, methods) to JSON and back, by class name.
 
 A class is found among the subclasses of the public bases, so that a user's own device or rule, once imported, can be
-read back; nothing is imported because a file says so.
+read back; nothing is imported because a file says so. Names are all that a file holds: a user's class may not have one
+of ours, and of two of a user's the one that was defined last (a notebook's cell, run again) is meant.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ def encode(value: Any, field: str = "value") -> Any:
     if found := unstorable(field, value):
         raise BankError(found, value, "dataclasses, numbers, strings and tuples: nothing else can be stored")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"class": type(value).__name__, **fields}
+        cls = type(value)
+        _check_class(field, cls)
+        fields = {f.name: encode(getattr(value, f.name), f"{field}.{f.name}") for f in dataclasses.fields(value)}
+        return {"class": cls.__name__, **fields}
     if isinstance(value, (tuple, list)):
-        return [encode(v) for v in value]
+        return [encode(v, field) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return {"class": "float", "value": str(value)}
     return value
@@ -63,11 +66,25 @@ def decode(data: Any) -> Any:
         raise BankError(f"{name}", sorted(fields), f"the fields of {name} ({error})") from error
 
 
+def _check_class(field: str, cls: type) -> None:
+    """Raise unless the class's name will lead back to it."""
+    named, found = f"{cls.__module__}.{cls.__name__}", _known_classes().get(cls.__name__)
+    if found is None:
+        raise BankError(field, named, "a class derived from " + ", ".join(c.__name__ for c in _SPECS + _METHODS))
+    if _ours(found) and not _ours(cls):
+        raise BankError(field, named, f"a class of another name: {cls.__name__} is one of the package's")
+
+
 def _known_classes() -> dict[str, type]:
     found: dict[str, type] = {}
     pending = [*_SPECS, *_METHODS]
     while pending:
         cls = pending.pop()
-        found.setdefault(cls.__name__, cls)  # a user's class cannot take the name of one of ours
+        if cls.__name__ not in found or (_ours(cls) and not _ours(found[cls.__name__])):
+            found[cls.__name__] = cls
         pending.extend(cls.__subclasses__())
     return dict(sorted(found.items()))
+
+
+def _ours(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == __name__.partition(".")[0]

@@ -56,7 +56,8 @@ def _steps(runs: Sequence[Run], states: Sequence[RunState], clock: Clock) -> tup
     batches = made_ahead(lambda i: _batch(runs, orders, epoch, i), first.steps)
     for i, (inputs, targets) in enumerate(batches):
         step = epoch * first.steps + i
-        if first.method.rule is not None and first.method.rule.turns(step, first.steps):
+        rule = first.method.rule
+        if rule is not None and rule.turns(step, first.steps, first.recipe.epochs):
             each = zip(runs, unstacked(train, len(runs)), strict=True)
             train = stacked([turned(run, own, epoch) for run, own in each])
         train, seen = _step(runs, chips, train, inputs, targets, step, shared)
