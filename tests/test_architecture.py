@@ -404,27 +404,10 @@ def test_a_kind_of_layer_is_a_row_of_one_table(monkeypatch: pytest.MonkeyPatch) 
 # A cost
 
 
-def reads_per_example(chip: Chip, inputs: Any) -> dict[str, int]:
-    """How many input vectors each layer reads for one example; shapes alone, nothing is computed."""
-    seen: dict[str, int] = {}
-
-    def counted(path: str, tiles: Any, x: jax.Array, gain: Any, key: Any) -> jax.Array:
-        y = read(tiles, x, gain, key)
-        seen[path] = seen.get(path, 0) + y.size // y.shape[-1]  # a layer may be called more than once
-        return y
-
-    def run(chip: Chip, one: Any) -> jax.Array:
-        task = xbm.source_task(chip)
-        return xbm.models.forward(chip, task.method, task.trained, chip.stats, one, layer_read=counted)[0]
-
-    jax.eval_shape(run, chip, jax.tree.map(lambda a: a[:1], inputs))
-    return seen
-
-
 def dac_cycles(chip: Chip, inputs: Any) -> dict[str, int]:
     """Cycles in which a layer's DACs drive its word lines for one example, whatever the simulation folds."""
     plans = {path: tiles.plan for path, tiles in chip.tiles.items()}
-    reads = reads_per_example(chip, inputs)
+    reads = xbm.models.reads_per_example(chip, inputs)
     return {path: reads[path] * own.spec.cycles * (2 if own.two_pass else 1) for path, own in plans.items()}
 
 
