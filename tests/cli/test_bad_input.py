@@ -146,9 +146,9 @@ CASES = {
     "task is a file": (adapt("--task", "folder:{}/good.npz"), "good.npz", "no such folder", "one folder per class"),
     "task of nobody": (
         adapt("--task", "npz:~nobody-of-that-name/t.npz"),
-        "npz:~nobody",
-        "no such file",
-        "an .npz file",
+        "path",
+        "~nobody-of-that-name",
+        "the home folder of a user",
     ),
     "weights are a folder": (adapt("--weights", "{}/weights_folder.npz"), "weights", "weights_folder", "existing file"),
     "too few images": (adapt("--task", "npz:{}/few.npz"), "data.x_train", "8 images", "more than batch_size = 16"),

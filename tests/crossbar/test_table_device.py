@@ -123,11 +123,17 @@ def test_interpolation_is_that_of_numpy(rows: list[tuple[float, float, float]], 
     rows = sorted(rows)
     at, mean, sigma = (np.asarray(column, np.float64) * US for column in zip(*rows, strict=True))
     hypothesis.assume(np.diff(at).min() > 1e-3 * at[-1])  # float32 cannot tell nearer points apart well
+    hypothesis.assume(at[-1] >= 1e-30)  # refused, see below
     device = TableDevice(tuple(at.tolist()), (tuple(mean.tolist()),), (tuple(sigma.tolist()),))
     target = float(np.float32(share * at[-1]))
     got = device.moments(jnp.asarray([target]), float(at[-1]), 0.0)
     for value, column in zip(got, (mean, sigma), strict=True):
         assert float(value[0]) == pytest.approx(np.interp(target, at, column), rel=1e-3, abs=1e-3 * column.max())
+
+
+def test_conductances_that_float32_cannot_divide_by_are_refused() -> None:
+    with pytest.raises(SpecError, match=r"TableDevice\.g_siemens = .*: a highest conductance of at least 1e-30 S"):
+        TableDevice((0.0, 1.2e-38), ((0.0, 0.0),), ((0.0, 0.0),))
 
 
 def test_tables_are_hashable_traceable_and_repeatable(write: Write) -> None:

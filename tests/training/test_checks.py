@@ -14,7 +14,7 @@ from xbm_jax.crossbar import Adc, CrossbarSpec
 from xbm_jax.data import Augment
 from xbm_jax.errors import DataError, MethodError, SpecError, TrainingError
 from xbm_jax.models import Preprocess, calibrate, program
-from xbm_jax.training import TrainConfig, adapt, adapt_together, features, for_chip, loop, run
+from xbm_jax.training import TrainConfig, adapt, adapt_together, features, for_chip, loop, run, scoring
 
 CHIP, DATA, KEY = tiny.chip("ideal"), tiny.stripes(), jax.random.key(1)
 CONFIG = TrainConfig(epochs=2, batch_size=90)
@@ -97,7 +97,7 @@ def no_step(monkeypatch):
     def step(*args, **kwargs):
         pytest.fail("a step was taken")
 
-    for module, name in ((features, "head_epoch"), (run, "features"), (loop, "scores")):
+    for module, name in ((features, "head_epoch"), (run, "features"), (scoring, "scores")):
         monkeypatch.setattr(module, name, step)
     return step
 

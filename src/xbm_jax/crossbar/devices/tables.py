@@ -23,6 +23,9 @@ from xbm_jax.errors import SpecError
 
 __all__ = ["FunctionDevice", "TableDevice", "from_csv"]
 
+_SMALLEST = 1e-30
+"""Siemens that float32 divides by with room to spare."""
+
 
 @dataclass(frozen=True)
 class TableDevice(Device):
@@ -53,6 +56,10 @@ class TableDevice(Device):
         check_bool("TableDevice.rescale", self.rescale)
         for name, shortest in (("g_siemens", 2), ("times_seconds", 1)):
             object.__setattr__(self, name, _rising(f"TableDevice.{name}", getattr(self, name), shortest))
+        if self.g_siemens[-1] < _SMALLEST:
+            raise SpecError(
+                "TableDevice.g_siemens", self.g_siemens, f"a highest conductance of at least {_SMALLEST:g} S"
+            )
         for name in ("mean_siemens", "sigma_siemens"):
             rows = getattr(self, name)
             if not isinstance(rows, tuple) or len(rows) != len(self.times_seconds):
