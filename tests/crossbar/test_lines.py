@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cost import slow_but
 from crossbar.cell_by_cell import CellByCell
 from crossbar.jaxprs import products
 from crossbar.literal import input_codes
@@ -173,7 +174,7 @@ def test_reads_by_column_do_not_see_what_is_kept() -> None:
     assert one == other
 
 
-@pytest.mark.parametrize("variant", ["folded", "analog", "digital"])
+@pytest.mark.parametrize("variant", slow_but(["digital"], ["folded", "analog", "digital"]))
 def test_a_loop_over_tiles_is_the_tiles_one_by_one(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tiles = built(variant, "conv", device=Gaussian(0.02, read_noise=0.05))
     x, gain = floats(*given(tiles))
@@ -193,7 +194,7 @@ def test_a_loop_over_tiles_is_the_tiles_one_by_one(variant: str, monkeypatch: py
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("variant", ["folded", "analog", "digital"])
+@pytest.mark.parametrize("variant", slow_but(["analog"], ["folded", "analog", "digital"]))
 def test_tasks_by_line_share_the_products(variant: str) -> None:
     """Under ``vmap`` with ``gain_at="columns"`` no product has an axis of tasks, and each task answers as alone."""
     tiles = with_lines(built(variant, "conv"))

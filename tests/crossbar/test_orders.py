@@ -149,7 +149,14 @@ def check_gradients(problem: Problem) -> None:
 UNCLIPPED = SPEC.replace(adc=dataclasses.replace(ADC, clip_gradient="zero"))
 
 
-@pytest.mark.parametrize(("layer", "spec"), [("dense", SPEC), ("conv", UNCLIPPED), ("grouped", SPEC)], ids=list(LAYERS))
+@pytest.mark.parametrize(
+    ("layer", "spec"),
+    [
+        ("dense", SPEC),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("conv", UNCLIPPED), ("grouped", SPEC))),
+    ],
+    ids=list(LAYERS),
+)
 def test_gradients_are_those_of_the_moved_kernel(layer: str, spec: CrossbarSpec) -> None:
     check_gradients(problem_of(layer, spec))
 
