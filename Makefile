@@ -38,6 +38,8 @@ sweeps: $(CORE)
 # Tests compile thousands of small programs, many of them alike: workers, and the next run, read them from a cache.
 test test-slow coverage: export JAX_COMPILATION_CACHE_DIR ?= $(XLA_CACHE)
 test test-slow coverage: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.1
+# Most of their time is the compiler's: what runs every time is compiled with little optimisation, slow tests as users do.
+test coverage: export JAX_DISABLE_MOST_OPTIMIZATIONS ?= 1
 
 test: lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)

@@ -15,15 +15,22 @@ import jax
 import numpy as np
 import pytest
 
+from cost import mark_sampled
+
 jax.config.update("jax_num_cpu_devices", 8)  # raises where something has started JAX already
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # The same examples in every run, and few, since each new shape is a compilation.
 # `pytest --hypothesis-profile thorough` looks further.
-hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=25)
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=15)
 hypothesis.settings.register_profile("thorough", deadline=None, database=None, max_examples=400, print_blob=True)
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.hookimpl(tryfirst=True)  # before what chooses by markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_sampled(items)
 
 
 @pytest.fixture(scope="session")

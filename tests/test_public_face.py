@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
 import xbm_jax as xbm
 
@@ -84,6 +85,7 @@ def test_version_is_the_installed_one():
     assert xbm.__version__ == metadata.version("xbm_jax")
 
 
+@pytest.mark.slow
 def test_reads_like_the_idea(tmp_path):
     """Program once, learn tasks, put them into a bank, serve them mixed: real backbone and images, few of them."""
     spec = xbm.CrossbarSpec(

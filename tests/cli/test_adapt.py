@@ -37,6 +37,7 @@ def bank(tmp_path_factory) -> Path:
     return root / "bank"
 
 
+@pytest.mark.slow
 def test_array_task_is_in_the_bank(bank):
     described = describe(bank)
     (task,) = (described["tasks"][name] for name in ["halves"])
@@ -48,6 +49,7 @@ def test_array_task_is_in_the_bank(bank):
     assert small.leftovers(bank) == []
 
 
+@pytest.mark.slow
 def test_folder_task_joins_it_on_the_same_chip(bank, tmp_path, capsys):
     folder = small.write_folder(tmp_path / "my pictures")
     before = tiny.leaves(load_chip(bank / "chip"))
@@ -66,6 +68,7 @@ def test_folder_task_joins_it_on_the_same_chip(bank, tmp_path, capsys):
     assert task.meta["class_names"] == list(small.CLASSES)
 
 
+@pytest.mark.slow
 def test_stored_task_predicts_what_was_reported(bank):
     chip = load_chip(bank / "chip")
     task = MaskBank.open(bank, chip).get("halves")
@@ -74,6 +77,7 @@ def test_stored_task_predicts_what_was_reported(bank):
     assert np.mean(guess == arrays["y_test"]) == task.meta["accuracy"]
 
 
+@pytest.mark.slow
 def test_list_names_every_task(bank, capsys):
     described = describe(bank)
     assert small.run("bank", "list", bank) == 0
@@ -84,6 +88,7 @@ def test_list_names_every_task(bank, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_show_is_json_of_everything_or_of_one_task(bank, capsys):
     assert small.run("bank", "show", bank) == 0
     assert json.loads(capsys.readouterr().out) == describe(bank)

@@ -73,6 +73,7 @@ def test_a_dense_kernel_is_a_convolution_of_one_pixel(spec: CrossbarSpec) -> Non
     assert_close(dgain, wanted_dgain)
 
 
+@pytest.mark.slow
 def test_a_dense_read_draws_the_noise_of_the_convolution() -> None:
     """The same key, tile by tile: a loop must not give every tile the same draw."""
     noisy = SERIAL.replace(adc=Adc(bits=None), device=Gaussian(read_noise=0.05))

@@ -54,6 +54,7 @@ def test_depthwise_is_the_convolution(kernel: tuple[int, int], conv: Conv, per_c
     conv=st.builds(Conv, strides=steps, dilation=steps, padding=paddings, groups=st.integers(2, 3)),
     per_channel=st.integers(1, 2),
 )
+@pytest.mark.slow
 def test_depthwise_gradients_are_the_convolutions(kernel: tuple[int, int], conv: Conv, per_channel: int) -> None:
     """Strides that leave input pixels unread and dilated taps among them."""
     x, weights = integers(0, 2, 6, 7, conv.groups), integers(1, *kernel, 1, conv.groups * per_channel)

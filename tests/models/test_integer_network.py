@@ -134,7 +134,7 @@ def images_of(shared_data: SharedData, count: int) -> np.ndarray:
         return archive["x_test"][:count]
 
 
-@pytest.mark.parametrize("read_as", slow_but(["folded"], ["folded", "simulated"]))
+@pytest.mark.parametrize("read_as", slow_but([], ["folded", "simulated"]))
 def test_every_layer_sums_the_integers(shared_data, folded, simulated, integer_network, read_as) -> None:
     """From its own input codes each layer gives exactly the integers of the unfolded kernel; 3 images, 19 layers."""
     images = images_of(shared_data, 3)

@@ -195,6 +195,7 @@ def test_ten_tasks_of_one_rule_compile_one_step_and_one_evaluation(monkeypatch: 
     assert names.count(evaluation.__name__) == 1, [shapes for name, shapes in traced if name == evaluation.__name__]
 
 
+@pytest.mark.slow
 def test_tasks_of_different_classes_are_learned_together() -> None:
     data, config = [stripes_of(4), stripes_of(9)], Recipe(epochs=1, batch_size=64)
     keys, method = list(jax.random.split(KEY, 2)), tiny.METHODS["xbm"]

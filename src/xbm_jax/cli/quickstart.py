@@ -26,6 +26,7 @@ from xbm_jax.errors import DataError, OutputError
 from xbm_jax.hardware import arrays_used
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Backbone, Chip, check_inputs, load_backbone, program
+from xbm_jax.report.context import plain
 from xbm_jax.storage import codec, store
 from xbm_jax.storage.files import replace_json
 from xbm_jax.storage.lock import locked
@@ -72,7 +73,7 @@ class _Job:
         return {
             "seed": self.seed,
             "spec": codec.encode(SPEC),
-            "train": codec.encode(TRAIN),
+            "train": plain(TRAIN),
             "images": TRAIN_IMAGES,
             "tasks": list(TASKS),
         }

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-__all__ = ["run_context"]
+__all__ = ["plain", "run_context"]
 
 _PACKAGES = ("xbm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -35,7 +35,7 @@ def run_context(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
         "cpus": _cpus(),
         "os": platform.platform(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
-        "config": _plain(config),
+        "config": plain(config),
     }
 
 
@@ -57,7 +57,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON values: a dataclass is its class name and fields, what JSON has no word for is text."""
     match value:
         case None | bool() | int() | str():
@@ -65,16 +65,16 @@ def _plain(value: Any) -> Any:
         case float():
             return value if math.isfinite(value) else str(value)
         case np.generic():
-            return _plain(value.item())
+            return plain(value.item())
         case np.ndarray():
-            return _plain(value.tolist())
+            return plain(value.tolist())
         case Mapping():
-            return {str(key): _plain(item) for key, item in value.items()}
+            return {str(key): plain(item) for key, item in value.items()}
         case list() | tuple():
-            return [_plain(item) for item in value]
+            return [plain(item) for item in value]
         case set() | frozenset():
-            return sorted((_plain(item) for item in value), key=str)
+            return sorted((plain(item) for item in value), key=str)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"type": type(value).__name__, **fields}
     return value.__qualname__ if hasattr(value, "__qualname__") else str(value)
