@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 # Before JAX looks for devices. Processes that a test starts inherit both.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["MPLBACKEND"] = "Agg"
+# Beside little optimisation (see the Makefile) the older form of fusions halves the compiler's time. XLA knows neither
+# this flag for ever, nor a flag that it does not know: only the releases in which it was tried.
+if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") == "1" and metadata.version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
 
 import hypothesis
 import jax
