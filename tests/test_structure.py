@@ -22,7 +22,7 @@ PACKAGE = "xbm_jax"
 # one. A part is named after its rooms: its own modules stand on them. `xbm_jax` is the package's own `__init__`, which
 # gathers the public face; only the command line stands above it.
 ORDER = (
-    *("errors", "streams", "pixels", "archives", "promotion"),
+    *("errors", "streams", "pixels", "archives", "promotion", "examples", "paths"),
     *("crossbar.validate", "crossbar.primitives", "crossbar.devices", "crossbar.writing", "crossbar.reading"),
     *("crossbar", "masks"),
     *("models.zoo", "models.weights", "models"),
@@ -164,31 +164,6 @@ def hidden_modules(modules: Mapping[str, str]) -> list[str]:
     return sorted(hidden)
 
 
-def long_chains(modules: Mapping[str, str]) -> list[str]:
-    """Modules that head a chain of imports within their room of more than MAX_CHAIN."""
-    graph: dict[str, set[str]] = {module: set() for module in modules}
-    for module, target, _ in own_imports(modules):
-        if part(module) == part(target):
-            graph[module].add(target)
-    if cycle(modules):
-        return []
-    lengths: dict[str, int] = {}
-    for module in TopologicalSorter(graph).static_order():
-        lengths[module] = 1 + max((lengths[target] for target in graph[module]), default=0)
-    return [f"{module} stands on a chain of {length}" for module, length in lengths.items() if length > MAX_CHAIN]
-
-
-def hidden_modules(modules: Mapping[str, str]) -> list[str]:
-    """Modules whose package offers something else by their name, so that no attribute leads to them."""
-    hidden = []
-    for package, source in modules.items():
-        taken = {found.name.rpartition(".")[2] for found in imports(package, source, is_package=True)}
-        names = [name for name in taken if f"{package}.{name}" in modules]
-        from_elsewhere = {found.name for found in imports(package, source, is_package=True)}
-        hidden += [f"{package}.{name}" for name in names if f"{package}.{name}" not in from_elsewhere]
-    return sorted(hidden)
-
-
 def misplaced_libraries(modules: Mapping[str, str]) -> list[str]:
     """Imports of a library where it may not be: see the cases below."""
     return [
@@ -282,15 +257,6 @@ def test_rule_finds(rule, module, source):
     }
     assert rule(tree) == []
     assert rule(tree | {module: source}) != []
-
-
-def test_a_long_chain_and_a_hidden_module_are_found():
-    chain = {f"xbm_jax.tasks.m{i}": f"from xbm_jax.tasks import m{i + 1}" for i in range(MAX_CHAIN)}
-    tree = {"xbm_jax": "", "xbm_jax.tasks": "", f"xbm_jax.tasks.m{MAX_CHAIN}": ""} | chain
-    assert long_chains(tree) == [f"xbm_jax.tasks.m0 stands on a chain of {MAX_CHAIN + 1}"]
-    tree = {"xbm_jax": "", "xbm_jax.tasks": "from xbm_jax.tasks.plan import plan", "xbm_jax.tasks.plan": ""}
-    assert hidden_modules(tree) == ["xbm_jax.tasks.plan"]
-    assert hidden_modules(tree | {"xbm_jax.tasks": "from xbm_jax.tasks import plan"}) == []
 
 
 def test_a_long_chain_and_a_hidden_module_are_found():
