@@ -355,6 +355,7 @@ def test_vmap_over_tasks_equals_loop(adc: Adc) -> None:
         np.testing.assert_allclose(together, loop, rtol=0, atol=1e-6 * float(jnp.abs(loop).max()))
 
 
+@pytest.mark.slow  # equal bits hold as users compile, not with the compiler's options of the ordinary tests
 @pytest.mark.parametrize("adc", [Adc(bits=None), Adc(6, "max")])
 def test_vmap_over_chips_equals_loop(adc: Adc) -> None:
     """Every chip draws its own cells, ranges and read noise."""
