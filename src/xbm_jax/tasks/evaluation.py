@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -70,12 +70,9 @@ def answers(
     One program serves all tasks of one rule, norm policy and head on chips of one design.
     """
     outputs, trained = method.head.outputs(trained["head"]), padded(method, trained)
-    parts = [np.zeros((0, outputs), np.float32)]
-    for start, batch, valid in batches(inputs, batch_size):
-        batch_key = None if key is None else stream(key, start)
-        answer = _batch_answers(method.learned, chip, trained, stats, batch, batch_key)
-        parts.append(np.asarray(answer)[:valid, :outputs])
-    return np.concatenate(parts)
+    of_batch = partial(_batch_answers, method.learned, chip, trained, stats)
+    parts = [part[:, :outputs] for part in _parts(of_batch, inputs, key, batch_size)]
+    return np.concatenate([np.zeros((0, outputs), np.float32), *parts])
 
 
 def features(
@@ -89,11 +86,16 @@ def features(
     batch_size: int = EVAL_BATCH,
 ) -> np.ndarray:
     """The inputs of a task's head, [n, features]; ``trained`` needs no head."""
-    parts = []
+    of_batch = partial(_batch_features, method.learned, chip, trained, stats)
+    return np.concatenate(list(_parts(of_batch, inputs, key, batch_size)))
+
+
+def _parts(
+    of_batch: Callable[[Any, jax.Array | None], jax.Array], inputs: Any, key: jax.Array | None, batch_size: int
+) -> Iterator[np.ndarray]:
+    """What a compiled function gives for the examples of each batch that count; noise is drawn by the batch's start."""
     for start, batch, valid in batches(inputs, batch_size):
-        batch_key = None if key is None else stream(key, start)
-        parts.append(np.asarray(_batch_features(method.learned, chip, trained, stats, batch, batch_key))[:valid])
-    return np.concatenate(parts)
+        yield np.asarray(of_batch(batch, None if key is None else stream(key, start)))[:valid]
 
 
 def scores(

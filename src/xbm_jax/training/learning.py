@@ -137,9 +137,6 @@ def adapt_together(
         Run(chip, task, method, config, key, report if i == 0 else None, begun, chip_of_step, place)
         for i, (chip, task, key, begun, place) in enumerate(zip(each, data, keys, first, places, strict=True))
     ]
-    for run in runs:
-        run.check()
-    _check(runs)
     return _learned(runs) if runs else []
 
 
@@ -173,6 +170,7 @@ def _learned(runs: Sequence[Run]) -> list[Task]:
     began, clock = time.perf_counter(), Clock()
     for run in runs:
         run.check()
+    _check(runs)
     states = [begin(run) for run in runs]
     for _ in range(runs[0].recipe.epochs):
         states = advance(runs, states, clock)

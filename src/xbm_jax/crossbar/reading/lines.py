@@ -157,14 +157,20 @@ def _gain_gradient(
 
         def of_tile(tile: tuple) -> jax.Array:
             rows, own = tile
-            sums = lambda a: partial_sum_of((rows, own._replace(lines=own.lines._replace(gain=a))))  # noqa: E731
+
+            def sums(gain: jax.Array) -> jax.Array:
+                return partial_sum_of((rows, own._replace(lines=own.lines._replace(gain=gain))))
+
             return jax.vjp(sums, own.lines.gain)[1](dy)[0]
 
         return jax.lax.map(of_tile, tiles).reshape(gain.shape)
+
+    def sums_of(gain: jax.Array, own_codes: jax.Array) -> jax.Array | float:
+        return sum(d for _, d in tile_sums(plan, own_codes, effective, under(gain)))
+
     total: jax.Array | float = 0.0
     for part in pieces(plan, codes, converters):
-        sums = lambda a, part=part: sum(d for _, d in tile_sums(plan, codes[part], effective, under(a)))  # noqa: E731
-        total = total + jax.vjp(sums, gain)[1](dy[part])[0]
+        total = total + jax.vjp(partial(sums_of, own_codes=codes[part]), gain)[1](dy[part])[0]
     return jnp.asarray(total)
 
 
