@@ -87,14 +87,20 @@ def wired() -> tuple[Work, Work]:
     return reads(with_wires)[0], reads(conv_layer(spec(64, 8), 64, 8))[0]
 
 
-def ordered(*, gradient: bool = False) -> tuple[Work, Work]:
+def ordered(*, dense: bool = False, gradient: bool = False) -> tuple[Work, Work]:
     """A read of channels in an order of their own, and of the same layer under "channel"; or both with gradients.
 
-    Gradients are those of adaption, of inputs and column gains; 64-row tiles, 8-bit converters, 64 channels.
+    Gradients are those of adaption, of inputs and column gains; 8-bit converters, and tiles in a loop.
     """
-    channels = 64
+    channels = 1152 if dense else 256
     order = xbm.ChannelOrder(np.random.default_rng(0).permutation(channels))
-    own, plain = (conv_layer(spec(64, row_order=row_order), channels, 8) for row_order in (order, "channel"))
+
+    def layer(row_order: Any) -> Layer:
+        if dense:
+            return dense_layer(spec(128, row_order=row_order))
+        return conv_layer(spec(64, row_order=row_order), channels, 7)
+
+    own, plain = layer(order), layer("channel")
     answer = jax.jit(_with_gradients if gradient else read)
     return lambda: answer(own.tiles, own.x, own.gain), lambda: answer(plain.tiles, plain.x, plain.gain)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,14 @@ ROWS = (
         1.3,
         None,
         _ratio(lambda: layers.reads(layers.depthwise_layer(layers.spec(64), 144, 28))),
+    ),
+    Row("permuted row order, dense, to channel order", 1.05, None, _ratio(partial(layers.ordered, dense=True))),
+    Row("permuted row order, conv 256 channels, to channel order", 1.05, None, _ratio(layers.ordered)),
+    Row(
+        "permuted row order, conv 256 channels, with gradients, to channel order",
+        1.05,
+        None,
+        _ratio(partial(layers.ordered, gradient=True)),
     ),
     Row("bit-serial 8 cycles x 4 slices, 128 rows, 6-bit ADC, dense", 36.0, 252.0, _dense(layers.BITSERIAL)),
     Row("ResNet-20 forward, ideal converter", 1.05, 63.0, _ratio(lambda: _forward(None))),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -75,20 +74,15 @@ def scanned_tiles(
     return (rows, own), partial_sum_of
 
 
-def _in_line(plan: Plan, codes: jax.Array, cells: Any) -> tuple[jax.Array, Any, np.ndarray]:
-    """Codes and cells with channels side by side as they stand on word lines, and which rows each tile then holds.
+def _channels_in_line(plan: Plan) -> np.ndarray | None:
+    """Which input channels stand one behind another on word lines, where it is not 0, 1, 2, ..."""
+    order = plan.spec.row_order
+    return np.asarray(order.order) if isinstance(order, ChannelOrder) else None
 
-    A loop takes neighbours far faster than channels here and there, and so many tiles are worth one copy.
-    """
-    inside, order = np.stack(plan.tile_rows), plan.spec.row_order
-    if not isinstance(order, ChannelOrder):
-        return codes, cells, inside
-    channels = np.asarray(order.order)
 
-    def in_order(array: jax.Array, *after: slice) -> jax.Array:
-        return array.at[(..., channels, *after)].get(mode="promise_in_bounds", unique_indices=True)
-
-    return in_order(codes), jax.tree.map(lambda a: in_order(a, slice(None)), cells), inside[..., channels]
+def _picked(array: jax.Array, channels: jax.Array, *after: slice) -> jax.Array:
+    """Some channels of an array, zeros where there is none. In a loop, of one tile alone: it fits into the cache."""
+    return array.at[(..., channels, *after)].get(mode="fill", fill_value=0, unique_indices=True)
 
 
 def _dense_rows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[np.ndarray, Any, Callable[[Any], Any]]:
@@ -98,17 +92,25 @@ def _dense_rows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[np.ndarray, A
         The rows of one tile within its piece, all pieces as a pytree with a leading tile axis, and what makes codes and
         cells of one of them.
     """
-    count, rows = plan.row_tiles, plan.spec.rows
+    count, rows, channels = plan.row_tiles, plan.spec.rows, _channels_in_line(plan)
+    missing, inside = count * rows - plan.rows, np.ones(rows, bool)
 
     def split(array: jax.Array, axis: int) -> jax.Array:
         padding = [(0, 0)] * array.ndim
-        padding[axis] = (0, count * rows - plan.rows)
+        padding[axis] = (0, missing)
         shape = (*array.shape[:axis], count, rows, *array.shape[axis + 1 :])
         return jnp.moveaxis(jnp.pad(array, padding).reshape(shape), axis, 0)
 
-    codes, cells, _ = _in_line(plan, codes, cells)
-    by_tile = split(codes, codes.ndim - 1), jax.tree.map(lambda a: split(a, a.ndim - 2), cells)
-    return np.ones(rows, bool), by_tile, lambda tile: tile
+    if channels is None:
+        by_tile = split(codes, codes.ndim - 1), jax.tree.map(lambda a: split(a, a.ndim - 2), cells)
+        return inside, by_tile, lambda tile: tile
+    nowhere = plan.rows + np.arange(missing)
+    index = jnp.asarray(np.concatenate([channels, nowhere]).reshape(count, rows))
+
+    def rows_of(tile: jax.Array) -> Any:
+        return _picked(codes, tile), jax.tree.map(lambda a: _picked(a, tile, slice(None)), cells)
+
+    return inside, index, rows_of
 
 
 def _channel_windows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[np.ndarray, Any, Callable[[Any], Any]]:
@@ -117,21 +119,27 @@ def _channel_windows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[np.ndarr
     Returns:
         As :func:`_dense_rows`.
     """
-    codes, cells, inside = _in_line(plan, codes, cells)
+    channels, inside = _channels_in_line(plan), np.stack(plan.tile_rows)
+    inside = inside if channels is None else inside[..., channels]
     touched: np.ndarray = np.any(inside, axis=(1, 2))
-    channels = touched.shape[1]
-    first, end = touched.argmax(1), channels - touched[:, ::-1].argmax(1)
+    total = touched.shape[1]
+    first, end = touched.argmax(1), total - touched[:, ::-1].argmax(1)
     width = int((end - first).max())
-    start = np.minimum(first, channels - width)
+    start = np.minimum(first, total - width)
     kept = np.stack([tile[..., at : at + width, None] for tile, at in zip(inside, start, strict=True)])
+    at = start if channels is None else channels[start[:, None] + np.arange(width)]
+
+    def window(array: jax.Array, at: jax.Array, axis: int) -> jax.Array:
+        if channels is None:
+            return lax.dynamic_slice_in_dim(array, at, width, axis)
+        return _picked(array, at, *(slice(None) for _ in range(axis + 1, array.ndim)))
 
     def rows_of(tile: Any) -> Any:
         at, kept = tile
-        window = partial(lax.dynamic_slice_in_dim, start_index=at, slice_size=width)
-        own = jax.tree.map(lambda a: window(a, axis=a.ndim - 2) * kept.astype(a.dtype), cells)
-        return window(codes, axis=codes.ndim - 1), own
+        own = jax.tree.map(lambda a: window(a, at, a.ndim - 2) * kept.astype(a.dtype), cells)
+        return window(codes, at, codes.ndim - 1), own
 
-    return np.ones((*plan.kernel_shape[:2], width), bool), (jnp.asarray(start), jnp.asarray(kept)), rows_of
+    return np.ones((*plan.kernel_shape[:2], width), bool), (jnp.asarray(at), jnp.asarray(kept)), rows_of
 
 
 _CONCURRENT = 16
