@@ -2,11 +2,13 @@
 
 XBM and XMA have no published code. Every arm below learns the same tasks from the same images for the same epochs on a
 chip of ideal cells and converters, 64 rows, norms trained; the figure of merit is the accuracy on the held-out 15 % of
-the training images in the best epoch. On ResNet-20 arms differ in the decision's gradient (identity; KSM's sigmoid;
+the training images in the best epoch. A seed is a head, a split and an order; the table's differences are paired by
+seed, with an interval over seeds. On ResNet-20 arms differ in the decision's gradient (identity; KSM's sigmoid;
 annealed), a first phase of real gains that are then snapped (`soft_until`), the learning rates, the shifts. On
 MobileNetV2, whose tasks have few images and so few steps, they differ in the rates.
 
 Command:   python -m experiments.estimators --data FOLDER --tasks gtsrb43_32px
+           python -m experiments.estimators --data FOLDER --seeds 0 1 2 --arms xbm "xbm soft" --out OTHER
            python -m experiments.estimators --data FOLDER --backbone mobilenet-v2 --pixels 80 --tasks cub40_112px
            FOLDER holds the tasks and imagenet_mobilenetv2.npz. --arms norm_only piggyback runs these alone; --images,
            --epochs.
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,11 +34,27 @@ from experiments.suite.chips import ChipKind, backbone_of, chip_of
 from experiments.suite.parts import PIXELS
 from experiments.tasks import local_task
 from rich.console import Console
+from scipy.special import stdtrit
 
 import xbm_jax as xbm
 from xbm_jax import report
-from xbm_jax.masks import Annealed, Binary, Column, Estimator, Identity, Method, Shift, Sigmoid, methods
+from xbm_jax.masks import (
+    Annealed,
+    Binary,
+    Column,
+    Estimator,
+    Granularity,
+    Identity,
+    Line,
+    Method,
+    Shift,
+    Sigmoid,
+    methods,
+)
 from xbm_jax.storage.files import replace_file
+
+Place = tuple[str, str, int]
+"""Task, arm and seed."""
 
 SPEC = xbm.CrossbarSpec(rows=64, adc=xbm.Adc(bits=None))
 
@@ -50,10 +68,17 @@ def _slow(method: Method, mask_lr: float = 1e-3) -> Method:
     return dataclasses.replace(method, mask_lr=mask_lr, norm_lr=1e-3, head_lr=1e-3)
 
 
+def _soft(granularity: Granularity, lr: float = 3e-2, start: float = 0.05, **annealed: float) -> Method:
+    """Soft gains that harden until 80 % of the training; norms and head at the methods' own rates."""
+    return methods.masked("soft", granularity, Binary(0.0), Annealed(**annealed), start, mask_lr=lr)
+
+
 def _shift(lr: float, width: int = 3, top: int = 0, soft_until: float = 0.0) -> Method:
     shift = Shift(width=width, top=top)
     return methods.masked("xma", Column(), shift, Identity(soft_until=soft_until), 1.0, mask_lr=lr, norm_lr=1e-3)
 
+
+_STEEP = Annealed(beta_start=200.0, beta_end=2e4, hold=0.0)
 
 RESNET20: Mapping[str, Method] = {
     "norm_only": dataclasses.replace(methods.norm_only(), norm_lr=1e-3),
@@ -69,9 +94,9 @@ RESNET20: Mapping[str, Method] = {
     "xbm sigmoid 1e-3": _binary(Sigmoid(), 1e-3),
     "xbm sigmoid 3e-3": _binary(Sigmoid(), 3e-3),
     # A sigmoid that hardens
-    "xbm annealed 1e-3": _binary(Annealed(), 1e-3),
-    "xbm annealed 3e-3": _binary(Annealed(), 3e-3),
-    "xbm annealed 1e-2": _binary(Annealed(), 1e-2),
+    "xbm annealed 1e-3": _binary(_STEEP, 1e-3),
+    "xbm annealed 3e-3": _binary(_STEEP, 3e-3),
+    "xbm annealed 1e-2": _binary(_STEEP, 1e-2),
     # Real gains from 1, snapped at a half
     "xbm real first 1e-2": _binary(Identity(soft_until=0.5), 1e-2, 1.0, 0.5),
     "xma 3e-3": _shift(3e-3),
@@ -87,6 +112,16 @@ RESNET20: Mapping[str, Method] = {
     "xma 3e-2 norms 1e-2": dataclasses.replace(_shift(3e-2), norm_lr=1e-2),
     "piggyback norms 1e-2": methods.piggyback(),
     "finetune norms 1e-2": methods.finetune(),
+    # Soft gains that harden, columns and lines; what a column's gain could give at most
+    "soft": _soft(Column()),
+    "soft floor 0.2": _soft(Column(), floor=0.2),
+    "soft 1e-2": _soft(Column(), 1e-2),
+    "soft start 0.2": _soft(Column(), start=0.2),
+    "soft start 0.5": _soft(Column(), start=0.5),
+    "soft lines": _soft(Line()),
+    "soft lines floor 0.2": _soft(Line(), floor=0.2),
+    "levels": methods.xbm_levels(),
+    "gains of 8 bits": methods.xma2(share=0.0, gain_bits=8),
 }
 MOBILENET: Mapping[str, Method] = {
     "head_only head 1e-2": methods.head_only(),
@@ -116,7 +151,7 @@ class Config:
         arms: which to run; all of the backbone's if none are named.
         images: training images of a task, validation images among them.
         epochs: passes over them.
-        seed: of the head, the split and the order.
+        seeds: each is a head, a split and an order.
     """
 
     data: Path
@@ -127,7 +162,7 @@ class Config:
     arms: tuple[str, ...] = ()
     images: int = 2500
     epochs: int = 8
-    seed: int = 0
+    seeds: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
         if self.backbone not in ARMS:
@@ -144,62 +179,82 @@ class Config:
     @property
     def kept(self) -> dict[str, Any]:
         """What has to be the same for finished arms to count."""
-        return {"images": self.images, "pixels": self.size, "epochs": self.epochs, "seed": self.seed, "spec": SPEC}
+        return {"images": self.images, "pixels": self.size, "epochs": self.epochs, "spec": SPEC}
 
 
 def main(config: Config) -> None:
-    """Resume, learn what is missing, write."""
+    """Resume, learn what is missing, write; seed by seed, so that what stands can be compared at any time."""
     console, path = Console(), config.out / f"estimators_{config.backbone}.json"
     finished = read_finished(config, path)
-    for task in config.tasks:
+    for seed in config.seeds:
         for arm in config.arms or ARMS[config.backbone]:
-            if (task, arm) not in finished:
-                finished[task, arm] = learn(config, *prepared(config, task), ARMS[config.backbone][arm])
-                keep(config, path, finished)
-            console.print(f"{task:14} {arm:26} {100 * finished[task, arm]['val_accuracy']:5.1f}", highlight=False)
-    replace_file(path.with_suffix(".md"), table(finished))
+            for task in config.tasks:
+                at = (task, arm, seed)
+                if at not in finished:
+                    finished[at] = learn(config, *prepared(config, task), ARMS[config.backbone][arm], seed)
+                    keep(config, path, finished)
+                reached = 100 * finished[at]["val_accuracy"]
+                console.print(f"{task:14} {arm:26} {seed} {reached:5.1f}", highlight=False, soft_wrap=True)
+        replace_file(path.with_suffix(".md"), table(finished))
 
 
-@lru_cache(maxsize=1)
+@lru_cache
 def prepared(config: Config, task: str) -> tuple[xbm.Chip, xbm.Dataset]:
-    """The chip and the images that all arms of a task share."""
+    """The chip and the images that all arms and seeds of a task share."""
     data, backbone = local_task(task, config.data, config.size), backbone_of(config.backbone, config.data)
-    images = xbm.data.to_rgb(xbm.data.calibration_images(data, seed=config.seed))
-    chip = chip_of(ChipKind(SPEC), backbone, images, config.seed)
+    images = xbm.data.to_rgb(xbm.data.calibration_images(data))
+    chip = chip_of(ChipKind(SPEC), backbone, images, 0)
     data = xbm.for_chip(chip, data)
-    return chip, data.subset(min(config.images, len(data.y_train)), len(data.y_test), config.seed)
+    return chip, data.subset(min(config.images, len(data.y_train)), len(data.y_test), 0)
 
 
-def learn(config: Config, chip: xbm.Chip, data: xbm.Dataset, method: Method) -> dict[str, Any]:
+def learn(config: Config, chip: xbm.Chip, data: xbm.Dataset, method: Method, seed: int) -> dict[str, Any]:
     """Validation accuracy of one arm on one task."""
     training = xbm.Recipe(epochs=config.epochs)
-    meta = xbm.adapt(chip, data, method=method, key=jax.random.key(config.seed), config=training).meta
+    meta = xbm.adapt(chip, data, method=method, key=jax.random.key(seed), config=training).meta
     history = [row["val_accuracy"] for row in meta["history"]]
     active = float(np.mean(list(meta["active_columns"].values())))  # the mean over layers
     seconds = round(meta["seconds"])
     return {"val_accuracy": meta["val_accuracy"], "active_columns": active, "history": history, "seconds": seconds}
 
 
-def read_finished(config: Config, path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+def read_finished(config: Config, path: Path) -> dict[Place, dict[str, Any]]:
     """The arms of an earlier run of the same settings."""
-    return {(r.pop("task"), r.pop("arm")): r for r in read_records(path, config.kept, "arms")}
+    return {(r.pop("task"), r.pop("arm"), r.pop("seed")): r for r in read_records(path, config.kept, "arms")}
 
 
-def keep(config: Config, path: Path, finished: dict[tuple[str, str], dict[str, Any]]) -> None:
-    """Replace estimators.json, an arm a line."""
-    arms = ({"task": task, "arm": arm, **record} for (task, arm), record in finished.items())
-    write_records(path, report.run_context(config.kept, config.seed), arms, "arms")
+def keep(config: Config, path: Path, finished: Mapping[Place, dict[str, Any]]) -> None:
+    """Replace the records, an arm of a task and seed a line."""
+    arms = ({"task": task, "arm": arm, "seed": seed, **row} for (task, arm, seed), row in finished.items())
+    write_records(path, report.run_context(config.kept, config.seeds[0]), arms, "arms")
 
 
-def table(finished: dict[tuple[str, str], dict[str, Any]]) -> str:
-    """Validation accuracy in per cent, an arm a row, a task a column."""
-    tasks, arms = (list(dict.fromkeys(key[i] for key in finished)) for i in (0, 1))
-    lines = [f"| arm | {' | '.join(tasks)} |", f"| --- |{' ---: |' * len(tasks)}"]
+def table(finished: Mapping[Place, dict[str, Any]]) -> str:
+    """Validation accuracy in per cent, means over seeds: an arm a row, a task a column; differences to the first."""
+    tasks, arms, seeds = (list(dict.fromkeys(key[i] for key in finished)) for i in (0, 1, 2))
+    lines = [f"| arm | {' | '.join(tasks)} | mean - {arms[0]} | seeds |", f"| --- |{' ---: |' * (len(tasks) + 2)}"]
     for arm in arms:
-        values = [finished.get((task, arm)) for task in tasks]
-        cells = ["-" if v is None else f"{100 * v['val_accuracy']:.1f}" for v in values]
-        lines.append(f"| {arm} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        reached = [[100 * finished[t, arm, s]["val_accuracy"] for s in seeds if (t, arm, s) in finished] for t in tasks]
+        cells = ["-" if not v else f"{np.mean(v):.1f}" for v in reached]
+        whole = [s for s in seeds if all((t, a, s) in finished for t in tasks for a in (arm, arms[0]))]
+        lines.append(
+            f"| {arm} | {' | '.join(cells)} | {_difference(finished, tasks, arm, arms[0], whole)} | {len(whole)} |"
+        )
+    note = "Differences are of means over the tasks, paired by seed, with a 95 % interval over seeds (Student's t)."
+    return "\n".join([*lines, "", note]) + "\n"
+
+
+def _difference(
+    finished: Mapping[Place, dict[str, Any]], tasks: Sequence[str], arm: str, other: str, seeds: Sequence[int]
+) -> str:
+    if arm == other or not seeds:
+        return "-"
+    of = [[finished[t, a, s]["val_accuracy"] for t in tasks] for s in seeds for a in (arm, other)]
+    differences = 100 * (np.mean(of[::2], 1) - np.mean(of[1::2], 1))
+    if len(seeds) == 1:
+        return f"{differences[0]:+.1f} (one seed)"
+    half = stdtrit(len(seeds) - 1, 0.975) * np.std(differences, ddof=1) / len(seeds) ** 0.5
+    return f"{np.mean(differences):+.1f} ± {half:.1f}"
 
 
 if __name__ == "__main__":

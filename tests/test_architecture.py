@@ -230,8 +230,9 @@ class Hardening(Masked):
     def check(self, recipe: Mapping[str, int]) -> str | None:
         return "at least two" if recipe["epochs"] < 2 else None
 
-    def pace(self, progress: float) -> float:
-        return float(progress < self.at)
+    @property
+    def until(self) -> float:
+        return self.at
 
     def turns(self, step: int, steps: int, epochs: int) -> bool:
         return step == math.ceil(self.at * steps * epochs)

@@ -15,12 +15,14 @@ from models.tiny import CLASSES, CONVS, NORMS, tiny_chip, tiny_images
 from xbm_jax.crossbar import Plan
 from xbm_jax.errors import MethodError, SpecError
 from xbm_jax.masks import (
+    Annealed,
     ArrayChoice,
     Binary,
     Column,
     Granularity,
     Identity,
     Kernel,
+    Levels,
     LowRank,
     Masked,
     Method,
@@ -38,6 +40,7 @@ TABLE = [
     ("head_only", None, "frozen", False),
     ("norm_only", None, "full", False),
     ("xbm", Masked(Column(), Binary(), Identity()), "full", False),
+    ("xbm_levels", Levels(Masked(Column(), Binary(0.0), Annealed(), 0.05)), "full", False),
     ("xma", Masked(Column(), Shift(), Identity(), start=1.0), "full", False),
     ("xma2", ArrayChoice(0.1, 4), "full", True),
     ("piggyback", Masked(Weight(), Binary(), Identity()), "full", True),
@@ -70,7 +73,7 @@ def test_options_reach_the_method() -> None:
 
 @pytest.mark.parametrize("name", ["XBM", "ksm", "", "xbm "])
 def test_unknown_methods_are_named(name: str) -> None:
-    with pytest.raises(MethodError, match=r"one of head_only, norm_only, xbm, xma, xma2, .*, finetune") as caught:
+    with pytest.raises(MethodError, match=r"one of head_only, norm_only, xbm, .*, finetune") as caught:
         methods.by_name(name)
     assert (caught.value.field, caught.value.value) == ("method", name)
 

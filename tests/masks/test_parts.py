@@ -207,15 +207,31 @@ def test_sigmoid_gradient_in_closed_form(beta: float, temperature: float, thresh
     np.testing.assert_allclose(gradient(Sigmoid(beta, temperature), Binary(threshold)), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_annealing_hardens_towards_the_decision() -> None:
-    """``sigmoid(beta (m - threshold))``, beta from 200 to 20,000 in equal ratios; then the decision."""
-    rule = Masked(Column(), Binary(), Annealed(soft_until=0.5))
+@pytest.mark.parametrize(("hold", "floor"), [(0.0, 0.0), (0.3, 0.0), (0.3, 0.2)])
+def test_annealing_hardens_towards_the_decision(hold: float, floor: float) -> None:
+    """``sigmoid(beta (m - threshold))``, beta from 200 to 20,000 in equal ratios after ``hold``, to the start's."""
+    estimator = Annealed(soft_until=0.5, beta_start=200.0, beta_end=2e4, hold=hold, floor=floor)
+    rule = Masked(Column(), Binary(), estimator)
     logits = np.asarray(LOGITS, np.float64)
-    for progress, beta in ((0.0, 200.0), (0.25, 2000.0), (0.4, 200 * 100**0.8)):
-        wanted = 1 / (1 + np.exp(-np.clip(beta * (logits - 5e-3), -500, 500)))
+    for progress in (0.0, 0.1, 0.25, 0.4):
+        r = max(0.0, 2 * progress - hold) / (1 - hold)
+        low, slope = floor * (1 - r), 200 * 100**r
+
+        def gain(m: np.ndarray, low: float = low, slope: float = slope) -> np.ndarray:
+            return low + (1 - low) / (1 + np.exp(-np.clip(slope * (m - 5e-3), -500, 500)))
+
+        wanted = gain(logits) / gain(np.asarray(rule.start))
         np.testing.assert_allclose(rule.values(TILES, LOGITS, jnp.float32(progress)), wanted, rtol=1e-4, atol=1e-6)
     for progress in (jnp.float32(0.5), jnp.float32(1.0), None):
         np.testing.assert_array_equal(rule.values(TILES, LOGITS, progress), logits > 5e-3)
+
+
+@pytest.mark.parametrize("estimator", [Annealed(), Annealed(floor=0.2), Identity(soft_until=0.5)])
+@pytest.mark.parametrize("progress", [0.0, 0.2, 0.45, 0.7, None])
+def test_a_logit_that_never_moves_counts_fully_throughout(estimator: Estimator, progress: float | None) -> None:
+    rule = Masked(Column(), Binary(), estimator)
+    at = None if progress is None else jnp.float32(progress)
+    np.testing.assert_allclose(rule.values(TILES, rule.init(TILES, jax.random.key(0)), at), 1.0, rtol=1e-6)
 
 
 def test_real_gains_first_then_snapped() -> None:
@@ -245,6 +261,8 @@ def test_values_are_the_decision_whatever_the_estimator(estimator: Estimator) ->
         (lambda: Identity(soft_until=1.5), "Identity.soft_until"),
         (lambda: Annealed(soft_until=0.0), "Annealed.soft_until"),
         (lambda: Annealed(beta_start=10.0, beta_end=1.0), "Annealed.beta_end"),
+        (lambda: Annealed(hold=1.0), "Annealed.hold"),
+        (lambda: Annealed(floor=1.0), "Annealed.floor"),
         (lambda: Sigmoid(temperature=-1.0), "Sigmoid.temperature"),
         (lambda: Sigmoid(temperature=float("nan")), "Sigmoid.temperature"),
         (lambda: Binary(threshold=float("inf")), "Binary.threshold"),

@@ -52,6 +52,7 @@ METHODS: dict[str, Method] = {
         "norm_only-affine": methods.norm_only("affine"),
         "norm_only-full": methods.norm_only("full"),
         "xbm": methods.xbm(),
+        "xbm_levels": methods.xbm_levels(),
         "piggyback": methods.piggyback(),
         "finetune": methods.finetune(),
         "lora": methods.lora(rank=2),

@@ -9,7 +9,7 @@ import pytest
 
 from tasks import tiny
 from xbm_jax.errors import SpecError
-from xbm_jax.masks import Method, Rule, methods
+from xbm_jax.masks import Annealed, Binary, Column, Method, Rule, methods
 from xbm_jax.training import Recipe, Schedule
 from xbm_jax.training.run import Run
 
@@ -89,11 +89,10 @@ def test_masks_may_have_a_schedule_and_rates_of_their_own():
     assert recipe.rates(methods.xbm()) == {"masks": 0.5, "norms": methods.xbm().norm_lr, "head": 0.25}
 
 
-def test_a_rule_may_freeze_its_values():
+def test_a_rules_values_may_stand_before_the_rest():
     @dataclasses.dataclass(frozen=True)
     class Frozen(Rule):
-        def pace(self, progress):
-            return float(progress < 0.25)
+        until = 0.25
 
     factors = [Recipe(schedule="constant").factors(Method("frozen", Frozen()), step, 8) for step in range(8)]
     assert [f["masks"] for f in factors] == [1.0, 1.0] + [0.0] * 6 and {f["head"] for f in factors} == {1.0}
@@ -102,3 +101,11 @@ def test_a_rule_may_freeze_its_values():
 def test_a_cosine_that_ends_early_is_a_shorter_one():
     early = [Schedule("cosine", until=0.5).factor(step, 16) for step in range(16)]
     assert early == [Schedule("cosine").factor(step, 8) for step in range(8)] + [0.0] * 8
+
+
+def test_the_schedule_of_a_rules_values_ends_where_they_stand_or_earlier_where_it_is_asked():
+    method = methods.masked("annealed", Column(), Binary(), Annealed(soft_until=0.5))
+    found = [Recipe().factors(method, step, 16)["masks"] for step in range(16)]
+    assert found == [Schedule("cosine").factor(step, 8) for step in range(8)] + [0.0] * 8
+    earlier = Recipe(mask_schedule=Schedule("constant", until=0.25))
+    assert [earlier.factors(method, step, 8)["masks"] for step in range(8)] == [1.0] * 2 + [0.0] * 6

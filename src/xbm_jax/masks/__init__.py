@@ -6,6 +6,7 @@ from xbm_jax.masks.arrays import ArrayChoice, most_wanted
 from xbm_jax.masks.estimator import Annealed, Estimator, Identity, Sigmoid
 from xbm_jax.masks.granularity import Column, Filter, Granularity, Kernel, Line, Weight
 from xbm_jax.masks.heads import Head, Linear
+from xbm_jax.masks.levels import Levels
 from xbm_jax.masks.lowrank import LowRank
 from xbm_jax.masks.methods import Method
 from xbm_jax.masks.rules import Codes, Masked, Rewritten, Rule
@@ -23,6 +24,7 @@ __all__ = [
     "Head",
     "Identity",
     "Kernel",
+    "Levels",
     "Line",
     "Linear",
     "LowRank",

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from xbm_jax.crossbar import Plan, Tiles
 from xbm_jax.crossbar.primitives.products import product
-from xbm_jax.crossbar.primitives.quantise import straight_through
 from xbm_jax.crossbar.validate import keep_int, keep_number
-from xbm_jax.masks.rules import Codes, Rule, Values, is_real
+from xbm_jax.masks.half import half_codes, half_numbers
+from xbm_jax.masks.rules import Codes, Rule, Values
 
 __all__ = ["LowRank"]
 
@@ -51,7 +51,7 @@ class LowRank(Rule):
 
     def beside(self, tiles: Tiles, values: Values, x: jax.Array) -> jax.Array:
         dtype = tiles.weight_scale.dtype
-        down, up = (_number(values[name], dtype) for name in ("down", "up"))
+        down, up = (half_numbers(values[name], dtype) for name in ("down", "up"))
         groups, rank, _ = up.shape
         inner = product(x, down, tiles.plan.conv)
         inner = inner.reshape(*inner.shape[:-1], groups, rank)
@@ -60,7 +60,7 @@ class LowRank(Rule):
 
     def encode(self, tiles: Tiles, values: Values) -> dict[str, jax.Array]:
         del tiles
-        return {name: _codes(values[name]) for name in ("down", "up")}
+        return {name: half_codes(values[name]) for name in ("down", "up")}
 
     def stored(self, plan: Plan) -> dict[str, Codes]:
         columns = plan.columns // plan.groups
@@ -69,14 +69,3 @@ class LowRank(Rule):
             "down": Codes((*plan.kernel_shape[:-1], plan.groups * rank), 16, "weights"),
             "up": Codes((plan.groups, rank, columns), 16, "weights"),
         }
-
-
-def _codes(values: jax.Array) -> jax.Array:
-    """The 16 bits of each number in half precision; codes pass unchanged."""
-    return jax.lax.bitcast_convert_type(values.astype(jnp.float16), jnp.uint16) if is_real(values) else values
-
-
-def _number(values: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
-    """Numbers as they are stored, with the gradient of the unrounded ones."""
-    hard = jax.lax.bitcast_convert_type(_codes(values), jnp.float16).astype(dtype)
-    return straight_through(hard, values) if is_real(values) else hard

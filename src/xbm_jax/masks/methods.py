@@ -14,9 +14,10 @@ from xbm_jax.crossbar.validate import check_int, keep_number
 from xbm_jax.errors import MethodError
 from xbm_jax.masks.alphabet import Alphabet, Binary, Shift, Soft, Ternary
 from xbm_jax.masks.arrays import ArrayChoice
-from xbm_jax.masks.estimator import Estimator, Identity, Sigmoid
+from xbm_jax.masks.estimator import Annealed, Estimator, Identity, Sigmoid
 from xbm_jax.masks.granularity import Column, Granularity, Kernel, Weight
 from xbm_jax.masks.heads import Head, Linear
+from xbm_jax.masks.levels import Levels
 from xbm_jax.masks.lowrank import LowRank
 from xbm_jax.masks.rules import Masked, Rewritten, Rule
 
@@ -35,6 +36,7 @@ __all__ = [
     "piggyback",
     "piggyback_ternary",
     "xbm",
+    "xbm_levels",
     "xma",
     "xma2",
 ]
@@ -118,6 +120,12 @@ def xbm(norms: NormPolicy = "full", estimator: Literal["identity", "sigmoid"] = 
     return masked("xbm", Column(), Binary(), estimators[estimator], norms=norms, mask_lr=lr)
 
 
+def xbm_levels(norms: NormPolicy = "full", lr: float = 3e-2, low: float = 0.2) -> Method:
+    """XBM whose off columns count times a level of the layer, learned; they are converted as all others are."""
+    rule = Levels(Masked(Column(), Binary(0.0), Annealed(), start=0.05), low)
+    return Method("xbm_levels", rule, norms=norms, mask_lr=lr)
+
+
 def piggyback(norms: NormPolicy = "full", lr: float = 1e-3) -> Method:
     """Piggyback (Mallya 2018): one bit per weight; cells of a weight whose bit is 0 are rewritten."""
     return masked("piggyback", Weight(), Binary(), Identity(), norms=norms, mask_lr=lr)
@@ -163,6 +171,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "head_only": head_only,
     "norm_only": norm_only,
     "xbm": xbm,
+    "xbm_levels": xbm_levels,
     "xma": xma,
     "xma2": xma2,
     "piggyback": piggyback,

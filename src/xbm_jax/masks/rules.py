@@ -76,9 +76,9 @@ class Rule:
         del recipe
         return None
 
-    def pace(self, progress: float) -> float:
-        """Factor on the rate of the rule's values once a share of the training is done: 0 freezes them."""
-        del progress
+    @property
+    def until(self) -> float:
+        """Share of the training during which the rule's values are learned, and their rate's schedule runs."""
         return 1.0
 
     def turns(self, step: int, steps: int, epochs: int) -> bool:
@@ -125,7 +125,8 @@ class Masked(Rule):
     """A mask: granularity x alphabet x estimator.
 
     ``values = straight_through(decode(encode(m)), carrier(m))``; as column gain, or times the nominal weights. Early in
-    training, while ``progress < estimator.soft_until``, they are ``carrier(m)``.
+    training, while ``progress < estimator.soft_until``, they are ``carrier(m) / carrier(start)``: whatever the
+    estimator, training starts from the backbone itself, and a logit that never moves counts fully throughout.
     """
 
     granularity: Granularity
@@ -140,6 +141,10 @@ class Masked(Rule):
     def rewrites_cells(self) -> bool:
         return not self.granularity.on_columns
 
+    @property
+    def until(self) -> float:
+        return self.estimator.until
+
     def init(self, tiles: Tiles, key: jax.Array) -> jax.Array:
         del key
         return jnp.full(self.granularity.shape(tiles.plan), self.start, tiles.weight_scale.dtype)
@@ -149,8 +154,10 @@ class Masked(Rule):
         hard = self.alphabet.decode(self.encode(tiles, values), tiles.weight_scale.dtype)
         if not is_real(values):
             return hard
-        soft_until = self.estimator.soft_until
-        carrier = self.estimator.carrier(values, self.alphabet.threshold, 1.0 if progress is None else progress)
+        soft_until, at = self.estimator.soft_until, 1.0 if progress is None else progress
+        carrier = self.estimator.carrier(values, self.alphabet.threshold, at)
+        if soft_until > 0:
+            carrier = carrier / self.estimator.carrier(jnp.asarray(self.start), self.alphabet.threshold, at)
         decided = straight_through(hard, carrier)
         return decided if progress is None or soft_until == 0 else jnp.where(progress < soft_until, carrier, decided)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from xbm_jax.crossbar.validate import check_choice, keep_int, keep_number
@@ -119,12 +119,13 @@ class Recipe:
         }
 
     def factors(self, method: Method, step: int, steps: int) -> dict[str, float]:
-        """What the rates are multiplied by at a step of all, by group; a rule may freeze its values."""
+        """What the rates are multiplied by at a step of all, by group; a rule's values may have to stand before."""
         common = self.schedule if isinstance(self.schedule, Schedule) else Schedule(self.schedule)
-        own = 1.0 if method.rule is None else method.rule.pace(step / steps)
-        masks = (self.mask_schedule or common).factor(step, steps) * own
+        masks = self.mask_schedule or common
+        if method.rule is not None:
+            masks = replace(masks, until=min(masks.until, method.rule.until))
         rest = common.factor(step, steps)
-        return {"masks": masks, "norms": rest, "head": rest}
+        return {"masks": masks.factor(step, steps), "norms": rest, "head": rest}
 
 
 TrainConfig = Recipe
