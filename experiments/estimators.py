@@ -121,6 +121,21 @@ RESNET20: Mapping[str, Method] = {
     "soft lines": _soft(Line()),
     "soft lines floor 0.2": _soft(Line(), floor=0.2),
     "levels": methods.xbm_levels(),
+    # Where batch norm undoes a column's gain its gradient is rounding error: it moves nothing
+    "xbm identity eps 1e-2": dataclasses.replace(methods.xbm(), mask_eps=1e-2),
+    **{
+        f"soft eps 1e-2{name}": dataclasses.replace(method, mask_eps=1e-2)
+        for name, method in {
+            "": _soft(Column()),
+            " floor 0.2": _soft(Column(), floor=0.2),
+            " start 0.2": _soft(Column(), start=0.2),
+            " start 0.5": _soft(Column(), start=0.5),
+            " 1e-2": _soft(Column(), 1e-2),
+            " until 0.6": _soft(Column(), soft_until=0.6),
+            " lines": _soft(Line()),
+            " levels": methods.xbm_levels(),
+        }.items()
+    },
     "gains of 8 bits": methods.xma2(share=0.0, gain_bits=8),
 }
 MOBILENET: Mapping[str, Method] = {

@@ -57,6 +57,9 @@ class Method:
         norm_lr: likewise for norm scales and biases.
         head_lr: likewise for the head.
         optimizer: ``"adam"``, or ``"sgd"`` with a momentum of 0.9, where a recipe names none.
+        mask_eps: Adam's epsilon for the rule's values, in units of the root mean square of all their gradients in a
+            step; ``None``: 1e-8 as they are. Batch norm undoes the gain of a column that has no other tile, so that its
+            mask's gradient is rounding error, which Adam alone would take for a direction.
         head: from features to the task's outputs.
     """
 
@@ -67,6 +70,7 @@ class Method:
     norm_lr: float = 1e-2
     head_lr: float = 1e-2
     optimizer: Literal["adam", "sgd"] = "adam"
+    mask_eps: float | None = None
     head: Head = field(default_factory=Linear)
 
     def __post_init__(self) -> None:
@@ -74,6 +78,8 @@ class Method:
             raise MethodError("Method.norms", self.norms, "one of 'frozen', 'affine', 'full'")
         for name in ("mask_lr", "norm_lr", "head_lr"):
             keep_number(self, name, low=0.0, high=3e38)  # what a float32 holds
+        if self.mask_eps is not None:
+            keep_number(self, "mask_eps", low=0.0, high=1.0, open_low=True)
         if self.optimizer not in ("adam", "sgd"):
             raise MethodError("Method.optimizer", self.optimizer, "one of 'adam', 'sgd'")
         if not isinstance(self.head, Head):

@@ -53,6 +53,7 @@ class How:
 
     optimizer: Literal["adam", "sgd"] = "adam"
     objective: Objective = field(default_factory=Classification)
+    mask_eps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Recipe:
 
     def how(self, method: Method) -> How:
         """What decides the program of a method's steps."""
-        return How(self.optimizer or method.optimizer, self.objective)
+        return How(self.optimizer or method.optimizer, self.objective, method.mask_eps)
 
     def rates(self, method: Method) -> dict[str, float]:
         """Learning rates by group."""

@@ -46,9 +46,21 @@ class Pace(NamedTuple):
 
 
 def optimizer(how: How) -> optax.GradientTransformation:
-    """Adam (b1 0.9, b2 0.999, eps 1e-8) or SGD (momentum 0.9) at a rate of one, moments of each group apart."""
+    """Adam (b1 0.9, b2 0.999, eps 1e-8) or SGD (momentum 0.9) at a rate of one, moments of each group apart.
+
+    With ``how.mask_eps`` Adam sees the masks' gradients in units of their root mean square, and that epsilon.
+    """
     make = partial(optax.adam, 1.0) if how.optimizer == "adam" else partial(optax.sgd, 1.0, momentum=0.9)
-    return optax.partition({group: make() for group in ("masks", "norms", "head")}, _groups)
+    groups = {group: make() for group in ("masks", "norms", "head")}
+    if how.optimizer == "adam" and how.mask_eps is not None:
+        groups["masks"] = optax.chain(optax.stateless(_relative), optax.adam(1.0, eps=how.mask_eps))
+    return optax.partition(groups, _groups)
+
+
+def _relative(gradients: Any, _: Any = None) -> Any:
+    """Gradients divided by their root mean square over the whole network; zeros where all are."""
+    rms = optax.global_norm(gradients) / jnp.sqrt(float(sum(g.size for g in jax.tree.leaves(gradients)) or 1))
+    return jax.tree.map(lambda g: g / jnp.where(rms > 0, rms, 1), gradients)
 
 
 def init_state(how: How, trained: dict[str, Any], stats: dict[str, Any]) -> TrainState:
