@@ -23,7 +23,7 @@ from xbm_jax.masks import Binary, Filter, Identity, methods
 from xbm_jax.models import program
 from xbm_jax.storage import store
 from xbm_jax.storage.packing import packed_bytes
-from xbm_jax.tasks import predict, source_task, stored
+from xbm_jax.tasks import compact, predict, source_task, stored
 
 IMAGES = tiny.stripes().x_test[:16]
 KEY = jax.random.key(0)
@@ -59,6 +59,8 @@ def test_a_task_comes_back_bit_for_bit(bank, chip, name):
     if name == "xma2":  # made-up values choose no array
         task.trained["masks"]["conv2"]["arrays"] = jnp.array([[1.0], [-1.0], [1.0]])
     bank.put(name, task)
+    assert MaskBank.open(bank.folder, chip).get(name) == compact(chip, task)
+    bank.put(name, task, compact=False)
     got = MaskBank.open(bank.folder, chip).get(name)
     wanted = stored(chip, task)
     tiny.assert_same_bits((got.trained, got.state), (wanted.trained, wanted.state))
@@ -83,11 +85,11 @@ def test_masks_vary_and_take_one_bit_each_on_disk(bank, chip, task):
 def test_other_compositions_round_trip(bank, chip):
     method = methods.masked("filters", Filter(), Binary(), Identity(), norms="affine")
     task = tiny.made_up_task(chip, method)
-    bank.put("filters", task)
+    bank.put("filters", task, compact=False)
     tiny.assert_same_bits(bank.get("filters").trained, stored(chip, task).trained)
-    bank.put("source", source_task(chip))
+    bank.put("source", source_task(chip), compact=False)
     tiny.assert_same_bits(bank.get("source").trained["head"], chip.head)
-    bank.put("again", bank.get("filters"))  # a stored task may be stored again
+    bank.put("again", bank.get("filters"), compact=False)  # a stored task may be stored again
     tiny.assert_same_bits(bank.get("again").trained, bank.get("filters").trained)
 
 
@@ -115,7 +117,7 @@ def test_a_new_process_predicts_what_the_old_one_did(tmp_path):
     bank = MaskBank.create(tmp_path / "bank", chip)
     for name in ("xbm", "norm_only-full"):
         bank.put(name, tiny.made_up_task(chip, tiny.METHODS[name]))
-    before = predict(chip, tiny.made_up_task(chip, tiny.METHODS["xbm"]), IMAGES, batch_size=16)
+    before = predict(chip, compact(chip, tiny.made_up_task(chip, tiny.METHODS["xbm"])), IMAGES, batch_size=16)
     tests = Path(__file__).resolve().parents[1]
     subprocess.run([sys.executable, "-W", "error", "-c", PREDICT, str(tests), str(tmp_path)], check=True, timeout=200)
     with np.load(tmp_path / "after.npz") as after:
@@ -127,7 +129,7 @@ def test_put_replaces(bank, chip):
     for seed in (1, 2):
         bank.put("same", tiny.made_up_task(chip, methods.xbm(), seed=seed))
     assert bank.names == ["same"]
-    wanted = stored(chip, tiny.made_up_task(chip, methods.xbm(), seed=2))
+    wanted = compact(chip, tiny.made_up_task(chip, methods.xbm(), seed=2))
     tiny.assert_same_bits(bank.get("same").trained, wanted.trained)
     bank.put("same", tiny.made_up_task(chip, methods.head_only(), num_classes=3))
     assert bank.get("same").method == methods.head_only()
@@ -148,7 +150,7 @@ def test_a_put_that_fails_keeps_the_older_task(bank, chip, task, monkeypatch):
                 bank.put(name, tiny.made_up_task(chip, methods.xbm(), seed=5))
     assert bank.names == task_names(bank.folder) == ["t"]
     assert [p.name for p in (bank.folder / "tasks").iterdir()] == ["t"]
-    tiny.assert_same_bits(bank.get("t").trained, stored(chip, task).trained)
+    tiny.assert_same_bits(bank.get("t").trained, compact(chip, task).trained)
 
 
 def test_names_are_sorted_and_removed(bank, task):
@@ -264,12 +266,12 @@ def test_a_card_names_its_form_and_the_version_that_wrote_it(bank):
 
 def test_a_task_of_a_newer_form_is_refused_and_the_others_are_described(bank, chip, task):
     bank.put("old", task)
-    store.save(bank.folder / "tasks" / "new", {}, {"what": "nobody knows"}, form=3)
-    wanted = rf"new/000001\.format = 3: 1 to 2, what .*version {xbm_jax.__version__} wrote this"
+    store.save(bank.folder / "tasks" / "new", {}, {"what": "nobody knows"}, form=4)
+    wanted = rf"new/000001\.format = 4: 1 to 3, what .*version {xbm_jax.__version__} wrote this"
     for act in (bank.get, bank.meta):
         with pytest.raises(BankError, match=wanted):
             act("new")
-    assert "format = 3" in describe(bank.folder)["tasks"]["new"]["error"]
+    assert "format = 4" in describe(bank.folder)["tasks"]["new"]["error"]
     assert describe(bank.folder)["tasks"]["old"]["classes"] == 4
 
 
@@ -380,7 +382,7 @@ def test_a_task_of_other_shapes_is_refused_and_replaces_nothing(bank, chip, task
         bank.put("t", task.replace(trained=fewer))
     with pytest.raises(BankError, match=r"task\.trained\['masks'\] = \(1, 8\): \(2, 8\), what this chip's layers need"):
         bank.put("t", taller)
-    assert bank.get("t") == stored(chip, task)
+    assert bank.get("t") == compact(chip, task)
 
 
 def test_a_task_folder_of_another_chips_bank_is_refused(bank, chip, task):
@@ -397,7 +399,7 @@ def test_a_task_of_another_chip_is_refused_and_replaces_nothing(bank, chip, task
     with pytest.raises(BankError, match=r"task\.chip = "):
         bank.put("t", other)
     got = bank.get("t")
-    assert got == stored(chip, task) and got.chip == tiny.mark(chip)
+    assert got == compact(chip, task) and got.chip == tiny.mark(chip)
     bank.put("moved", other.replace(chip=None))
     assert bank.get("moved").chip == tiny.mark(chip)
 
@@ -452,7 +454,7 @@ def test_a_chip_without_crossbars_stores_its_tasks(tmp_path, name):
     assert not chip.tiles
     task = tiny.made_up_task(chip, tiny.METHODS[name])
     bank = MaskBank.create(tmp_path, chip)
-    bank.put("t", task)
+    bank.put("t", task, compact=False)
     got = MaskBank.open(tmp_path, chip).get("t")
     assert got == stored(chip, task)
     bits = task_bits(chip, got)

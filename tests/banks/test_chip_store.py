@@ -153,7 +153,7 @@ def test_a_chip_of_ordered_channels_and_its_bank_come_back(tmp_path):
     chip = ordered()
     task = tiny.made_up_task(chip, tiny.METHODS["xbm"])
     save_chip(chip, tmp_path / "chip")
-    MaskBank.create(tmp_path / "bank", chip).put("masks", task)
+    MaskBank.create(tmp_path / "bank", chip).put("masks", task, compact=False)
     got = load_chip(tmp_path / "chip", tiny.network())
     assert_same_chip(got, chip)
     bank = MaskBank.open(tmp_path / "bank", got)

@@ -230,7 +230,7 @@ def test_images_of_a_batch_draw_noise_of_their_own():
     task = tiny.made_up_task(chip, methods.xbm())
     common = serving._common(chip, task, 4)
     stacked = jax.tree.map(lambda a: jnp.asarray(a)[None], common)
-    server = serving.Server(chip, ("t",), (4,), stacked["trained"], stacked["stats"], 2)
+    server = serving.Server(chip, ("t",), (4,), stacked, 2)
     images = np.repeat(tiny.stripes().x_test[:1], 6, 0)
     first, again, other = (server.logits(images, "t", key=jax.random.key(k)) for k in (0, 0, 1))
     assert np.array_equal(first, again)

@@ -30,8 +30,9 @@ def draw(shape: tuple[int, ...]) -> jax.Array:
 
 
 def outline(method: Method, classes: int = 10) -> Task:
-    """A task on ResNet-20 of which only the shapes are made: bits follow from them."""
-    return jax.eval_shape(lambda: new_task(resnet20_chip(), method, classes))
+    """A task on ResNet-20 of zeros: bits follow from its shapes."""
+    shapes = jax.eval_shape(lambda: new_task(resnet20_chip(), method, classes))
+    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
 
 
 LINES = methods.masked("lines", Line(), Binary(), Identity())
@@ -57,6 +58,7 @@ def test_mask_bits_of_resnet20() -> None:
         "head_only": 0,
         "norm_only": 0,
         "xbm": 4_400,
+        "xbm_levels": 4_400 + 19 * 16,
         "xma": 3 * 4_400,
         "piggyback": 267_696,
         "piggyback_ternary": 2 * 267_696,
@@ -90,12 +92,14 @@ def test_xma2_stores_the_weights_of_chosen_arrays_and_scales_for_the_others() ->
 
 @pytest.mark.parametrize(("norms", "arrays"), [("frozen", 0), ("affine", 2), ("full", 4)])
 def test_norm_and_head_bits(norms: Any, arrays: int) -> None:
-    """Scale and bias, with ``full`` also mean and variance; the head has 64 inputs and a bias."""
-    chip = resnet20_chip()
-    bits = task_bits(chip, outline(methods.xbm(norms), classes=7))
-    assert bits.norm_bits == 32 * arrays * CHANNELS
-    assert bits.head_bits == 32 * (64 * 7 + 7)
-    assert bits.total == 4_400 + bits.norm_bits + bits.head_bits
+    """Scale and bias, with ``full`` also mean and variance, two halves where folded; 64 inputs of the head, a bias."""
+    chip, task = resnet20_chip(), outline(methods.xbm(norms), classes=7)
+    for bits, norm, head in (
+        (task_bits(chip, task, compact=False), 32 * arrays * CHANNELS, 32 * (64 * 7 + 7)),
+        (task_bits(chip, task), 16 * min(arrays, 2) * CHANNELS, 8 * 64 * 7 + 2 * 16 * 7),
+    ):
+        assert (bits.norm_bits, bits.head_bits) == (norm, head)
+        assert bits.total == 4_400 + bits.norm_bits + bits.head_bits
 
 
 def test_stored_tasks_have_the_same_bits() -> None:
@@ -107,7 +111,7 @@ def test_stored_tasks_have_the_same_bits() -> None:
 
 def test_the_source_task_owns_only_a_head() -> None:
     bits = task_bits(resnet20_chip(), source_task(resnet20_chip()))
-    assert (bits.mask_bits, bits.norm_bits, bits.head_bits) == (0, 0, 32 * 650)
+    assert (bits.mask_bits, bits.norm_bits, bits.head_bits) == (0, 0, 8 * 640 + 2 * 16 * 10)
     assert bits.total == bits.head_bits
 
 

@@ -26,6 +26,7 @@ from xbm_jax.errors import BankError, warn
 from xbm_jax.masks import Method, Rule
 from xbm_jax.masks.rules import Codes
 from xbm_jax.models import Chip
+from xbm_jax.models.norm import folded_norm
 from xbm_jax.paths import as_path
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.storage import codec, store
@@ -33,13 +34,14 @@ from xbm_jax.storage.files import replace_file, strict_json
 from xbm_jax.storage.forms import check_form, stamp
 from xbm_jax.storage.lock import locked
 from xbm_jax.storage.packing import pack, packed_bytes, unpack
+from xbm_jax.tasks.kept import compact as as_compact
 from xbm_jax.tasks.marks import ChipMark, chip_mark
-from xbm_jax.tasks.task import Task, check_fits, stored
+from xbm_jax.tasks.task import Task, check_fits, is_compact, stored
 
 __all__ = ["MaskBank", "card_of", "describe", "task_names"]
 
 _BANK_FORM = 1
-_TASK_FORM = 2  # 1: before heads were values
+_TASK_FORM = 3  # 1: before heads were values; 2: before tasks were compact
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 
 
@@ -78,8 +80,13 @@ class MaskBank:
         return task_names(self.folder)
 
     @numpy_promotion
-    def put(self, name: str, task: Task) -> None:
+    def put(self, name: str, task: Task, *, compact: bool = True) -> None:
         """Store a task under ``name``; a task of that name is replaced once the new one is whole.
+
+        Args:
+            compact: keep two numbers a channel in 16 bits and a head of 8 bits a weight
+                (:func:`xbm_jax.tasks.compact`); else norms, statistics and head as they are, 32 bits each, for a task
+                that is to be learned on.
 
         Raises:
             BankError: a name or a task that cannot be stored, or no bank any more. OutputError: no room for it, or
@@ -89,12 +96,14 @@ class MaskBank:
         _bank_card(self.folder)
         check_fits(self.chip, task)
         _check_finite(task)
-        chip, task = self._chip_of(task), stored(self.chip, task)
+        chip, task = self._chip_of(task), (as_compact if compact else stored)(self.chip, task)
         arrays = _task_arrays(self.chip, task)
-        _task_from_arrays(self.chip, task.method, arrays, task.meta)  # what cannot be got is not put
+        folded = is_compact(task)
+        _task_from_arrays(self.chip, task.method, arrays, task.meta, folded)  # what cannot be got is not put
         described = {
             "method": codec.encode(task.method, "task.method"),
             "classes": task.num_classes,
+            "compact": folded,
             "meta": task.meta,
             "chip": {"identity": chip.identity, "calibration": chip.calibration},
         }
@@ -113,7 +122,7 @@ class MaskBank:
         method = codec.decode(described["method"])
         if not isinstance(method, Method):
             raise BankError("method", type(method).__name__, "a Method")
-        task = _task_from_arrays(self.chip, method, arrays, described["meta"])
+        task = _task_from_arrays(self.chip, method, arrays, described["meta"], described.get("compact", False))
         return task.replace(chip=dataclasses.replace(self._mark, **described.get("chip", {})))
 
     def meta(self, name: str) -> dict[str, Any]:
@@ -222,14 +231,30 @@ def _task_arrays(chip: Chip, task: Task) -> dict[str, np.ndarray]:
     norms, state = task.trained["norms"], task.state
     return {
         "masks": _pack_masks(chip, task),
-        "norms": _flat([norms[p][k] for p in sorted(norms) for k in ("scale", "bias")]),
+        "norms": _flat([norms[p][k] for p in sorted(norms) for k in _norm_names(norms[p])]),
         "state": _flat([state[p][k] for p in sorted(state) for k in ("mean", "var")]),
-    } | {f"{_HEAD}{name}": np.asarray(array, np.float32) for name, array in task.trained["head"].items()}
+    } | {f"{_HEAD}{name}": _kept(array) for name, array in task.trained["head"].items()}
 
 
-def _task_from_arrays(chip: Chip, method: Method, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> Task:
-    norms = {} if method.norms == "frozen" else _cut_pairs(arrays["norms"], chip.norms, ("scale", "bias"))
-    state = _cut_pairs(arrays["state"], chip.stats, ("mean", "var")) if arrays["state"].size else {}
+def _kept(array: Any) -> np.ndarray:
+    """An array as it is stored: compact ones as they are, others in float32."""
+    array = np.asarray(array)
+    return array if array.dtype in (np.int8, np.float16) else array.astype(np.float32)
+
+
+def _norm_names(affine: dict[str, Any]) -> tuple[str, str]:
+    """The two arrays of a norm, in the order in which they are stored."""
+    return ("slope", "shift") if "slope" in affine else ("scale", "bias")
+
+
+def _task_from_arrays(
+    chip: Chip, method: Method, arrays: dict[str, np.ndarray], meta: dict[str, Any], folded: bool
+) -> Task:
+    like = {
+        p: folded_norm(affine, chip.stats[p], 0.0) for p, affine in chip.norms.items() if p in chip.stats and folded
+    }
+    norms = _cut_pairs(arrays["norms"], chip.norms | like) if arrays["norms"].size or method.norms != "frozen" else {}
+    state = _cut_pairs(arrays["state"], chip.stats) if arrays["state"].size else {}
     head = {name[len(_HEAD) :]: jnp.asarray(a) for name, a in sorted(arrays.items()) if name.startswith(_HEAD)}
     if method.head.features(head) != chip.num_features:
         found = f"{method.head.features(head)} features"
@@ -271,7 +296,7 @@ def _unpack_masks(chip: Chip, rule: Rule | None, data: np.ndarray) -> dict[str, 
 
 
 def _flat(parts: list[Any]) -> np.ndarray:
-    return np.concatenate([np.asarray(p, np.float32).reshape(-1) for p in parts] or [np.zeros(0, np.float32)])
+    return np.concatenate([_kept(p).reshape(-1) for p in parts] or [np.zeros(0, np.float32)])
 
 
 def _cut(flat: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -283,7 +308,8 @@ def _cut(flat: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.n
     return {p: part.reshape(s) for (p, s), part in zip(shapes.items(), parts, strict=True)}
 
 
-def _cut_pairs(flat: np.ndarray, like: dict[str, Any], names: tuple[str, str]) -> dict[str, Any]:
-    shapes = {f"{p}\n{k}": like[p][k].shape for p in sorted(like) for k in names}
+def _cut_pairs(flat: np.ndarray, like: dict[str, Any]) -> dict[str, Any]:
+    names = {p: ("mean", "var") if "mean" in like[p] else _norm_names(like[p]) for p in sorted(like)}
+    shapes = {f"{p}\n{k}": like[p][k].shape for p, own in names.items() for k in own}
     parts = _cut(flat, shapes)
-    return {p: {k: jnp.asarray(parts[f"{p}\n{k}"]) for k in names} for p in sorted(like)}
+    return {p: {k: jnp.asarray(parts[f"{p}\n{k}"]) for k in own} for p, own in names.items()}

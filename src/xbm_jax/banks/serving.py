@@ -19,6 +19,7 @@ from xbm_jax.errors import BankError, DataError, MethodError, warn
 from xbm_jax.examples import count
 from xbm_jax.masks import Head, Linear, Method, Rule
 from xbm_jax.models import Chip, check_inputs, forward
+from xbm_jax.models.norm import folded_norm
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import stream
 from xbm_jax.tasks.evaluation import batches
@@ -44,9 +45,8 @@ class Server:
         chip: the chip.
         names: the served tasks, in stacking order.
         classes: number of classes of each.
-        trained: gains, norms and heads with a leading task axis; heads padded to the widest, gains of columns to
+        trained: gains, folded norms and heads with a leading task axis; heads padded to the widest, gains of columns to
             gains of lines in layers where any of the tasks has those.
-        stats: running statistics with a leading task axis.
         batch_size: images per compiled call; a last, smaller batch is padded.
         head: what all tasks' heads are.
     """
@@ -55,7 +55,6 @@ class Server:
     names: tuple[str, ...]
     classes: tuple[int, ...]
     trained: dict[str, Any]
-    stats: dict[str, Any]
     batch_size: int
     head: Head = field(default_factory=Linear)
 
@@ -78,7 +77,7 @@ class Server:
         method, parts = Method("", _Gains(), norms="affine", head=self.head), []
         for start, (batch, tasks), valid in batches((images, index), self.batch_size):
             batch_key = None if key is None else stream(key, start)
-            logits = np.asarray(mixed_logits(method, self.chip, self.trained, self.stats, tasks, batch, batch_key))
+            logits = np.asarray(mixed_logits(method, self.chip, self.trained, tasks, batch, batch_key))
             parts.append(self._own(logits, tasks)[:valid])
         return np.concatenate(parts) if parts else np.zeros((0, max(self.classes)), np.float32)
 
@@ -134,7 +133,7 @@ def serve(chip: Chip, bank: MaskBank, names: Sequence[str] | None = None, *, bat
     _gains_alike(chip, found, common)
     stacked = jax.tree.map(lambda *a: jnp.stack(a), *common)
     classes = tuple(task.num_classes for task in tasks)
-    return Server(chip, chosen, classes, stacked["trained"], stacked["stats"], batch_size, heads.pop())
+    return Server(chip, chosen, classes, stacked, batch_size, heads.pop())
 
 
 def _readable(bank: MaskBank) -> dict[str, Task]:
@@ -153,21 +152,25 @@ def _readable(bank: MaskBank) -> dict[str, Task]:
 
 
 def _common(chip: Chip, task: Task, widest: int) -> dict[str, Any]:
-    """A task in the form that all served tasks share: gains, norms, statistics, a head of ``widest`` classes."""
+    """A task in the form that all served tasks share: gains, folded norms, a head of ``widest`` classes."""
     rule, masks = task.method.rule, task.trained["masks"]
     gains = {}
     for path, tiles in chip.tiles.items():
         gain = None if rule is None else rule.apply(tiles, masks[path])[1]
         gains[path] = jnp.ones((tiles.plan.row_tiles, tiles.plan.columns), jnp.float32) if gain is None else gain
-    padded = task.method.head.padded(task.trained["head"], widest)
-    trained = {"masks": gains, "norms": task.trained["norms"] or chip.norms, "head": padded}
-    return {"trained": trained, "stats": task.state or chip.stats}
+    padded = task.method.head.padded(task.method.head.full(task.trained["head"]), widest)
+    norms = {path: task.trained["norms"].get(path, affine) for path, affine in chip.norms.items()}
+    stats = task.state or chip.stats
+    for path in stats:
+        norms[path] = folded_norm(norms[path], stats[path], chip.network.epsilons[path])
+    norms = jax.tree.map(lambda a: a.astype(jnp.float32), norms)
+    return {"masks": gains, "norms": norms, "head": padded}
 
 
 def _gains_alike(chip: Chip, tasks: dict[str, Task], common: list[dict[str, Any]]) -> None:
     """Give a layer's gains of columns to both lines of each pair where any of the tasks has gains by line."""
     for path, tiles in chip.tiles.items():
-        gains = [of_task["trained"]["masks"] for of_task in common]
+        gains = [of_task["masks"] for of_task in common]
         if all(own[path].ndim == 2 for own in gains):
             continue
         before = tiles.plan.spec.subtract == "analog" and not plan_by_line(tiles.plan).fold
@@ -182,14 +185,14 @@ def _gains_alike(chip: Chip, tasks: dict[str, Task], common: list[dict[str, Any]
 
 @partial(jax.jit, static_argnames="method")
 def mixed_logits(
-    method: Method, chip: Chip, trained: Any, stats: Any, index: jax.Array, images: Any, key: jax.Array | None
+    method: Method, chip: Chip, trained: Any, index: jax.Array, images: Any, key: jax.Array | None
 ) -> jax.Array:
     """Logits of images, each under the task of its index: what tasks do not share is gathered per image."""
 
     def single(i: jax.Array, image: Any, place: jax.Array) -> jax.Array:
         own_key = None if key is None else stream(key, place)
-        own_trained, own_stats = jax.tree.map(lambda a: a[i], (trained, stats))
+        own = jax.tree.map(lambda a: a[i], trained)
         one = jax.tree.map(lambda a: a[None], image)
-        return forward(chip, method, own_trained, own_stats, one, gain_at="columns", key=own_key)[0][0]
+        return forward(chip, method, own, chip.stats, one, gain_at="columns", key=own_key)[0][0]
 
     return jax.vmap(single)(index, images, jnp.arange(len(index)))

@@ -14,11 +14,10 @@ from xbm_jax.crossbar import Plan, Tiles, cells_written
 from xbm_jax.masks import Rule
 from xbm_jax.models import Chip, array_weights
 from xbm_jax.tasks import Task
+from xbm_jax.tasks import compact as as_compact
 from xbm_jax.tasks.task import check_fits
 
 __all__ = ["TaskBits", "arrays_used", "layer_arrays", "task_bits", "task_cells_written"]
-
-_FLOAT_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,8 @@ class TaskBits:
     Attributes:
         mask_bits: masks, in the width of their code.
         weight_bits_stored: weights, or what stands in for them (fine-tuning, XMA2, LoRA), in the width of their code.
-        norm_bits: norm scales and biases, and running statistics where the task has its own; float32.
-        head_bits: the classifier; float32.
+        norm_bits: norms: two numbers a channel of a compact task; scales, biases and statistics of one to learn on.
+        head_bits: the classifier.
         backbone_weights: weights on crossbars, the first denominator.
         backbone_parameters: all trainable parameters of the backbone, the second.
     """
@@ -57,16 +56,22 @@ class TaskBits:
         return self.mask_bits / self.backbone_parameters
 
 
-def task_bits(chip: Chip, task: Task) -> TaskBits:
-    """Count a task's bits: ``sum over layers of codes * code width`` for masks, 32 a value for norms and head."""
+def task_bits(chip: Chip, task: Task, *, compact: bool = True) -> TaskBits:
+    """Count a task's bits: ``sum over layers of codes * code width`` for masks, norms and head as they are kept.
+
+    Args:
+        compact: as :func:`xbm_jax.tasks.compact` keeps it, a bank's default; else as it is, 32 bits a value of a task
+            to learn on.
+    """
     check_fits(chip, task)
+    kept = as_compact(chip, task) if compact else task
     plans = {path: tiles.plan for path, tiles in chip.tiles.items()}
     bits = _code_bits(task.method.rule, plans, task.trained["masks"])
     return TaskBits(
         mask_bits=bits["mask"],
         weight_bits_stored=bits["weights"],
-        norm_bits=_FLOAT_BITS * (_count(task.trained["norms"]) + _count(task.state)),
-        head_bits=_FLOAT_BITS * _count(task.trained["head"]),
+        norm_bits=_bits(kept.trained["norms"]) + _bits(kept.state),
+        head_bits=_bits(kept.trained["head"]),
         backbone_weights=array_weights(chip),
         backbone_parameters=chip.network.num_parameters,
     )
@@ -114,5 +119,5 @@ def arrays_used(chip: Chip) -> int:
     return sum(layer_arrays(tiles.plan) for tiles in chip.tiles.values())
 
 
-def _count(tree: object) -> int:
-    return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))
+def _bits(tree: Any) -> int:
+    return sum(8 * leaf.dtype.itemsize * int(np.size(leaf)) for leaf in jax.tree.leaves(tree))

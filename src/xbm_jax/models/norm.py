@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-__all__ = ["batch_norm", "layer_norm"]
+__all__ = ["batch_norm", "folded_norm", "layer_norm"]
 
 
 def batch_norm(
@@ -19,10 +21,14 @@ def batch_norm(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """``(x - mean) / sqrt(var + epsilon) * scale + bias`` per channel (last axis), and the statistics after it.
 
+    A folded norm's ``affine`` (:func:`folded_norm`) needs no statistics: ``x * slope + shift``.
+
     With ``use_batch`` mean and variance are the batch's, and the running ones follow,
     ``r <- momentum r + (1 - momentum) b`` (Flax's convention; PyTorch writes 0.1 for 0.9), the running variance by the
     unbiased estimate (Ioffe 2015, algorithm 2).
     """
+    if "slope" in affine:
+        return x * affine["slope"].astype(x.dtype) + affine["shift"].astype(x.dtype), stats
     if not use_batch:
         return _normalise(x, affine, stats["mean"], stats["var"], epsilon), stats
     axes = tuple(range(x.ndim - 1))
@@ -38,13 +44,25 @@ def batch_norm(
     return _normalise(x, affine, mean, var, epsilon), followed
 
 
+def folded_norm(affine: dict[str, Any], stats: dict[str, jax.Array], epsilon: float) -> dict[str, jax.Array]:
+    """Two numbers a channel that stand for a batch norm's four; what is folded already passes unchanged.
+
+    slope = scale / sqrt(var + epsilon),   shift = bias - mean * slope
+    """
+    if "slope" in affine:
+        return affine
+    slope = affine["scale"] * jax.lax.rsqrt(stats["var"] + epsilon)
+    return {"slope": slope, "shift": affine["bias"] - stats["mean"] * slope}
+
+
 def layer_norm(x: jax.Array, affine: dict[str, jax.Array], epsilon: float) -> jax.Array:
     """``(x - mean) / sqrt(var + epsilon) * scale + bias`` over the last axis of each example (Ba 2016)."""
     mean = jnp.mean(x, -1, keepdims=True)
     var = jnp.mean((x - mean) ** 2, -1, keepdims=True)
-    return (x - mean) * jax.lax.rsqrt(var + epsilon) * affine["scale"] + affine["bias"]
+    scale, bias = (affine[name].astype(x.dtype) for name in ("scale", "bias"))
+    return (x - mean) * jax.lax.rsqrt(var + epsilon) * scale + bias
 
 
 def _normalise(x: jax.Array, affine: dict, mean: jax.Array, var: jax.Array, epsilon: float) -> jax.Array:
-    slope = affine["scale"] * jax.lax.rsqrt(var + epsilon)
-    return x * slope + (affine["bias"] - mean * slope)
+    folded = folded_norm(affine, {"mean": mean, "var": var}, epsilon)
+    return x * folded["slope"] + folded["shift"]

@@ -1,6 +1,7 @@
 """Tasks, and what they answer on a chip or on many."""
 
 from xbm_jax.tasks.inspection import Inspection, LayerInspection, WorstClip, WorstColumn
+from xbm_jax.tasks.kept import compact
 from xbm_jax.tasks.marks import ChipMark, chip_mark
 from xbm_jax.tasks.objectives import Classification, Objective, Regression
 from xbm_jax.tasks.population import Population, design, population_accuracy
@@ -21,6 +22,7 @@ __all__ = [
     "active_columns",
     "adc_clip_rates",
     "chip_mark",
+    "compact",
     "design",
     "evaluate",
     "forward",

@@ -21,7 +21,17 @@ from xbm_jax.tasks.evaluation import EVAL_BATCH, answers, padded, scores
 from xbm_jax.tasks.marks import ChipMark, chip_mark
 from xbm_jax.tasks.objectives import Classification, Objective
 
-__all__ = ["Task", "check_fits", "checked_call", "evaluate", "forward", "predict", "source_task", "stored"]
+__all__ = [
+    "Task",
+    "check_fits",
+    "checked_call",
+    "evaluate",
+    "forward",
+    "is_compact",
+    "predict",
+    "source_task",
+    "stored",
+]
 __all__ += ["with_measured_norms"]
 
 
@@ -32,7 +42,8 @@ class Task:
 
     Attributes:
         trained: ``{"masks": {path: values}, "norms": {path: {scale, bias}}, "head": {kernel, bias}}``. Mask values are
-            real logits after training and integer codes once stored.
+            real logits after training and integer codes once stored. In a compact task
+            (:func:`xbm_jax.tasks.compact`) batch norms are ``{slope, shift}`` and the head is of small integers.
         state: running statistics ``{path: {mean, var}}``; empty where the method leaves the chip's.
         method: how ``trained`` is read (static).
         meta: what was measured, JSON-like. It belongs to exactly this task: tree transformations drop it.
@@ -83,9 +94,16 @@ def source_task(chip: Chip) -> Task:
     return Task(source_trained(chip), {}, Method("source", norms="frozen"), chip=chip_mark(chip))
 
 
+def is_compact(task: Task) -> bool:
+    """Whether a task has the form that is for use and not to learn on (:func:`xbm_jax.tasks.compact`)."""
+    norms, head = task.trained["norms"].values(), jax.tree.leaves(task.trained["head"])
+    leaves = [*head, *jax.tree.leaves(task.trained["norms"])]
+    return any("slope" in affine for affine in norms) or any(leaf.dtype.itemsize < 4 for leaf in leaves)
+
+
 @numpy_promotion
 def stored(chip: Chip, task: Task) -> Task:
-    """The task as a bank keeps it: mask logits replaced by their integer codes. It predicts the same, bit for bit."""
+    """The task with mask logits replaced by the integer codes that a bank keeps. It predicts the same, bit for bit."""
     check_fits(chip, task)
     rule = task.method.rule
     if rule is None:
@@ -113,9 +131,12 @@ def with_measured_norms(
         key: draws read noise; needed where the chip's reads are noisy.
 
     Raises:
-        BankError: a task of another chip.
+        BankError: a task of another chip, or a compact one, whose statistics are folded in.
     """
     check_fits(chip, task)
+    if is_compact(task):
+        allowed = "a task with statistics of its own: as adapt gave it, or bank.put(name, task, compact=False)"
+        raise BankError("task", "compact", allowed)
     key = checked_call(chip, task, images, batch_size, key)
     return task.replace(state=norm_statistics(chip, task.method, task.trained, images, batch_size=batch_size, key=key))
 

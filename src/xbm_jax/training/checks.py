@@ -16,6 +16,7 @@ from xbm_jax.masks.rules import is_real
 from xbm_jax.models import Chip, check_calibrated, check_inputs
 from xbm_jax.streams import checked_key
 from xbm_jax.tasks import Task
+from xbm_jax.tasks.task import is_compact
 from xbm_jax.training.recipe import Recipe
 
 __all__ = [
@@ -96,6 +97,9 @@ def started(trained: Any, stats: Any, method: Method, start: Task | None) -> tup
     """
     if start is None:
         return trained, stats
+    if is_compact(start):
+        allowed = "a task to learn on: as adapt gave it, or bank.put(name, task, compact=False)"
+        raise DataError("start", "a compact task", allowed)
     taken, head = {}, start.trained["head"]
     if head:
         outputs = method.head.outputs(trained["head"])

@@ -1,0 +1,58 @@
+"""What a bank keeps of a task beside its mask codes: two numbers a channel in 16 bits, a head of 8 bits a weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xbm_jax.models import Chip
+from xbm_jax.models.norm import folded_norm
+from xbm_jax.promotion import numpy_promotion
+from xbm_jax.tasks.task import Task, is_compact, stored
+
+__all__ = ["compact"]
+
+
+@numpy_promotion
+def compact(chip: Chip, task: Task) -> Task:
+    """The task as a bank keeps it by default: mask codes, folded norms, a small head. It is for use, not to learn on.
+
+    A batch norm's four numbers a channel become two (:func:`xbm_jax.models.folded_norm`), kept as float16, or as
+    float32 where float16 would lose more than 2**-10 of them; the head is the method's
+    :meth:`~xbm_jax.masks.Head.compact` one. Predictions differ by that rounding.
+
+    Raises:
+        BankError: a task of another chip.
+    """
+    if is_compact(task):
+        return stored(chip, task)
+    task = stored(chip, task)
+    norms = _norms(chip, task)
+    halves = jax.tree.map(_half, norms)
+    if all(jax.tree.leaves(jax.tree.map(_is_kept, norms, halves))):
+        norms = halves
+    head = task.method.head.compact(task.trained["head"]) if task.trained["head"] else {}
+    return task.replace(trained={**task.trained, "norms": norms, "head": head}, state={})
+
+
+def _norms(chip: Chip, task: Task) -> dict[str, Any]:
+    """The task's own norms, folded with its own statistics, or the chip's where it has none."""
+    stats, own = task.state or chip.stats, task.trained["norms"] or (chip.norms if task.state else {})
+    return {
+        path: folded_norm(affine, stats[path], chip.network.epsilons[path]) if path in stats else affine
+        for path, affine in own.items()
+    }
+
+
+def _half(array: jax.Array) -> jax.Array:
+    return jnp.asarray(array).astype(jnp.float16)
+
+
+def _is_kept(array: Any, half: Any) -> bool:
+    """Whether half precision keeps numbers to 2**-10 of each, or of a thousandth of the largest."""
+    array, half = np.asarray(array, np.float64), np.asarray(half, np.float64)
+    scale = np.maximum(np.abs(array), 1e-3 * np.abs(array).max(initial=0.0))
+    return bool(np.all(np.abs(array - half) <= 2.0**-10 * scale))
