@@ -83,8 +83,8 @@ def fold_wires(
 
     Pure and traceable in all arguments (jit, vmap, grad). Where both directions resist, an array costs about
     ``5 n m k^2`` multiply-adds with ``k = min(n, m)``, otherwise ``O(n m)``; a gradient keeps ``10 n m k`` numbers of
-    each array. Raises :class:`SpecError` for a concrete resistance that is negative or not finite, or for fewer than
-    two axes. Equations: module docstring.
+    each array. Raises :class:`SpecError` for a concrete resistance or ``passed`` that is negative or not finite, or for
+    fewer than two axes. Equations: module docstring.
     """
     conductance = jnp.asarray(conductance)
     if conductance.ndim < 2:
@@ -96,7 +96,7 @@ def fold_wires(
     out_dtype = conductance.dtype if floating else jnp.result_type(float)
     g = conductance.astype(jnp.promote_types(out_dtype, jnp.float32))
     row, col = jnp.asarray(row_ohms, g.dtype), jnp.asarray(col_ohms, g.dtype)
-    rows = None if passed is None else jnp.broadcast_to(jnp.asarray(passed, g.dtype), g.shape[:-2])
+    rows = None if passed is None else _rows_passed(passed, g)
     if col_ideal:
         folded = _word_lines(g, row).drive
     elif row_ideal:
@@ -110,6 +110,13 @@ def fold_wires(
 
 _Passed = tuple[jax.Array | None, jax.Array | None]
 """Segments of rows that are not read, one number for each array: before its drivers, and behind its bit lines."""
+
+
+def _rows_passed(passed: jax.Array | np.ndarray | int, g: jax.Array) -> jax.Array:
+    """``passed`` of each array in ``g``; a traced one is not checked."""
+    if not isinstance(passed, Tracer) and not np.all(np.isfinite(passed) & (np.asarray(passed) >= 0)):
+        raise SpecError("passed", passed, "finite numbers of rows, zero or more")
+    return jnp.broadcast_to(jnp.asarray(passed, g.dtype), g.shape[:-2])
 
 
 def _is_ideal(field: str, ohms: float | jax.Array) -> bool:

@@ -72,8 +72,8 @@ def seen_through_wires(conductance: jax.Array, plan: Plan) -> jax.Array:
     negative one, then slice 1. Cells of an array that no weight uses hold ``g_min``; their word lines rest at 0 V.
 
     While a row tile is read, the selectors of the array's other rows are open (to read a few of many rows takes a
-    transistor a cell, and its gate is off): their cells carry no current, but the bit lines still run past those between
-    the tile and the converters. Each tile is solved for itself, in its place.
+    transistor a cell, and its gate is off): their cells carry no current, but the bit lines still run past those that
+    lie between the tile and the converters. Each tile is solved for itself, in its place.
     """
     spec = plan.spec
     if spec.wires.ideal:
