@@ -60,7 +60,7 @@ def test_an_array_holds_several_row_tiles(
 
 def written(layer: str, spec: CrossbarSpec) -> Tiles:
     shape, conv = LAYERS[layer]
-    kernel = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
     return program(kernel, plan(kernel, spec, conv, signed_inputs=True), jax.random.key(0), input_scale=0.25)
 
 

@@ -55,6 +55,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 from jax.scipy.linalg import cho_solve
+from jax.typing import ArrayLike
 
 from xbm_jax.errors import SpecError
 from xbm_jax.promotion import numpy_promotion
@@ -70,7 +71,7 @@ def fold_wires(
     conductance: jax.Array,
     row_ohms: float | jax.Array,
     col_ohms: float | jax.Array,
-    passed: jax.Array | np.ndarray | int | None = None,
+    passed: ArrayLike | None = None,
 ) -> jax.Array:
     """Effective conductances of passive arrays with resistive wires: column currents are ``v @ effective``.
 
@@ -112,7 +113,7 @@ _Passed = tuple[jax.Array | None, jax.Array | None]
 """Segments of rows that are not read, one number for each array: before its drivers, and behind its bit lines."""
 
 
-def _rows_passed(passed: jax.Array | np.ndarray | int, g: jax.Array) -> jax.Array:
+def _rows_passed(passed: ArrayLike, g: jax.Array) -> jax.Array:
     """``passed`` of each array in ``g``; a traced one is not checked."""
     if not isinstance(passed, Tracer) and not np.all(np.isfinite(passed) & (np.asarray(passed) >= 0)):
         raise SpecError("passed", passed, "finite numbers of rows, zero or more")
