@@ -17,12 +17,14 @@ from crossbar.test_read import quick_jit
 from crossbar.test_wires import nodal_currents
 from tasks import tiny
 from xbm_jax.banks import chip_card, load_chip, save_chip
+from xbm_jax.cli.commands import _title
 from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Gaussian, Plan, Tiles, Wires, plan, program, read
 from xbm_jax.crossbar.writing.cells import seen_through_wires
 from xbm_jax.hardware import arrays_used, task_bits
 from xbm_jax.masks import methods
 from xbm_jax.models import Chip, calibrate, reads_per_example
 from xbm_jax.models import program as program_chip
+from xbm_jax.report import row_of
 from xbm_jax.tasks import predict
 
 LAYERS: dict[str, tuple[tuple[int, ...], Conv | None]] = {
@@ -96,6 +98,9 @@ def test_a_chip_calibrates_counts_and_answers_as_low_arrays_do_and_comes_back(tm
     assert (arrays_used(low), arrays_used(high)) == (2 + 3 + 3, 1 + 2 + 2)
     task = tiny.made_up_task(high, methods.xbm())
     assert task_bits(high, task).mask_bits == 8 * (2 + 3 + 3)
+    measured = dict.fromkeys(("accuracy", "val_accuracy", "seconds", "images_per_second"), 1.0)
+    assert row_of(high, task.replace(meta=measured), name="task", seed=0).rows == 24
+    assert _title(chip_card(high).to_json()).endswith(", 48 (24 at once) rows")
     assert reads_per_example(high, images) == reads_per_example(low, images)
     answers = predict(high, task, images)
     np.testing.assert_array_equal(answers, predict(low, tiny.made_up_task(low, methods.xbm()), images))
