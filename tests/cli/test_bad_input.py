@@ -91,6 +91,7 @@ CASES = {
     "weights of another kind": (adapt("--weights", "{}/weights.h5"), "weights", "weights.h5", ".npz, .safetensors"),
     "weights torn": (adapt("--weights", "{}/torn.safetensors"), "weights", "torn", "a whole .safetensors file"),
     "rows": (adapt("--rows", "3"), "CrossbarSpec.rows", "3", "8"),
+    "active rows": (adapt("--rows", "96", "--active-rows", "64"), "CrossbarSpec.active_rows", "64", "the 96 rows"),
     "adc bits": (adapt("--adc-bits", "0"), "Adc.bits", "0", "1"),
     "cell bits": (adapt("--cell-bits", "9"), "Cell.bits", "9", "8"),
     "programming error": (adapt("--programming-sigma", "-0.5"), "sigma", "-0.5", "0"),
@@ -246,6 +247,7 @@ def bank(folder, monkeypatch) -> Path:
 
 OTHER_CHIPS: dict[str, tuple[tuple[str, ...], str]] = {
     "rows": (("--rows", "32"), r"spec\.rows = 32: 64"),
+    "active rows": (("--active-rows", "16"), r"spec\.active_rows = 16: None"),
     "seed": (("--seed", "1"), "chip.identity"),
     "network": (("--model", "tiny2"), "chip.network = 'tiny2': tiny, what"),
 }

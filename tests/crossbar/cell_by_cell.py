@@ -57,7 +57,8 @@ class CellByCell:
 
     @property
     def index(self) -> np.ndarray:
-        return tile_of(self.shape, self.tiles.plan.spec.rows, self.tiles.plan.spec.row_order)
+        spec = self.tiles.plan.spec
+        return tile_of(self.shape, spec.active_rows or spec.rows, spec.row_order)
 
     @property
     def cell_bits(self) -> int:

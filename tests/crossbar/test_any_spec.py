@@ -85,10 +85,12 @@ def converters(draw: st.DrawFn) -> Adc:
 
 @st.composite
 def specs(draw: st.DrawFn) -> CrossbarSpec:
+    rows = draw(st.sampled_from([8, 10, 16, 27]))
     dac_bits, most = draw(st.sampled_from([(None, 8), (1, 3), (2, 8), (3, 8), (8, 8)]))
     try:
         return CrossbarSpec(
-            rows=draw(st.sampled_from([8, 10, 16, 27])),
+            rows=rows,
+            active_rows=draw(st.sampled_from([None, 8])) if rows % 8 == 0 else None,
             cols=draw(st.sampled_from([8, 16, 30])),
             weight_bits=draw(st.integers(2, 8)),
             input_bits=draw(st.integers(dac_bits or 1, most)),

@@ -52,6 +52,11 @@ BAD_FIELDS: list[tuple[Callable[..., Any], str, Any, str]] = [
     (CrossbarSpec, "dac_bits", False, "1 to 8"),
     (CrossbarSpec, "encoding", "offsets", "'differential'"),
     (CrossbarSpec, "encoding", None, "'differential'"),
+    (CrossbarSpec, "active_rows", 7, "8 to 64"),
+    (CrossbarSpec, "active_rows", 65, "8 to 64"),
+    (CrossbarSpec, "active_rows", 24, "a divisor of the 64 rows"),
+    (CrossbarSpec, "active_rows", 16.0, "integer"),
+    (CrossbarSpec, "active_rows", True, "integer"),
     (CrossbarSpec, "row_order", "channels", "'channel', 'tap'"),
     (CrossbarSpec, "row_order", 0, "'channel', 'tap'"),
     (CrossbarSpec, "row_order", (1, 0), "a ChannelOrder"),
@@ -147,6 +152,7 @@ def test_impossible_value_is_named(make: Callable[..., Any], name: str, value: A
 
 NUMPY_NUMBERS: list[tuple[Any, dict[str, Any]]] = [
     (CrossbarSpec, {"rows": np.int64(64), "cols": np.uint8(32), "input_bits": np.int32(4), "dac_bits": np.int8(2)}),
+    (CrossbarSpec, {"active_rows": np.int16(16)}),
     (
         Cell,
         {"bits": np.int64(3), "on_off": np.float32(8), "g_max_siemens": np.float64(1e-4), "max_writes": np.int64(9)},
@@ -259,6 +265,7 @@ def test_every_field_tells_specs_apart() -> None:
         "rows": 128, "cols": 128, "weight_bits": 7, "input_bits": 7, "dac_bits": 2, "cell": Cell(bits=5),
         "adc": Adc(7), "device": Gaussian(0.01), "faults": Faults(0.1), "row_order": "tap",
         "subtract": "digital", "negative_inputs": "two_pass", "wires": Wires(1.0), "curve": MiloCurve(),
+        "active_rows": 32,
     }  # fmt: skip
     base = CrossbarSpec(cell=Cell(bits=6))
     variants = {base, *(base.replace(**{name: value}) for name, value in changes.items())}

@@ -175,6 +175,45 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, arrays_per_chunk
     whole = fold64(g, 5.0, 9.0, fold_wires)
     monkeypatch.setattr(wires, "CHUNK_BYTES", arrays_per_chunk * 7 * 4 * (4 + 5) * 8)
     np.testing.assert_allclose(fold64(g, 5.0, 9.0, fold_wires), whole, rtol=1e-12)
+    with jax.enable_x64(True):
+        past = fold_wires(jnp.asarray(g), 5.0, 9.0, np.arange(7))
+        alone = [fold_wires(jnp.asarray(array), 5.0, 9.0, rows) for rows, array in enumerate(g)]
+    np.testing.assert_allclose(past, alone, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (7, 4)])
+@pytest.mark.parametrize(("row_ohms", "col_ohms"), [(0.0, 70.0), (25.0, 0.0), (2.5, 70.0)])
+def test_rows_that_are_passed_are_an_array_of_empty_ones(shape, row_ohms: float, col_ohms: float) -> None:
+    """Three arrays in one call; rows above those that are read change nothing."""
+    g, passed, (n, m) = draw((3, *shape)), np.array([0, 1, 40]), shape
+    with jax.enable_x64(True):
+        folded = np.asarray(fold_wires(jnp.asarray(g), row_ohms, col_ohms, passed))
+    for array, rows, got in zip(g, passed, folded, strict=True):
+        whole = np.concatenate([np.zeros((2, m)), array, np.zeros((rows, m))])
+        expected = nodal_currents(whole, np.eye(len(whole)), row_ohms, col_ohms)[2 : 2 + n]
+        np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-18)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(4, 4), (3, 5)])
+def test_gradients_past_rows_are_those_of_an_array_of_empty_ones(shape) -> None:
+    weight = jnp.asarray(np.random.default_rng(1).normal(size=shape))
+
+    def passing(g, row_ohms, col_ohms):
+        return (weight * fold_wires(g, row_ohms, col_ohms, 6)).sum()
+
+    def whole(g, row_ohms, col_ohms):
+        return (weight * fold_wires(jnp.pad(g, ((0, 6), (0, 0))), row_ohms, col_ohms)[: len(g)]).sum()
+
+    with jax.enable_x64(True):
+        got, wanted = (jax.grad(f, (0, 1, 2))(jnp.asarray(draw(shape)), 300.0, 500.0) for f in (passing, whole))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), got, wanted)
+
+
+@pytest.mark.parametrize("passed", [-1, np.array([0, -3]), float("nan")])
+def test_bad_rows_passed(passed) -> None:
+    with pytest.raises(SpecError, match=r"passed = .*zero or more"):
+        fold_wires(jnp.ones((2, 2, 2)), 1.0, 1.0, passed)
 
 
 def test_jit_and_vmap_over_chips() -> None:

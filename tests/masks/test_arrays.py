@@ -90,6 +90,25 @@ def test_only_what_matters_is_counted() -> None:
     assert needed == {"arrays": 9, "weights": 4 * rows[1] + 2 * rows[2], "gains": 30 - 6}
 
 
+def test_a_chosen_array_is_rewritten_with_all_its_row_tiles() -> None:
+    """45 rows: 6 tiles of 8 rows on 2 arrays of 32 beside each other thrice; the second one below is chosen."""
+    tall = plan(KERNEL, SPEC.replace(rows=32, active_rows=8), Conv())
+    tiles = program(KERNEL, tall, jax.random.key(0), input_scale=0.1)
+    values = RULE.init(tiles, jax.random.key(0))
+    assert values["arrays"].shape == (2, 3) and values["gains"].shape == (6, 10)
+    values = {**values, "arrays": values["arrays"].at[1, 1].set(1.0), "weights": values["weights"] + 1.0}
+    chosen = np.zeros((6, 10), bool)
+    chosen[4:6, 4:8] = True
+    np.testing.assert_array_equal(RULE.rewritten(tall, values), chosen)
+    task_tiles, _ = RULE.apply(tiles, values)
+    changed = np.any(np.asarray(task_tiles.levels != tiles.levels), (0, 1))
+    assert changed.any() and not changed[~chosen[tall.tile_index]].any()
+    assert RULE.needed(tall, values) == {"arrays": 6, "weights": 4 * (45 - 32), "gains": 60 - 8}
+    gradient = np.zeros(KERNEL.shape)
+    gradient[tall.tile_index == 5, 9] = 1.0
+    np.testing.assert_array_equal(most_wanted({"a": tall}, {"a": gradient}, 0.2)["a"], [[-1] * 3, [-1, -1, 1]])
+
+
 def test_gradients_reach_what_counts_alone() -> None:
     def loss(values: Any) -> jax.Array:
         tiles, gain = RULE.apply(TILES, values)

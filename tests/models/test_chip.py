@@ -202,6 +202,7 @@ def test_resolution_and_devices_do_not_void_ranges() -> None:
     "spec",
     [
         CONVERTED.replace(rows=32),
+        CONVERTED.replace(active_rows=8),
         CONVERTED.replace(weight_bits=7, cell=dataclasses.replace(CONVERTED.cell, bits=6)),
         CONVERTED.replace(cell=dataclasses.replace(CONVERTED.cell, bits=4)),
         CONVERTED.replace(input_bits=7),
@@ -210,7 +211,17 @@ def test_resolution_and_devices_do_not_void_ranges() -> None:
         CONVERTED.replace(adc=Adc(per="tile")),
         CONVERTED.replace(adc=Adc(percentile=99.0)),
     ],
-    ids=["rows", "weight bits", "cell bits", "input bits", "serial", "row order", "per tile", "percentile"],
+    ids=[
+        "rows",
+        "active rows",
+        "weight bits",
+        "cell bits",
+        "input bits",
+        "serial",
+        "row order",
+        "per tile",
+        "percentile",
+    ],
 )
 def test_ranges_of_another_spec_are_not_used(spec: CrossbarSpec) -> None:
     chip = program(measured(), spec, jax.random.key(0), rules=STEM_ONLY)
@@ -219,6 +230,12 @@ def test_ranges_of_another_spec_are_not_used(spec: CrossbarSpec) -> None:
     assert chip.tiles["stem"].input_scale == pytest.approx(2.0 / top, rel=1e-6)  # input scales hold for any
     with pytest.raises(SpecError, match="calibrate the chip on images first"):
         answer(chip, tiny_images(2))
+
+
+def test_ranges_measured_for_tiles_as_high_are_used() -> None:
+    assert program(
+        measured(), CONVERTED.replace(rows=48, active_rows=24), jax.random.key(0), rules=STEM_ONLY
+    ).calibrated
 
 
 OFFSET = CONVERTED.replace(encoding="offset", cell=Cell(8, on_off=100.0))

@@ -132,6 +132,7 @@ def _method(options: Adapt) -> Method:
 def _spec(options: Adapt) -> CrossbarSpec:
     return CrossbarSpec(
         rows=options.rows,
+        active_rows=options.active_rows,
         cell=Cell(bits=options.cell_bits, on_off=options.on_off),
         adc=Adc(bits=options.adc_bits),
         device=Gaussian(sigma=options.programming_sigma),
@@ -179,5 +180,7 @@ def _summary(name: str, chip: Chip, task: Task) -> str:
 
 def _title(card: dict) -> str:
     chip = ChipCard.from_json(card)
-    rows = " and ".join(str(count) for count in sorted({json.loads(spec)["rows"] for spec in chip.specs.values()}))
-    return f"{chip.network}, chip {chip.identity[:12]}, {rows} rows"
+    specs = [json.loads(spec) for spec in chip.specs.values()]
+    heights = sorted({(spec["rows"], spec.get("active_rows") or spec["rows"]) for spec in specs})
+    named = [str(count) if active == count else f"{count} ({active} at once)" for count, active in heights]
+    return f"{chip.network}, chip {chip.identity[:12]}, {' and '.join(named)} rows"

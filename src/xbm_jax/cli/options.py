@@ -92,6 +92,7 @@ class Adapt:
         model: backbone.
         weights: .npz, .safetensors, PyTorch state dict or hf://owner/repository/file; by default those that ship.
         rows: word lines of an array.
+        active_rows: word lines that are read at once, a divisor of rows; by default all of them.
         adc_bits: converter resolution.
         cell_bits: bits of a cell.
         on_off: ratio of the highest to the lowest conductance.
@@ -111,6 +112,7 @@ class Adapt:
     model: str = "cifar-resnet20"
     weights: _Weights | None = None
     rows: int = 64
+    active_rows: int | None = None
     adc_bits: int = 8
     cell_bits: int = 7
     on_off: float = 100.0

@@ -10,11 +10,24 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
+from types import MappingProxyType
 from typing import Any
 
 from xbm_jax.errors import SpecError
 
-__all__ = ["check_bool", "check_choice", "check_int", "check_number", "keep_int", "keep_number", "unstorable"]
+__all__ = [
+    "UNLESS_DEFAULT",
+    "check_bool",
+    "check_choice",
+    "check_int",
+    "check_number",
+    "keep_int",
+    "keep_number",
+    "unstorable",
+]
+
+UNLESS_DEFAULT = MappingProxyType({"stored": "unless default"})
+"""Metadata of a field that files leave out at its default: those of before the field was there say the same then."""
 
 
 def check_int(field: str, value: Any, low: int, high: int) -> int:

@@ -47,7 +47,7 @@ class TaskBits:
 
     @property
     def mask_share_of_weights(self) -> float:
-        """Mask bits per crossbar weight: 1 for Piggyback, 1 / rows for XBM; 0 where no layer is on crossbars."""
+        """Mask bits per crossbar weight: 1 for Piggyback, 1 / rows of a tile for XBM; 0 where no layer is on arrays."""
         return self.mask_bits / self.backbone_weights if self.backbone_weights else 0.0
 
     @property
@@ -106,7 +106,7 @@ def _layer_cells_written(rule: Rule, tiles: Tiles, values: Any) -> jax.Array:
 
 
 def layer_arrays(plan: Plan) -> int:
-    """Arrays of one layer: row tiles times column blocks, for each group of a convolution.
+    """Arrays of one layer: ``ceil(K / rows)`` times column blocks, for each group of a convolution.
 
     A logical column stands on its slices' and polarities' neighbouring bit lines, so that a pair is subtracted where
     it stands: an array holds ``floor(cols / (S * P))`` logical columns.

@@ -25,9 +25,9 @@ class ArrayChoice(Rule):
 
     ``W' = W_task`` and ``a = 1`` on chosen arrays, ``W' = W`` and ``a = q / 2**(gain_bits - 1)`` elsewhere, with
     integer codes ``q = clip(round((1 + gain_rate v) 2**(gain_bits - 1)), 0, 2**gain_bits - 1)``. Values are
-    ``{"arrays": [T, A], "weights": kernel, "gains": v [T, N]}``; an array is chosen where its entry is positive. No
-    gradient reaches that choice: training starts with no array chosen, and a phase of the rule makes it once, for the
-    whole network (:func:`most_wanted`).
+    ``{"arrays": [ceil(K / rows), A], "weights": kernel, "gains": v [T, N]}``; an array, with all row tiles that it
+    holds, is chosen where its entry is positive. No gradient reaches that choice: training starts with no array chosen,
+    and a phase of the rule makes it once, for the whole network (:func:`most_wanted`).
 
     Args:
         share: at most this share of the network's arrays is rewritten, in [0, 1].
@@ -91,7 +91,7 @@ class ArrayChoice(Rule):
 
     def rewritten(self, plan: Plan, values: Values) -> jax.Array:
         """Columns of chosen arrays, bool [T, N]."""
-        return (values["arrays"] > 0)[:, plan.array_of_column]
+        return plan.spread_arrays(values["arrays"] > 0)
 
     def gains(self, tiles: Tiles, gains: jax.Array) -> jax.Array:
         """Real values or codes to gains, with straight-through gradients."""
@@ -147,7 +147,7 @@ def most_wanted(plans: Mapping[str, Plan], gradients: Mapping[str, ArrayLike], s
         gradients: dL/dw in each kernel's shape, averaged over training images.
 
     Returns:
-        ``{path: float32 [T, A]}``.
+        ``{path: float32, shaped as plan.array_grid}``.
     """
     worth = {path: _worth(plan, np.asarray(gradients[path], np.float64)) for path, plan in plans.items()}
     flat = np.concatenate([w.reshape(-1) for w in worth.values()])
@@ -159,9 +159,9 @@ def most_wanted(plans: Mapping[str, Plan], gradients: Mapping[str, ArrayLike], s
 
 
 def _worth(plan: Plan, gradient: np.ndarray) -> np.ndarray:
-    """``sum |dL/dw|`` of each array, [T, A]."""
+    """``sum |dL/dw|`` of each array, shaped as ``plan.array_grid``."""
     columns = np.zeros((plan.row_tiles, plan.columns))
     np.add.at(columns, plan.tile_index, np.abs(gradient))
     arrays = np.zeros(plan.array_grid)
-    np.add.at(arrays.T, plan.array_of_column, columns.T)
+    np.add.at(arrays, (plan.array_of_tile[:, None], plan.array_of_column), columns)
     return arrays

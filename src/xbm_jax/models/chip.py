@@ -218,7 +218,7 @@ def calibration_key(spec: CrossbarSpec) -> dict[str, Any]:
     if spec.curve is not None:
         own |= {"curve": repr(spec.curve), "g_max_siemens": cell.g_max_siemens, "g_min_siemens": cell.g_min_siemens}
     return own | {
-        "rows": spec.rows,
+        "rows": spec.tile_height,
         "weight_bits": spec.weight_bits,
         "input_bits": spec.input_bits,
         "dac_bits": spec.dac_bits or spec.input_bits,

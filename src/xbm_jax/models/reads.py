@@ -25,8 +25,8 @@ def reads_per_example(chip: Chip, inputs: Any) -> dict[str, int]:
     """Reads of each column of a layer for one example, all calls of the layer together; nothing is computed.
 
     A dense layer of one vector is read once, a convolution once per output pixel, a projection of tokens once per
-    token. Each read of a column is one conversion per row tile, slice and cycle; the layer's multiply-adds are
-    ``reads * K * N``.
+    token. Each read of a column is one conversion per row tile, slice and cycle; an array of several row tiles is read
+    once for each of them (``plan.tiles_per_array``). The layer's multiply-adds are ``reads * K * N``.
 
     Args:
         chip: programmed; it need not be calibrated.

@@ -33,7 +33,7 @@ class Row:
         norm_bits: stored bits of norm parameters and running statistics.
         head_bits: stored bits of the classifier.
         cells_written: physical cells rewritten against the programmed backbone.
-        rows: rows of one array.
+        rows: rows that are read at once, an array's or ``CrossbarSpec.active_rows``: those under one mask bit.
         seconds: wall time of learning.
         images_per_second: training images per second, compilation left out.
         seed: what every draw came from.
@@ -89,7 +89,7 @@ class Row:
 def row_of(chip: Chip, task: Task, *, name: str, seed: int) -> Row:
     """The row of a task that :func:`~xbm_jax.training.adapt` learned on ``chip``.
 
-    ``rows`` is that of the tallest arrays, where a chip has several kinds.
+    ``rows`` is that of the tallest row tiles, where a chip has several kinds.
     """
     bits = task_bits(chip, task)
     return Row(
@@ -101,7 +101,7 @@ def row_of(chip: Chip, task: Task, *, name: str, seed: int) -> Row:
         norm_bits=bits.norm_bits,
         head_bits=bits.head_bits,
         cells_written=task_cells_written(chip, task),
-        rows=max(tiles.plan.spec.rows for tiles in chip.tiles.values()),
+        rows=max(tiles.plan.spec.tile_height for tiles in chip.tiles.values()),
         seconds=task.meta["seconds"],
         images_per_second=task.meta["images_per_second"],
         seed=seed,

@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 from xbm_jax.crossbar import Adc, Cell, ChannelOrder, Conv, CrossbarSpec, Curve, Device, Faults, Wires
-from xbm_jax.crossbar.validate import unstorable
+from xbm_jax.crossbar.validate import UNLESS_DEFAULT, unstorable
 from xbm_jax.errors import BankError
 from xbm_jax.masks import Alphabet, Estimator, Granularity, Head, Method, Rule
 
@@ -25,6 +25,9 @@ _METHODS: tuple[type, ...] = (Alphabet, Estimator, Granularity, Head, Method, Ru
 def encode(value: Any, field: str = "value") -> Any:
     """``value`` as JSON-like data: dataclasses become ``{"class": name, field: ...}``, tuples lists, inf ``"inf"``.
 
+    A field marked ``UNLESS_DEFAULT`` is left out at its default: chips and banks are compared by this text, and those
+    of before the field was there are still the same ones.
+
     Raises:
         BankError: something that cannot be stored, named below ``field``.
     """
@@ -33,8 +36,8 @@ def encode(value: Any, field: str = "value") -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls = type(value)
         _check_class(field, cls)
-        fields = {f.name: encode(getattr(value, f.name), f"{field}.{f.name}") for f in dataclasses.fields(value)}
-        return {"class": cls.__name__, **fields}
+        parts = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if not _left_out(value, f)}
+        return {"class": cls.__name__, **{name: encode(part, f"{field}.{name}") for name, part in parts.items()}}
     if isinstance(value, (tuple, list)):
         return [encode(v, field) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
@@ -64,6 +67,10 @@ def decode(data: Any) -> Any:
         return known[name](**fields)
     except TypeError as error:
         raise BankError(f"{name}", sorted(fields), f"the fields of {name} ({error})") from error
+
+
+def _left_out(value: Any, field: dataclasses.Field[Any]) -> bool:
+    return field.metadata == UNLESS_DEFAULT and getattr(value, field.name) == field.default
 
 
 def _check_class(field: str, cls: type) -> None:

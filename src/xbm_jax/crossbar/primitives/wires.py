@@ -26,7 +26,15 @@ equivalent, currents ``J v - Y W`` into bit lines held at ``W``, with a symmetri
 
 * a segment of every bit line follows in series: ``[Y J] -= C Y (I + C Y)^-1 [Y J]``.
 
-Behind the last row ``effective`` is the transpose of ``J``. Nothing divides by a resistance, so zero ohms are exact.
+Behind the last row ``effective`` is the transpose of ``J``.
+
+**Rows that are not read** have their selectors open: no current leaves through their cells, whatever they hold, but the
+bit lines still pass them. Those above the rows that are read carry nothing and are left out; those below are ``d``
+more segments in series, one of ``d C`` for all of them: ``J`` becomes ``(I + d C Y)^-1 J``. From the other side, bit
+lines driven, they make the first segment of a ladder ``1 + d`` times as long: ``a_0 = 1 / (1 + d)``, and the voltage is
+divided there by ``1 + (1 + d) (c_0 + b_0)``.
+
+Nothing divides by a resistance, so zero ohms are exact.
 
 **Accuracy.** The wires enter as a correction of the conductances, and a segment in series leaves ``C Y < I``, hence
 ``cond(I + C Y) <= 2 + C max g`` in any array: float32 suffices. What would still add up over hundreds of rows is the
@@ -43,8 +51,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import Tracer
+from jax.scipy.linalg import cho_solve
+from jax.typing import ArrayLike
 
 from xbm_jax.errors import SpecError
 from xbm_jax.promotion import numpy_promotion
@@ -56,18 +67,25 @@ CHUNK_BYTES = 2**27
 
 
 @numpy_promotion
-def fold_wires(conductance: jax.Array, row_ohms: float | jax.Array, col_ohms: float | jax.Array) -> jax.Array:
+def fold_wires(
+    conductance: jax.Array,
+    row_ohms: float | jax.Array,
+    col_ohms: float | jax.Array,
+    passed: ArrayLike | None = None,
+) -> jax.Array:
     """Effective conductances of passive arrays with resistive wires: column currents are ``v @ effective``.
 
     Parameters: ``conductance`` [..., n, m] siemens, not negative, physical columns in their order from the drivers,
     rows in their order towards the virtual grounds, unused cells included; ``row_ohms`` and ``col_ohms``, scalars, the
-    resistance of one segment of a word line and of a bit line, zero for an ideal wire. Returns [..., n, m] siemens in
-    the floating dtype of ``conductance``, computed in float32 or wider; the input itself if both are known to be zero.
+    resistance of one segment of a word line and of a bit line, zero for an ideal wire; ``passed``, integers that
+    broadcast to the leading axes: rows that are not read, between the last row and the virtual grounds. Returns
+    [..., n, m] siemens in the floating dtype of ``conductance``, computed in float32 or wider; the input itself if both
+    resistances are known to be zero.
 
-    Pure and traceable in all three arguments (jit, vmap, grad). Where both directions resist, an array costs about
+    Pure and traceable in all arguments (jit, vmap, grad). Where both directions resist, an array costs about
     ``5 n m k^2`` multiply-adds with ``k = min(n, m)``, otherwise ``O(n m)``; a gradient keeps ``10 n m k`` numbers of
-    each array. Raises :class:`SpecError` for a concrete resistance that is negative or not finite, or for fewer than
-    two axes. Equations: module docstring.
+    each array. Raises :class:`SpecError` for a concrete resistance or ``passed`` that is negative or not finite, or for
+    fewer than two axes. Equations: module docstring.
     """
     conductance = jnp.asarray(conductance)
     if conductance.ndim < 2:
@@ -79,15 +97,27 @@ def fold_wires(conductance: jax.Array, row_ohms: float | jax.Array, col_ohms: fl
     out_dtype = conductance.dtype if floating else jnp.result_type(float)
     g = conductance.astype(jnp.promote_types(out_dtype, jnp.float32))
     row, col = jnp.asarray(row_ohms, g.dtype), jnp.asarray(col_ohms, g.dtype)
+    rows = None if passed is None else _rows_passed(passed, g)
     if col_ideal:
         folded = _word_lines(g, row).drive
     elif row_ideal:
-        folded = _reciprocal(_word_lines(_reciprocal(g), col).drive)
+        folded = _reciprocal(_word_lines(_reciprocal(g), col, None if rows is None else rows[..., None]).drive)
     elif g.shape[-1] <= g.shape[-2]:
-        folded = _fold_batch(g, row, col, CHUNK_BYTES)
+        folded = _fold_batch(g, row, col, (None, rows), CHUNK_BYTES)
     else:
-        folded = _reciprocal(_fold_batch(_reciprocal(g), col, row, CHUNK_BYTES))
+        folded = _reciprocal(_fold_batch(_reciprocal(g), col, row, (rows, None), CHUNK_BYTES))
     return folded.astype(out_dtype)
+
+
+_Passed = tuple[jax.Array | None, jax.Array | None]
+"""Segments of rows that are not read, one number for each array: before its drivers, and behind its bit lines."""
+
+
+def _rows_passed(passed: ArrayLike, g: jax.Array) -> jax.Array:
+    """``passed`` of each array in ``g``; a traced one is not checked."""
+    if not isinstance(passed, Tracer) and not np.all(np.isfinite(passed) & (np.asarray(passed) >= 0)):
+        raise SpecError("passed", passed, "finite numbers of rows, zero or more")
+    return jnp.broadcast_to(jnp.asarray(passed, g.dtype), g.shape[:-2])
 
 
 def _is_ideal(field: str, ohms: float | jax.Array) -> bool:
@@ -119,12 +149,17 @@ class _WordLines(NamedTuple):
 
 
 @jax.jit
-def _word_lines(g: jax.Array, row_ohms: jax.Array) -> _WordLines:
-    """The two ladders of each word line in ``g`` [..., m]; sums, products and quotients of what is not negative."""
+def _word_lines(g: jax.Array, row_ohms: jax.Array, passed: jax.Array | None = None) -> _WordLines:
+    """The two ladders of each word line in ``g`` [..., m]; sums, products and quotients of what is not negative.
+
+    ``passed`` [...]: segments before the first.
+    """
     c = row_ohms * g
-    near = _ladder(c, jnp.ones_like(c[..., 0]), reverse=False)
+    start = jnp.ones_like(c[..., 0])
+    near = _ladder(c, start if passed is None else start / (1 + passed), reverse=False)
     far = _ladder(c, jnp.zeros_like(c[..., 0]), reverse=True)
-    decay = jnp.cumsum(jnp.log1p(c + far), -1)
+    divided = c + far if passed is None else (c + far).at[..., 0].multiply(1 + passed)
+    decay = jnp.cumsum(jnp.log1p(divided), -1)
     total = c + near + far
     return _WordLines(g, g * (near + far) / total, row_ohms / total, decay, g * jnp.exp(-decay))
 
@@ -148,9 +183,9 @@ def _line_admittance(line: _WordLines) -> jax.Array:
     return jnp.where(j[:, None] == j[None, :], line.diagonal, -shared * line.g[:, None] * line.g[None, :])
 
 
-def _fold_one(g: jax.Array, row_ohms: jax.Array, col_ohms: jax.Array) -> jax.Array:
+def _fold_one(g: jax.Array, row_ohms: jax.Array, col_ohms: jax.Array, passed: _Passed) -> jax.Array:
     """Effective conductances of one array [n, m]; the carry is ``[Y J]`` [m, m + n]."""
-    n, m = g.shape
+    (n, m), (before, behind) = g.shape, passed
     eye = jnp.eye(m, dtype=g.dtype)
 
     def step(norton: jax.Array, row: tuple[jax.Array, _WordLines]) -> tuple[jax.Array, None]:
@@ -164,22 +199,27 @@ def _fold_one(g: jax.Array, row_ohms: jax.Array, col_ohms: jax.Array) -> jax.Arr
         drop = jnp.matmul(half[:, :m].T, half, precision=lax.Precision.HIGHEST)
         return norton - col_ohms * drop, None
 
-    norton, _ = lax.scan(step, jnp.zeros((m, m + n), g.dtype), (jnp.arange(n), _word_lines(g, row_ohms)))
-    return norton[:, m:].T
+    norton, _ = lax.scan(step, jnp.zeros((m, m + n), g.dtype), (jnp.arange(n), _word_lines(g, row_ohms, before)))
+    if behind is None:
+        return norton[:, m:].T
+    root = lax.linalg.cholesky(eye + behind * col_ohms * norton[:, :m], symmetrize_input=False)
+    return cho_solve((root, True), norton[:, m:]).T
 
 
-@partial(jax.jit, static_argnums=3)
-def _fold_batch(g: jax.Array, row_ohms: jax.Array, col_ohms: jax.Array, chunk_bytes: int) -> jax.Array:
+@partial(jax.jit, static_argnums=4)
+def _fold_batch(g: jax.Array, row_ohms: jax.Array, col_ohms: jax.Array, passed: _Passed, chunk_bytes: int) -> jax.Array:
     """:func:`_fold_one` over all leading axes, in chunks of bounded memory."""
     *lead, n, m = g.shape
     arrays = math.prod(lead)
     per_array = 7 * m * (m + n) * g.dtype.itemsize  # as XLA allots it, measured at 64, 128 and 256 rows
     chunks = -(-arrays * per_array // chunk_bytes)
     size = -(-arrays // chunks)
-    flat = g.reshape(arrays, n, m)
-    fold = jax.vmap(_fold_one, in_axes=(0, None, None))
+    flat, passed = g.reshape(arrays, n, m), jax.tree.map(lambda rows: rows.reshape(arrays), passed)
+    fold = jax.vmap(_fold_one, in_axes=(0, None, None, 0))
     if chunks == 1:
-        return fold(flat, row_ohms, col_ohms).reshape(g.shape)
-    padded = jnp.pad(flat, ((0, chunks * size - arrays), (0, 0), (0, 0))).reshape(chunks, size, n, m)
-    folded = lax.map(lambda part: fold(part, row_ohms, col_ohms), padded)
+        return fold(flat, row_ohms, col_ohms, passed).reshape(g.shape)
+    missing = chunks * size - arrays
+    padded = jnp.pad(flat, ((0, missing), (0, 0), (0, 0))).reshape(chunks, size, n, m)
+    passed = jax.tree.map(lambda rows: jnp.pad(rows, (0, missing)).reshape(chunks, size), passed)
+    folded = lax.map(lambda part: fold(part[0], row_ohms, col_ohms, part[1]), (padded, passed))
     return folded.reshape(-1, n, m)[:arrays].reshape(g.shape)

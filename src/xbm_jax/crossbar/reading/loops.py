@@ -92,7 +92,7 @@ def _dense_rows(plan: Plan, codes: jax.Array, cells: Any) -> tuple[np.ndarray, A
         The rows of one tile within its piece, all pieces as a pytree with a leading tile axis, and what makes codes and
         cells of one of them.
     """
-    count, rows, channels = plan.row_tiles, plan.spec.rows, _channels_in_line(plan)
+    count, rows, channels = plan.row_tiles, plan.spec.tile_height, _channels_in_line(plan)
     missing, inside = count * rows - plan.rows, np.ones(rows, bool)
 
     def split(array: jax.Array, axis: int) -> jax.Array:

@@ -70,12 +70,17 @@ def seen_through_wires(conductance: jax.Array, plan: Plan) -> jax.Array:
     Word line r of a tile carries its r-th kernel row, counted from the end of the bit lines that is far from the
     converters. A logical column's cells stand on neighbouring bit lines, the positive one of slice 0 first, then its
     negative one, then slice 1. Cells of an array that no weight uses hold ``g_min``; their word lines rest at 0 V.
+
+    While a row tile is read, the selectors of the array's other rows are open (to read a few of many rows takes a
+    transistor a cell, and its gate is off): their cells carry no current, but the bit lines still run past those that
+    lie between the tile and the converters. Each tile is solved for itself, in its place.
     """
     spec = plan.spec
     if spec.wires.ideal:
         return conductance
     polarities, slices = conductance.shape[:2]
-    rows, columns = plan.row_tiles * spec.rows, plan.columns // plan.groups
+    height, columns = spec.tile_height, plan.columns // plan.groups
+    rows = plan.row_tiles * height
     per_array = plan.columns_per_array
     blocks = math.ceil(columns / per_array)
     order = np.argsort(row_index(plan.kernel_shape, spec.row_order).reshape(-1))
@@ -83,16 +88,24 @@ def seen_through_wires(conductance: jax.Array, plan: Plan) -> jax.Array:
     matrix = conductance.reshape(polarities, slices, plan.rows, plan.groups, columns)[:, :, order]
     padding = ((0, 0), (0, 0), (0, rows - plan.rows), (0, 0), (0, blocks * per_array - columns))
     matrix = jnp.pad(matrix, padding, constant_values=spec.cell.g_min_siemens)
-    split = matrix.reshape(polarities, slices, plan.row_tiles, spec.rows, plan.groups, blocks, per_array)
+    split = matrix.reshape(polarities, slices, plan.row_tiles, height, plan.groups, blocks, per_array)
     arrays = split.transpose(4, 2, 5, 3, 6, 1, 0)
     used = per_array * slices * polarities
-    physical = arrays.reshape(plan.groups, plan.row_tiles, blocks, spec.rows, used)
+    physical = arrays.reshape(plan.groups, plan.row_tiles, blocks, height, used)
     spare = ((0, 0),) * 4 + ((0, spec.cols - used),)
     physical = jnp.pad(physical, spare, constant_values=spec.cell.g_min_siemens)
-    folded = fold_wires(physical, spec.wires.row_ohms, spec.wires.col_ohms)[..., :used]
+    folded = fold_wires(physical, spec.wires.row_ohms, spec.wires.col_ohms, _rows_passed(plan))[..., :used]
     back = folded.reshape(arrays.shape).transpose(6, 5, 1, 3, 0, 2, 4)
     back = back.reshape(polarities, slices, rows, plan.groups, blocks * per_array)[:, :, : plan.rows, :, :columns]
     return back[:, :, np.argsort(order)].reshape(conductance.shape)
+
+
+def _rows_passed(plan: Plan) -> np.ndarray | None:
+    """Rows between each row tile and its array's converters, int [T, 1]; ``None`` where a tile is an array."""
+    if plan.tiles_per_array == 1:
+        return None
+    place = np.arange(plan.row_tiles) % plan.tiles_per_array
+    return (plan.tiles_per_array - 1 - place)[:, None] * plan.spec.tile_height
 
 
 def effective_levels(levels: jax.Array, conductance: jax.Array, plan: Plan) -> jax.Array:

@@ -54,13 +54,13 @@ class Plan:
 
     @property
     def row_tiles(self) -> int:
-        """T = ceil(K / rows)."""
-        return math.ceil(self.rows / self.spec.rows)
+        """T = ceil(K / tile height): groups of rows that are read, converted and masked together."""
+        return math.ceil(self.rows / self.spec.tile_height)
 
     @property
     def tile_index(self) -> np.ndarray:
         """Row tile of each kernel entry, int array of ``kernel_shape[:-1]``."""
-        return row_index(self.kernel_shape, self.spec.row_order) // self.spec.rows
+        return row_index(self.kernel_shape, self.spec.row_order) // self.spec.tile_height
 
     @property
     def tile_rows(self) -> list[np.ndarray]:
@@ -74,13 +74,23 @@ class Plan:
         return self.spec.row_order != "tap"
 
     @property
+    def tiles_per_array(self) -> int:
+        """Row tiles that stand above each other in an array, read one after another."""
+        return self.spec.rows // self.spec.tile_height
+
+    @property
+    def array_of_tile(self) -> np.ndarray:
+        """Which array of its columns each row tile stands in, int [T]."""
+        return np.arange(self.row_tiles) // self.tiles_per_array
+
+    @property
     def columns_per_array(self) -> int:
         """Neighbouring logical columns that an array has bit lines for."""
         return self.spec.cols // self.spec.bitlines_per_column
 
     @property
     def array_of_column(self) -> np.ndarray:
-        """Which array of its row tile each column stands on, int [N]; every group of a convolution has its own."""
+        """Which array beside others each column stands on, int [N]; every group of a convolution has its own."""
         per_group = self.columns // self.groups
         column = np.arange(self.columns)
         own = column % per_group // self.columns_per_array
@@ -88,8 +98,12 @@ class Plan:
 
     @property
     def array_grid(self) -> tuple[int, int]:
-        """Arrays of the layer: row tiles T, and arrays beside each other in a tile A."""
-        return self.row_tiles, int(self.array_of_column[-1]) + 1
+        """Arrays of the layer: above each other, ceil(K / rows), and beside each other in a row tile, A."""
+        return int(self.array_of_tile[-1]) + 1, int(self.array_of_column[-1]) + 1
+
+    def spread_arrays(self, arrays: jax.Array) -> jax.Array:
+        """One value per array, shaped as ``array_grid``, for each column of each row tile in it, [T, N]."""
+        return arrays[self.array_of_tile[:, None], self.array_of_column]
 
     @property
     def conversion_weights(self) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from xbm_jax.crossbar.devices.curves import Curve
 from xbm_jax.crossbar.devices.laws import Device, Faults, Ideal
-from xbm_jax.crossbar.validate import check_choice, check_number, keep_int, keep_number
+from xbm_jax.crossbar.validate import UNLESS_DEFAULT, check_choice, check_number, keep_int, keep_number
 from xbm_jax.crossbar.writing.orders import RowOrder, check_row_order
 from xbm_jax.errors import SpecError
 
@@ -136,7 +136,7 @@ class CrossbarSpec:
     """Everything that decides how a kernel becomes cells and how its columns are read.
 
     Args:
-        rows: word lines of an array, 8 to 1024; a kernel matrix [K, N] is cut into ``ceil(K / rows)`` row tiles.
+        rows: word lines of an array, 8 to 1024.
         cols: physical bit lines of an array, 8 to 1024; a logical column stands on its slices' and its pair's
             neighbouring bit lines.
         weight_bits: 2 to 8, symmetric: ``|w_int| <= 2**(weight_bits - 1) - 1``.
@@ -158,6 +158,9 @@ class CrossbarSpec:
         row_order: which kernel rows share a tile. ``"channel"``: (c, kh, kw), ``"tap"``: (kh, kw, c); or a
             :class:`ChannelOrder`, (order[0], kh, kw), (order[1], kh, kw), ..., of one layer's input channels: given by
             layer, ``program(..., rules={path: spec.replace(row_order=...)})``.
+        active_rows: word lines that are read at once, 8 to ``rows`` and a divisor of it; ``None`` for all of them. A
+            kernel matrix [K, N] is cut into ``ceil(K / active_rows)`` row tiles, each with conversions and mask bits of
+            its own; an array holds ``rows / active_rows`` of them and is read once for each.
     """
 
     rows: int = 64
@@ -175,10 +178,12 @@ class CrossbarSpec:
     wires: Wires = field(default_factory=Wires)
     curve: Curve | None = None
     row_order: RowOrder = "channel"
+    active_rows: int | None = field(default=None, metadata=UNLESS_DEFAULT)
 
     def __post_init__(self) -> None:
         keep_int(self, "rows", 8, 1024)
         keep_int(self, "cols", 8, 1024)
+        self._check_active_rows()
         keep_int(self, "weight_bits", 2, 8)
         keep_int(self, "input_bits", 1, 8)
         if self.dac_bits is not None:
@@ -194,6 +199,13 @@ class CrossbarSpec:
         if self.curve is not None and not isinstance(self.curve, Curve):
             raise SpecError("CrossbarSpec.curve", self.curve, "a Curve, or None")
         self._check_combinations()
+
+    def _check_active_rows(self) -> None:
+        if self.active_rows is None:
+            return
+        keep_int(self, "active_rows", 8, self.rows)
+        if self.rows % self.active_rows:
+            raise SpecError("CrossbarSpec.active_rows", self.active_rows, f"a divisor of the {self.rows} rows, or None")
 
     def _check_combinations(self) -> None:
         if not self.g_step_siemens >= _SMALLEST:
@@ -213,6 +225,11 @@ class CrossbarSpec:
             raise SpecError("CrossbarSpec.curve", self.curve, allowed)
         if self.bitlines_per_column > self.cols:
             raise SpecError("CrossbarSpec.cols", self.cols, f"at least {self.bitlines_per_column}, one logical column")
+
+    @property
+    def tile_height(self) -> int:
+        """Word lines of a row tile: those that are read at once."""
+        return self.rows if self.active_rows is None else self.active_rows
 
     @property
     def max_weight(self) -> int:
