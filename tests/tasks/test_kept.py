@@ -24,10 +24,8 @@ RNG = np.random.default_rng(0)
 def test_a_folded_norm_is_the_batch_norm() -> None:
     x = jnp.asarray(RNG.normal(3.0, 2.0, (4, 5, 6)), jnp.float32)
     affine = {name: jnp.asarray(RNG.normal(size=6), jnp.float32) for name in ("scale", "bias")}
-    stats = {
-        "mean": jnp.asarray(RNG.normal(size=6), jnp.float32),
-        "var": jnp.asarray(RNG.uniform(1, 2, 6), jnp.float32),
-    }
+    mean, var = RNG.normal(size=6), RNG.uniform(1, 2, 6)
+    stats = {"mean": jnp.asarray(mean, jnp.float32), "var": jnp.asarray(var, jnp.float32)}
     folded = folded_norm(affine, stats, 1e-5)
     wanted = (np.asarray(x, np.float64) - stats["mean"]) / np.sqrt(np.float64(stats["var"]) + 1e-5)
     wanted = wanted * affine["scale"] + affine["bias"]
@@ -74,9 +72,8 @@ def test_numbers_that_half_precision_cannot_hold_stay_as_they_are() -> None:
 
 
 def test_statistics_measured_for_frozen_norms_are_folded_too() -> None:
-    task = with_measured_norms(
-        CHIP, stored(CHIP, tiny.made_up_task(CHIP, tiny.METHODS["head_only"])), IMAGES, batch_size=8
-    )
+    task = stored(CHIP, tiny.made_up_task(CHIP, tiny.METHODS["head_only"]))
+    task = with_measured_norms(CHIP, task, IMAGES, batch_size=8)
     assert task.state and not task.trained["norms"]
     small = compact(CHIP, task)
     np.testing.assert_allclose(predict(CHIP, small, IMAGES), predict(CHIP, task, IMAGES), atol=0.05)
