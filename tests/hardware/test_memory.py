@@ -57,6 +57,8 @@ def test_mask_bits_of_resnet20() -> None:
         "head_only": 0,
         "norm_only": 0,
         "xbm": 4_400,
+        "xbm_levels": 4_400 + 16 * len(chip.tiles),
+        "xbm_lines": 2 * 4_400,
         "xma": 3 * 4_400,
         "piggyback": 267_696,
         "piggyback_ternary": 2 * 267_696,
