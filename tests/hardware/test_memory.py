@@ -59,6 +59,7 @@ def test_mask_bits_of_resnet20() -> None:
         "norm_only": 0,
         "xbm": 4_400,
         "xbm_levels": 4_400 + 19 * 16,
+        "xbm_lines": 2 * 4_400,
         "xma": 3 * 4_400,
         "piggyback": 267_696,
         "piggyback_ternary": 2 * 267_696,

@@ -11,17 +11,31 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from crossbar.cell_by_cell import CellByCell
+from crossbar.literal import input_codes as literal_codes
 from models.tiny import CONVERTED, IDEAL, NOISY, tiny_backbone, tiny_chip, tiny_images
-from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Tiles, column_sums, nominal_weights, read
+from xbm_jax.crossbar import (
+    Adc,
+    Cell,
+    CrossbarSpec,
+    Gaussian,
+    Tiles,
+    column_sums,
+    nominal_weights,
+    read,
+    with_lines,
+    with_signed_inputs,
+)
 from xbm_jax.crossbar.reading.sums import input_codes
 from xbm_jax.errors import DataError, SpecError
-from xbm_jax.masks import Method
+from xbm_jax.masks import Method, methods
 from xbm_jax.models import (
     Chip,
     Preprocess,
     backbone,
     calibrate,
     forward,
+    initial_trained,
     measure_inputs,
     measure_norms,
     measure_ranges,
@@ -29,6 +43,7 @@ from xbm_jax.models import (
     program,
     source_trained,
 )
+from xbm_jax.tasks import Task, adc_clip_rates
 
 IDENTITY = Preprocess(mean=(0.0, 0.0), std=(1.0, 1.0), divisor=1.0)
 CELLS = ("levels", "conductance", "effective", "weight_scale", "key_data")
@@ -48,11 +63,11 @@ class OneByOne(nnx.Module):
 KERNEL = np.array([[1.0, -1.0, 127.0], [127.0, -127.0, -127.0]], np.float32)  # levels as they stand: s_w = 1
 
 
-def one_by_one(spec: CrossbarSpec, preprocess: Preprocess = IDENTITY) -> Chip:
+def one_by_one(spec: CrossbarSpec, preprocess: Preprocess = IDENTITY, kernel: np.ndarray = KERNEL) -> Chip:
     network = network_from_module(
         lambda: OneByOne(rngs=nnx.Rngs(0)), name="one", head="head", preprocess=preprocess, image_size=10
     )
-    arrays = {"conv/kernel": KERNEL[None, None], "head/kernel": np.zeros((3, 2)), "head/bias": np.zeros(2)}
+    arrays = {"conv/kernel": kernel[None, None], "head/kernel": np.zeros((3, 2)), "head/bias": np.zeros(2)}
     return program(backbone(network, arrays), spec, jax.random.key(0))
 
 
@@ -200,6 +215,82 @@ def test_sums_that_are_nearly_all_zero_are_covered_whole(per: Any) -> None:
     assert grid is not None
     wanted = [128.0] if per == "layer" else [1.0, 1.0, 127.0]
     np.testing.assert_allclose(grid.lsb[0, 0, 0], wanted, rtol=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One line of a pair alone
+
+LEAKING = CONVERTED.replace(
+    weight_bits=6, input_bits=6, dac_bits=3, cell=Cell(3, 12.0), device=Gaussian(0.02), adc=Adc(8, percentile=99.0)
+)
+
+
+def line_sums(tiles: Tiles, x: np.ndarray) -> np.ndarray:
+    """What the literal cells send on one line of each pair, by themselves: [2, J, S, T, sums, N]."""
+    cells = CellByCell(tiles, np.asarray(tiles.conductance))
+    cycles = cells.cycles(literal_codes(x, scale_of(tiles), tiles.plan.spec.input_bits, signed=True))
+    slices, count = cells.held.shape[1], tiles.plan.row_tiles
+
+    def current(p: int, j: int, s: int, t: int) -> np.ndarray:
+        inside = (cells.index == t)[..., None]
+        found = cells.currents(cycles[j][1], cells.seen[p, s] * inside, cells.held[p, s] * inside)
+        return found.reshape(-1, tiles.plan.columns)
+
+    places = [[[[current(p, j, s, t) for t in range(count)] for s in range(slices)] for j in (0, 1)] for p in (0, 1)]
+    return np.array(places)
+
+
+@pytest.mark.parametrize("per", [pytest.param("layer", marks=pytest.mark.slow), "column"])
+def test_ranges_hold_either_line_alone(per: Any) -> None:
+    """Of the difference and of each line, cell by cell: two slices, two cycles, two tiles, level 0 conducting."""
+    spec = LEAKING.replace(adc=dataclasses.replace(LEAKING.adc, per=per))
+    chip = program(tiny_backbone(), spec, jax.random.key(0), rules={"blocks/*": None})
+    scaled = with_signed_inputs(chip.tiles["stem"], True).replace(input_scale=jnp.float32(0.07))
+    chip = chip.replace(tiles={"stem": with_lines(scaled) if per == "column" else scaled})
+    tiles = measure_ranges(chip, tiny_images(8), lines=True).tiles["stem"]
+    plus, minus = line_sums(tiles, np.asarray(chip.network.prepared(jnp.asarray(tiny_images(8))), np.float64))
+    ends = []
+    for percent, widest in ((1.0, np.min), (99.0, np.max)):
+        over = -2 if per == "column" else (-2, -1)
+        each = [np.percentile(sums, percent, over, keepdims=True) for sums in (plus - minus, plus, -minus)]
+        end = widest(np.stack(each), 0)[..., 0, :]  # [J, S, T, N or 1]
+        ends.append(end if per == "column" else widest(end, 2, keepdims=True))
+    low, high = np.minimum(ends[0], 0.0), np.maximum(ends[1], 0.0)
+    assert tiles.adc is not None
+    np.testing.assert_allclose(tiles.adc.lsb, (high - low) / 255, rtol=1e-4)
+    np.testing.assert_allclose(tiles.adc.min_code, low / ((high - low) / 255), rtol=0, atol=0.51)
+
+
+CANCELLING = np.array([[127.0, -127.0, 127.0], [-100.0, 100.0, -100.0]], np.float32)
+"""On grey pixels p a pair's lines send 127 p and 100 p, and its converter sees 27 p."""
+
+
+def test_what_one_line_alone_costs() -> None:
+    """The step grows from 27 to 127 + 100; without it, most of what one line sends is clipped."""
+    grey = np.repeat(pixels()[..., :1], 2, axis=-1)
+    measured = measure_inputs(one_by_one(CONVERTED.replace(adc=Adc(8, per="column")), kernel=CANCELLING), grey)
+    pairs, lines = measure_ranges(measured, grey), measure_ranges(measured, grey, lines=True)
+    assert pairs.tiles["conv"].adc is not None and lines.tiles["conv"].adc is not None
+    np.testing.assert_allclose(lines.tiles["conv"].adc.lsb / pairs.tiles["conv"].adc.lsb, 227 / 27, rtol=1e-5)
+    method = methods.xbm_lines()
+    mask = jnp.array([[[1.0] * 3, [-1.0] * 3]])  # the negative lines are off
+    task = Task({**initial_trained(pairs, method, 2, jax.random.key(0)), "masks": {"conv": mask}}, {}, method, {})
+    sums, top = grey.reshape(-1, 2)[:, :1] * np.array([127, 100, 127]), 27 * np.percentile(grey, 99.9)
+    beyond = sums > np.array([1, 0, 1]) * top + top / 255 / 2
+    assert adc_clip_rates(pairs, task, grey)["conv"] == pytest.approx(beyond.mean(), abs=0.01) and beyond.mean() > 0.8
+    assert adc_clip_rates(lines, task, grey)["conv"] <= 0.005
+
+
+def test_lines_with_converters_of_their_own_have_ranges_of_their_own() -> None:
+    measured = measure_inputs(one_by_one(CONVERTED.replace(subtract="digital")), pixels())
+    alike = (measure_ranges(measured, pixels(), lines=lines).tiles["conv"].adc for lines in (False, True))
+    jax.tree.map(np.testing.assert_array_equal, *alike)
+
+
+@pytest.mark.parametrize("measure", [calibrate, measure_ranges])
+def test_without_pairs_there_are_no_lines_to_measure(measure: Any) -> None:
+    with pytest.raises(SpecError, match=r"conv\.encoding = 'offset': 'differential' with lines=True"):
+        measure(one_by_one(CONVERTED.replace(encoding="offset", cell=Cell(8))), pixels(), lines=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

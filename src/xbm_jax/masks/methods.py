@@ -15,7 +15,7 @@ from xbm_jax.errors import MethodError
 from xbm_jax.masks.alphabet import Alphabet, Binary, Shift, Soft, Ternary
 from xbm_jax.masks.arrays import ArrayChoice
 from xbm_jax.masks.estimator import Annealed, Estimator, Identity, Sigmoid
-from xbm_jax.masks.granularity import Column, Granularity, Kernel, Weight
+from xbm_jax.masks.granularity import Column, Granularity, Kernel, Line, Weight
 from xbm_jax.masks.heads import Head, Linear
 from xbm_jax.masks.levels import Levels
 from xbm_jax.masks.lowrank import LowRank
@@ -37,6 +37,7 @@ __all__ = [
     "piggyback_ternary",
     "xbm",
     "xbm_levels",
+    "xbm_lines",
     "xma",
     "xma2",
 ]
@@ -132,6 +133,15 @@ def xbm_levels(norms: NormPolicy = "full", lr: float = 3e-2, low: float = 0.2) -
     return Method("xbm_levels", rule, norms=norms, mask_lr=lr)
 
 
+def xbm_lines(norms: NormPolicy = "full", lr: float = 3e-2) -> Method:
+    """XBM with each source line of a pair gated apart: two bits a column.
+
+    Where pairs are subtracted before their converter, its range has to hold one line alone, too:
+    ``xbm.calibrate(chip, images, lines=True)``.
+    """
+    return masked("xbm_lines", Line(), Binary(0.0), Annealed(), start=0.05, norms=norms, mask_lr=lr)
+
+
 def piggyback(norms: NormPolicy = "full", lr: float = 1e-3) -> Method:
     """Piggyback (Mallya 2018): one bit per weight; cells of a weight whose bit is 0 are rewritten."""
     return masked("piggyback", Weight(), Binary(), Identity(), norms=norms, mask_lr=lr)
@@ -178,6 +188,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "norm_only": norm_only,
     "xbm": xbm,
     "xbm_levels": xbm_levels,
+    "xbm_lines": xbm_lines,
     "xma": xma,
     "xma2": xma2,
     "piggyback": piggyback,

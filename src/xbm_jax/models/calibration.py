@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,10 @@ from xbm_jax.crossbar import Tiles, nominal_weights, with_signed_inputs
 from xbm_jax.crossbar.primitives.adc import snapped_range
 from xbm_jax.crossbar.primitives.products import product
 from xbm_jax.crossbar.primitives.quantise import input_code_limits
+from xbm_jax.crossbar.reading.gates import gated
 from xbm_jax.crossbar.reading.sums import Converters, column_sums, input_codes
 from xbm_jax.crossbar.validate import check_int
+from xbm_jax.crossbar.writing.by_line import by_line
 from xbm_jax.errors import DataError, SpecError, warn
 from xbm_jax.examples import count, take
 from xbm_jax.masks import Method
@@ -38,7 +40,7 @@ def source_trained(chip: Chip) -> dict[str, Any]:
 
 
 @numpy_promotion
-def calibrate(chip: Chip, images: Any, *, batch_size: int = 64) -> Chip:
+def calibrate(chip: Chip, images: Any, *, batch_size: int = 64, lines: bool = False) -> Chip:
     """The chip with input scales and converter ranges measured on ``images`` through the source task's norms.
 
     Two passes: input scales from the float network, then converter ranges from the quantised network's column sums
@@ -49,12 +51,15 @@ def calibrate(chip: Chip, images: Any, *, batch_size: int = 64) -> Chip:
     Args:
         images: uint8 [n, H, W, C], or what else the network takes; some 256 will do
             (:func:`xbm_jax.data.calibration_images` draws them).
+        lines: whether ranges hold what one line of a pair alone sends, too: for tasks by line, see
+            :func:`measure_ranges`.
 
     Raises:
-        DataError: images that do not fit, or none. SpecError: ``batch_size`` below 1.
+        DataError: images that do not fit, or none. SpecError: ``batch_size`` below 1; ``lines`` without pairs.
     """
+    _check_pairs(chip, lines)
     chip = measure_inputs(chip, images, batch_size=batch_size)
-    return measure_ranges(chip, images, batch_size=batch_size)
+    return measure_ranges(chip, images, batch_size=batch_size, lines=lines)
 
 
 @numpy_promotion
@@ -72,13 +77,29 @@ def measure_inputs(chip: Chip, images: Any, *, batch_size: int = 64) -> Chip:
 
 
 @numpy_promotion
-def measure_ranges(chip: Chip, images: Any, *, batch_size: int = 64) -> Chip:
-    """The chip with new converter ranges where they are calibrated ones; see :func:`calibrate`."""
+def measure_ranges(chip: Chip, images: Any, *, batch_size: int = 64, lines: bool = False) -> Chip:
+    """The chip with new converter ranges where they are calibrated ones; see :func:`calibrate`.
+
+        [low, high] = percentiles of I+ - I-                                without lines
+                      from the least to the most of those of I+ - I-, I+ and -I-    with lines
+
+    for each batch, in units of (input code x level), for whatever shares a range (``Adc.per``).
+
+    Args:
+        lines: whether the converter that a pair shares (``subtract="analog"``) covers each of its lines alone, as a
+            task by line sends them that switches the other one off. The range is wider and its steps are coarser for
+            every task. No effect where each line has a converter, and so a range, of its own (``subtract="digital"``).
+
+    Raises:
+        SpecError: no input scales yet, or ``lines`` where a layer has no pairs.
+    """
+    _check_pairs(chip, lines)
     images = _checked(chip, images, batch_size)
     if any(tiles.input_scale is None for tiles in chip.tiles.values()):
         raise SpecError("tiles", "no input scales", "measure inputs first: measure_inputs(chip, images)")
     tiles = dict(chip.tiles)
-    for path, (low, high) in _seen_over_batches(_sum_ranges, chip, images, batch_size, "column sums").items():
+    measure = partial(_sum_ranges, lines=lines)
+    for path, (low, high) in _seen_over_batches(measure, chip, images, batch_size, "column sums").items():
         bits = chip.tiles[path].plan.spec.adc.bits
         assert bits is not None
         tiles[path] = chip.tiles[path].replace(adc=snapped_range(jnp.asarray(low), jnp.asarray(high), bits))
@@ -138,6 +159,14 @@ def _checked(chip: Chip, images: Any, batch_size: int) -> Any:
     if count(images) == 0:
         raise DataError("images", "0 images", "at least one image to calibrate on")
     return images
+
+
+def _check_pairs(chip: Chip, lines: bool) -> None:
+    for path, tiles in chip.tiles.items():
+        encoding = tiles.plan.spec.encoding
+        if lines and encoding != "differential":
+            allowed = "'differential' with lines=True: no other encoding has a positive and a negative line"
+            raise SpecError(f"{path}.encoding", encoding, allowed)
 
 
 def _batches(images: Any, batch_size: int) -> Iterable[Any]:
@@ -202,8 +231,8 @@ def _norm_moments(
     return {path: (stats["mean"], stats["var"] + stats["mean"] ** 2) for path, stats in batch.items()}
 
 
-@jax.jit
-def _sum_ranges(chip: Chip, images: Any) -> _Ranges:
+@partial(jax.jit, static_argnames="lines")
+def _sum_ranges(chip: Chip, images: Any, lines: bool) -> _Ranges:
     """Of each converter's sums, [J, V, T|1, N|1]; layers with known ranges are left out."""
     seen: _Ranges = {}
 
@@ -213,23 +242,43 @@ def _sum_ranges(chip: Chip, images: Any) -> _Ranges:
         total = product(codes, nominal_weights(tiles), plan.conv) * tiles.input_scale
         if plan.fold or plan.spec.adc.bits is None or plan.spec.adc.range != "calibrated":
             return total
-        seen_by = Converters(curvature=tiles.curvature)
-        sums = {(t, j): s for t, j, s in column_sums(plan, codes, tiles.effective, seen_by)}
-        seen[path] = _widest(seen.get(path), _converter_ranges(tiles, sums))
+        for sums in _sums(tiles, codes, lines):
+            seen[path] = _widest(seen.get(path), _converter_ranges(tiles, sums))
         return total
 
     forward(chip, Method("source", norms="frozen"), source_trained(chip), chip.stats, images, layer_read=observe)
     return seen
 
 
+_Sums = dict[tuple[int, int], jax.Array]
+"""Column sums [..., V, N] by row tile and cycle."""
+
+
+def _sums(tiles: Tiles, codes: jax.Array, lines: bool) -> Iterator[_Sums]:
+    """What a layer's converters see; with ``lines`` then what the one they share sees of each line of a pair alone."""
+
+    def under(effective: jax.Array, curvature: jax.Array | None) -> _Sums:
+        found = column_sums(tiles.plan, codes, effective, Converters(curvature=curvature))
+        return {(t, j): sums for t, j, sums in found}
+
+    pairs = under(tiles.effective, tiles.curvature)
+    yield pairs
+    negative = by_line(tiles).lines if lines else None
+    if negative is None:
+        return
+    alone = under(negative.effective, negative.curvature)
+    for gain in (jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])):
+        yield {place: gated(sums, alone[place], gain) for place, sums in pairs.items()}
+
+
 def _widest(one: tuple[jax.Array, ...] | None, other: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-    """The ends that hold those of all calls of a layer, which the network may call more than once."""
+    """The ends that hold those of all sums of a layer, which the network may call more than once."""
     if one is None:
         return other
     return tuple(widest(a, b) for widest, a, b in zip(_WIDEST, one, other, strict=True))
 
 
-def _converter_ranges(tiles: Tiles, sums: dict[tuple[int, int], jax.Array]) -> tuple[jax.Array, ...]:
+def _converter_ranges(tiles: Tiles, sums: _Sums) -> tuple[jax.Array, ...]:
     """Of one layer's sums [..., V, N], over images and pixels, then over what shares a converter range."""
     plan, adc = tiles.plan, tiles.plan.spec.adc
     alone = {place: _of_conversions(s, adc.percentile, adc.per == "column") for place, s in sums.items()}
