@@ -45,6 +45,7 @@ class Interval:
     """A mean and half the width of its interval, as shares.
 
     ``seeds``: trainings behind it. With one their chance is unknown: the interval is of the test images alone.
+    ``half`` is also the smallest difference that such a comparison can see.
     """
 
     mean: float
@@ -55,6 +56,13 @@ class Interval:
     def of_images_alone(self) -> bool:
         """Whether chance of training is not in it."""
         return self.seeds < 2
+
+    @property
+    def verdict(self) -> str:
+        """``"better"`` or ``"worse"`` where the interval leaves no doubt, else ``"undecided"``; of one seed always."""
+        if self.of_images_alone or abs(self.mean) <= self.half:
+            return "undecided"
+        return "better" if self.mean > 0 else "worse"
 
     def points(self) -> str:
         """In percentage points; a star where it is of the test images alone."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from experiments.intervals import mean_difference
+from experiments.intervals import Interval, mean_difference
 
 from xbm_jax.errors import DataError
 
@@ -75,3 +75,11 @@ def test_images_that_agree_leave_the_chance_of_seeds() -> None:
 def test_tasks_need_the_same_seeds() -> None:
     with pytest.raises(DataError, match="as many seeds of every task"):
         mean_difference([np.zeros((2, 5)), np.zeros((3, 5))])
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "seeds", "verdict"),
+    [(0.02, 0.01, 3, "better"), (-0.02, 0.01, 3, "worse"), (0.01, 0.01, 3, "undecided"), (0.2, 0.01, 1, "undecided")],
+)
+def test_better_is_said_only_above_what_can_be_seen(mean: float, half: float, seeds: int, verdict: str) -> None:
+    assert Interval(mean, half, seeds).verdict == verdict

@@ -81,15 +81,18 @@ def small(folder: Path, **changes: Any) -> suite.Config:
 
 def test_finished_jobs_are_not_done_again(tmp_path: Path, learned: list[str]) -> None:
     suite.main(small(tmp_path))
-    first = ["cifar-resnet20 usps default head_only 0", "cifar-resnet20 usps default piggyback 0"]
-    assert learned[:2] == first and learned[2:] == ["cifar-resnet20 usps ideal piggyback 0"]
+    first = ["cifar-resnet20 usps verified head_only 0", "cifar-resnet20 usps verified piggyback 0"]
+    assert learned[:2] == first and learned[2:] == [
+        "cifar-resnet20 usps relaxed piggyback 0",
+        "cifar-resnet20 usps ideal piggyback 0",
+    ]
     made = (tmp_path / "results/small_suite.json").read_bytes()
     suite.main(small(tmp_path))
     assert (tmp_path / "results/small_suite.json").read_bytes() == made  # the date is that of its rows
-    suite.main(small(tmp_path, methods=("head_only", "piggyback", "xbm"), chips=("default",), seeds=(0, 1)))
-    assert learned[3:] == [
-        "cifar-resnet20 usps default xbm 0",
-        *(f"cifar-resnet20 usps default {m} 1" for m in ("head_only", "xbm", "piggyback")),
+    suite.main(small(tmp_path, methods=("head_only", "piggyback", "xbm"), chips=("verified",), seeds=(0, 1)))
+    assert learned[4:] == [
+        "cifar-resnet20 usps verified xbm 0",
+        *(f"cifar-resnet20 usps verified {m} 1" for m in ("head_only", "xbm", "piggyback")),
     ]
     content = json.loads((tmp_path / "results/small_suite.json").read_text())
     assert [row["job"] for row in content["rows"]] == learned
@@ -102,7 +105,7 @@ def test_other_settings_need_another_folder(tmp_path: Path, learned: list[str]) 
     suite.main(small(tmp_path))
     with pytest.raises(xbm.OutputError, match=r"a new folder: its rows have other images, training"):
         suite.main(small(tmp_path, images=100, epochs=1))
-    assert len(learned) == 3
+    assert len(learned) == 4
 
 
 @pytest.mark.parametrize(
@@ -112,7 +115,7 @@ def test_other_settings_need_another_folder(tmp_path: Path, learned: list[str]) 
         ({"seeds": ()}, r"--seeds = \(\): at least one"),
         ({"tasks": ("usps", "ups")}, r"--tasks = 'ups': some of .*fashion_mnist"),
         ({"methods": ("pigback",)}, r"--methods = 'pigback': some of .*piggyback"),
-        ({"chips": ("worn",)}, r"--chips = 'worn': some of default, ideal"),
+        ({"chips": ("worn",)}, r"--chips = 'worn': some of ideal, relaxed, verified"),
         ({"backbones": ("resnet",)}, r"--backbones = 'resnet': some of cifar-resnet20"),
     ],
 )
@@ -168,7 +171,7 @@ def tiny_suite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> suite.Config:
 
 @pytest.mark.slow
 def test_rows_say_what_learning_gave_and_cost(tiny_suite: suite.Config) -> None:
-    job = Job("small_suite", "cifar-resnet20", "usps", "default", "piggyback", 0)
+    job = Job("small_suite", "cifar-resnet20", "usps", "verified", "piggyback", 0)
     (row,) = suite_jobs.run(tiny_suite, [job])
     assert set(FIELDS) <= set(row) and json.loads(json.dumps(row)) == row
     assert row["mask_bits"] == 8 * (27 + 72 + 72) and row["cells_written"] >= 0 and row["images"] == 320
@@ -177,7 +180,7 @@ def test_rows_say_what_learning_gave_and_cost(tiny_suite: suite.Config) -> None:
 
 @pytest.mark.slow
 def test_seeds_learned_together_are_seeds_learned_apart(tiny_suite: suite.Config) -> None:
-    jobs = [Job("small_suite", "cifar-resnet20", "usps", "default", "xbm", seed) for seed in (0, 1)]
+    jobs = [Job("small_suite", "cifar-resnet20", "usps", "verified", "xbm", seed) for seed in (0, 1)]
     together = suite_jobs.run(tiny_suite, jobs)
     apart = [row for job in jobs for row in suite_jobs.run(tiny_suite, [job])]
     for a, b in zip(together, apart, strict=True):
@@ -185,7 +188,7 @@ def test_seeds_learned_together_are_seeds_learned_apart(tiny_suite: suite.Config
 
 
 def test_seeds_are_learned_together_where_asked(tmp_path: Path, learned: list[str], monkeypatch: Any) -> None:
-    """By default on an accelerator alone; seeds that are there are not learned again."""
+    """By verified on an accelerator alone; seeds that are there are not learned again."""
     asked: list[list[int]] = []
     honest = suite_jobs.run
 
@@ -194,7 +197,7 @@ def test_seeds_are_learned_together_where_asked(tmp_path: Path, learned: list[st
         return honest(config, jobs)
 
     monkeypatch.setattr(suite_jobs, "run", run)
-    options: dict[str, Any] = {"methods": ("head_only",), "chips": ("default",)}
+    options: dict[str, Any] = {"methods": ("head_only",), "chips": ("verified",)}
     suite.main(small(tmp_path, **options, seeds=(0, 1)))
     assert asked == [[0], [1]]
     suite.main(small(tmp_path, **options, seeds=(0, 1, 2, 3), together=True))
@@ -207,7 +210,7 @@ def test_seeds_are_learned_together_where_asked(tmp_path: Path, learned: list[st
 @pytest.mark.slow
 def test_forgetting(tiny_suite: suite.Config, method: str) -> None:
     """Masks answer for earlier tasks as before, to the last image; one network that is trained on does not."""
-    job = Job("forgetting", "cifar-resnet20", "fashion_mnist+usps", "default", method, 0)
+    job = Job("forgetting", "cifar-resnet20", "fashion_mnist+usps", "verified", method, 0)
     rows = suite_forgetting.rows(tiny_suite, job)
     assert [(r["step"], r["task"]) for r in rows] == [
         *((1, t) for t in ("cifar10", "fashion_mnist")),
@@ -231,7 +234,7 @@ def compared_rows(hits: dict[tuple[str, str, int], np.ndarray]) -> list[dict[str
     """Rows by (task, method, seed)."""
     rows = []
     for (task, method, seed), right in hits.items():
-        job = Job("small_suite", "b", task, "default", method, seed)
+        job = Job("small_suite", "b", task, "verified", method, seed)
         rows.append(made_up_row(job) | {"hits": coded(right), "test_images": len(right)})
     return rows
 
@@ -242,7 +245,7 @@ def test_paired_differences_against_the_formula() -> None:
     ours, theirs = rng.random(200) < 0.7, rng.random(200) < 0.6
     rows = compared_rows({("t", "xbm", 0): ours, ("t", "piggyback", 0): theirs})
     d = ours.astype(float) - theirs
-    wanted = f"{100 * d.mean():+.1f} ± {196 * d.std(ddof=1) / np.sqrt(200):.1f}*"
+    wanted = f"{100 * d.mean():+.1f} ± {196 * d.std(ddof=1) / np.sqrt(200):.1f}* undecided"
     assert suite_report.paired(rows, "xbm", "piggyback") == wanted
     assert suite_report.paired(rows, "xbm", "none") == "-"
     assert "*: one seed" in suite_report.suite_table(rows)
@@ -252,12 +255,12 @@ def test_a_comparison_takes_the_seeds_that_all_of_its_tasks_have() -> None:
     rng = np.random.default_rng(0)
     places = [(task, method, seed) for task in "tu" for method in ("xbm", "piggyback") for seed in range(3)]
     hits = {place: rng.random(50) < 0.5 for place in places}
-    whole = suite_report.paired(compared_rows(hits), "xbm", "piggyback")
+    whole = suite_report.difference(compared_rows(hits), "xbm", "piggyback")
     difference = [[hits[t, "xbm", s].astype(float) - hits[t, "piggyback", s] for s in range(3)] for t in "tu"]
-    assert whole == mean_difference([np.array(d) for d in difference]).points() and not whole.endswith("*")
+    assert whole == mean_difference([np.array(d) for d in difference]) and not whole.of_images_alone
     del hits["u", "piggyback", 1]
-    part = suite_report.paired(compared_rows(hits), "xbm", "piggyback")
-    assert part == mean_difference([np.array(d)[[0, 2]] for d in difference]).points() != whole
+    part = suite_report.difference(compared_rows(hits), "xbm", "piggyback")
+    assert part == mean_difference([np.array(d)[[0, 2]] for d in difference]) != whole
     del hits["u", "xbm", 0], hits["t", "xbm", 2]
     assert suite_report.paired(compared_rows(hits), "xbm", "piggyback") == "-"  # no seed that both tasks have
 
@@ -304,7 +307,7 @@ def bad_chip_rows() -> list[dict[str, Any]]:
 
 def front_rows() -> list[dict[str, Any]]:
     bits = {"xbm rows 16": 16_000, "xbm rows 64": 4_400, "xma bits 3": 13_200, "ksm_binary": 30_000, "norm_only": 0}
-    place = ("bits_front", "cifar-resnet20", "usps", "default")
+    place = ("bits_front", "cifar-resnet20", "usps", "verified")
     return [made_up_row(Job(*place, method, 0)) | {"mask_bits": count} for method, count in bits.items()]
 
 
@@ -313,9 +316,9 @@ def forgetting_rows() -> list[dict[str, Any]]:
     for method in ("finetune", "xbm"):
         for step, after in enumerate(("usps", "notmnist"), 1):
             for task in ("cifar10", "usps", "notmnist")[: step + 1]:
-                job = Job("forgetting", "cifar-resnet20", task, "default", method, 0)
+                job = Job("forgetting", "cifar-resnet20", task, "verified", method, 0)
                 more = {"after": after, "step": step, "stored_bits": 10, "written_so_far": 3}
-                rows.append(made_up_row(job, **more) | {"job": f"cifar-resnet20 usps+notmnist default {method} 0"})
+                rows.append(made_up_row(job, **more) | {"job": f"cifar-resnet20 usps+notmnist verified {method} 0"})
     return rows
 
 
@@ -323,7 +326,7 @@ def forgetting_rows() -> list[dict[str, Any]]:
     ("comparison", "make", "said"),
     [
         ("chip_in_the_loop", bad_chip_rows, "| norms measured | 60.0 (33 %) | 60.0 (33 %) |"),
-        ("bits_front", front_rows, "| xma bits 3 | 13,200 | 50.0 |"),
+        ("bits_front", front_rows, "| xma bits 3 | 13,200 | 13,200 | 50.0 |"),
         ("forgetting", forgetting_rows, "| xbm | 50.0 | 50.0 | 50.0 | 10 | 3 |"),
     ],
 )

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 import xbm_jax as xbm
-from xbm_jax.crossbar import PcmJoshi, ReramWan
+from xbm_jax.crossbar import PcmJoshi
 
 DAY = 86_400.0
 
@@ -31,23 +31,21 @@ class ChipKind:
         return chip if self.t_seconds is None else chip.at(self.t_seconds, compensate=True)
 
 
-_CELL = xbm.Cell(bits=7, on_off=100.0)
-_DEFAULT = xbm.CrossbarSpec(rows=64, cols=64, cell=_CELL, adc=xbm.Adc(bits=8), device=ReramWan())
-_WRITTEN = _DEFAULT.replace(device=xbm.Gaussian(0.01))
+_VERIFIED, _RELAXED = (xbm.spec_by_name(name) for name in ("verified", "relaxed"))
 
 CHIPS: Mapping[str, ChipKind] = {
-    # 8-bit converters, ReRAM's programming error (Wan 2022, aihwkit's fit)
-    "default": ChipKind(_DEFAULT),
-    "ideal": ChipKind(xbm.CrossbarSpec(rows=64, cols=64, cell=_CELL, adc=xbm.Adc(bits=None))),
+    "verified": ChipKind(_VERIFIED),
+    "relaxed": ChipKind(_RELAXED),
+    "ideal": ChipKind(_VERIFIED.replace(adc=xbm.Adc(bits=None), device=xbm.Ideal())),
     # Bad ones, each by one cause, then all but drift together
-    "faults": ChipKind(_WRITTEN.replace(faults=xbm.Faults(stuck_on=0.003, stuck_off=0.02))),
-    "wires": ChipKind(_WRITTEN.replace(wires=xbm.Wires(4.0, 4.0))),
-    "drift": ChipKind(_DEFAULT.replace(device=PcmJoshi()), 30 * DAY),
+    "faults": ChipKind(_VERIFIED.replace(faults=xbm.Faults(stuck_on=0.003, stuck_off=0.02))),
+    "wires": ChipKind(_VERIFIED.replace(wires=xbm.Wires(4.0, 4.0))),
+    "drift": ChipKind(_RELAXED.replace(device=PcmJoshi()), 30 * DAY),
     "worn": ChipKind(
-        _DEFAULT.replace(faults=xbm.Faults(stuck_on=0.002, stuck_off=0.02), wires=xbm.Wires(2.0, 2.0)), DAY
+        _RELAXED.replace(faults=xbm.Faults(stuck_on=0.002, stuck_off=0.02), wires=xbm.Wires(2.0, 2.0)), DAY
     ),
 }
-BAD = ("faults", "wires", "drift", "worn")
+BAD = ("relaxed", "faults", "wires", "drift", "worn")
 
 
 @lru_cache

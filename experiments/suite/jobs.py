@@ -38,7 +38,7 @@ class Grid:
 
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
-    chips: tuple[str, ...] = ("default",)
+    chips: tuple[str, ...] = ("verified",)
     backbones: tuple[str, ...] = ("cifar-resnet20",)
     holds: Callable[[Job], bool] = lambda job: True
     rates: Mapping[str, float] = field(default_factory=dict)
@@ -50,12 +50,15 @@ class Grid:
 
 
 ALL = tuple(methods.METHODS)
+FROZEN = "xbm, norms frozen"
+"""Masks and head alone."""
+
 GRIDS: Mapping[str, Grid] = {
     "small_suite": Grid(
         SMALL,
-        ALL,
-        ("default", "ideal"),
-        holds=lambda job: job.chip == "default" or job.method in ("xbm", "piggyback", "finetune"),
+        (*ALL, FROZEN),
+        ("verified", "relaxed", "ideal"),
+        holds=lambda job: job.chip == "verified" or job.method in ("xbm", "piggyback", "finetune"),
     ),
     "large_suite": Grid(
         LARGE,
@@ -102,6 +105,8 @@ def run(config: Any, jobs: Sequence[Job]) -> list[dict[str, Any]]:
 
 def method_of(name: str) -> tuple[Method, int | None]:
     """A method of a grid, and the rows of its arrays where they are not the chip's own."""
+    if name == FROZEN:
+        return methods.xbm(norms="frozen"), None
     kind, _, rest = name.partition(" ")
     if kind == "filters":
         return methods.masked("filters", Filter(), Binary(), Identity(), mask_lr=methods.xbm().mask_lr), None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from experiments.intervals import mean_difference
+from experiments.intervals import Interval, mean_difference
 from experiments.suite.parts import decoded
 
 from xbm_jax.storage.files import replace_file
@@ -24,6 +24,7 @@ LABELS = {
 STARTS = ("learned on chip", "moved, then learned")
 CHOSEN = "learned, start chosen on validation"
 CHANCE = "over paired test images and seeds (*: one seed, of the test images alone, chance of training unknown)"
+BITS = ("mask_bits", "weight_bits_stored", "norm_bits", "head_bits")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#7F3C8D")
 
 
@@ -60,21 +61,25 @@ def suite_table(rows: Rows) -> str:
             "method",
             *(LABELS.get(t, t) for t in tasks),
             "mean - Piggyback",
+            "mean - norms only",
             "mask bits",
-            "weight bits",
+            "all bits",
             "cells written",
         ]
         lines = [_suite_line(own, method, tasks) for method in methods]
         facts = sorted({(r["images"], r["epochs"], r["norm_policy"]) for r in own if r["method"] != "head_only"})
         seeds = sorted({r["seed"] for r in own})
+        source = [r["source_accuracy"] for r in own if r.get("source_accuracy") is not None]
+        survives = f" Source network on these chips: {100 * np.mean(source):.1f} %." if source else ""
         told = "; ".join(f"{images} images, {epochs} epochs, norms {norms}" for images, epochs, norms in facts)
         parts.append(
-            f"**{backbone}, {chip} chip.** {told}; seeds {', '.join(map(str, seeds))}.\n\n{table(heads, lines)}"
+            f"**{backbone}, {chip} chip.** {told}; seeds {', '.join(map(str, seeds))}.{survives}"
+            f"\n\n{table(heads, lines)}\n{seen(own, methods)}"
         )
     note = (
-        "Accuracy in % of the test images. Differences to Piggyback are the mean over the tasks that both have, with a "
-        f"95 % interval {CHANCE}. Norm and head bits are the same for all methods of one norm policy and are in the "
-        "JSON file, apart.\n"
+        "Accuracy in % of the test images, of tasks as a bank keeps them. Differences are the mean over the tasks that "
+        f"both have, with a 95 % interval {CHANCE}; «better» and «worse» where it leaves no doubt, else «undecided». "
+        "All bits: masks or weights, norms and head, which are apart in the JSON file.\n"
     )
     return "\n".join([*parts, note])
 
@@ -84,17 +89,36 @@ def _suite_line(rows: Rows, method: str, tasks: Sequence[str]) -> list[str]:
     for task in tasks:
         found = [r["accuracy"] for r in mine if r["task"] == task]
         cells.append(f"{100 * np.mean(found):.1f}" if found else "-")
-    difference = "-" if method == "piggyback" else paired(rows, method, "piggyback")
     return [
         method,
         *cells,
-        difference,
-        *(f"{_mean(mine, n):,.0f}" for n in ("mask_bits", "weight_bits_stored", "cells_written")),
+        *("-" if method == other else paired(rows, method, other) for other in ("piggyback", "norm_only")),
+        f"{_mean(mine, 'mask_bits'):,.0f}",
+        f"{sum(_mean(mine, part) for part in BITS):,.0f}",
+        f"{_mean(mine, 'cells_written'):,.0f}",
     ]
 
 
+def seen(rows: Rows, methods: Sequence[str]) -> str:
+    """The smallest difference to Piggyback that the table can see."""
+    found = [difference(rows, method, "piggyback") for method in methods if method != "piggyback"]
+    halves = [interval.half for interval in found if interval is not None and not interval.of_images_alone]
+    if not halves:
+        return "One seed sees no difference of methods: chance of training is unknown.\n"
+    return (
+        f"The smallest difference to Piggyback that this table can see: {100 * min(halves):.1f} to "
+        f"{100 * max(halves):.1f} points, by method.\n"
+    )
+
+
 def paired(rows: Rows, method: str, other: str) -> str:
-    """Mean difference in points over the tasks and seeds that both have, with a 95 % interval.
+    """:func:`difference` in points, and what it decides."""
+    found = difference(rows, method, other)
+    return "-" if found is None else f"{found.points()} {found.verdict}"
+
+
+def difference(rows: Rows, method: str, other: str) -> Interval | None:
+    """Mean difference over the tasks and seeds that both have, with a 95 % interval; ``None`` where there are none.
 
     Of several tasks the seeds that all of them have: an interval over tasks needs the same ones (`intervals.py`).
     """
@@ -103,10 +127,8 @@ def paired(rows: Rows, method: str, other: str) -> str:
     seeds = {task: {s for t, s in both if t == task} for task, _ in both}
     shared = sorted(set.intersection(*seeds.values())) if seeds else []
     if not shared:
-        return "-"
-    return mean_difference(
-        [np.array([by[task, s, method] - by[task, s, other] for s in shared]) for task in seeds]
-    ).points()
+        return None
+    return mean_difference([np.array([by[task, s, method] - by[task, s, other] for s in shared]) for task in seeds])
 
 
 def front_table(rows: Rows) -> str:
@@ -115,8 +137,10 @@ def front_table(rows: Rows) -> str:
     bits = {m: next(r["mask_bits"] for r in rows if r["method"] == m) for m in methods}
     lines = []
     for method in sorted(methods, key=bits.__getitem__):
-        lines.append([method, f"{bits[method]:,}", *_suite_line(rows, method, tasks)[1 : 2 + len(tasks)]])
-    heads = ["method", "mask bits", *(LABELS.get(t, t) for t in tasks), "mean - Piggyback"]
+        whole = sum(_mean([r for r in rows if r["method"] == method], part) for part in BITS)
+        cells = _suite_line(rows, method, tasks)[1 : 2 + len(tasks)]
+        lines.append([method, f"{bits[method]:,}", f"{whole:,.0f}", *cells])
+    heads = ["method", "mask bits", "all bits", *(LABELS.get(t, t) for t in tasks), "mean - Piggyback"]
     return f"{table(heads, lines)}\nAccuracy in %, differences with a 95 % interval {CHANCE}.\n"
 
 

@@ -74,7 +74,12 @@ def _data(folder: Any, images: int, task: str, backbone: str, seed: int) -> xbm.
 
 
 def row_of(config: Any, job: Job, chip: xbm.Chip, task: xbm.Task, data: xbm.Dataset, seconds: float) -> dict[str, Any]:
-    """What learning gave and cost; ``hits``: which test images are right, a bit each, for paired intervals."""
+    """What learning gave and cost, of the task as a bank keeps it.
+
+    ``hits``: which test images are right, a bit each, for paired intervals. ``source_accuracy``: of the source network
+    on this very chip, where its test images are at hand.
+    """
+    task = xbm.tasks.compact(chip, task)
     bits, right = xbm.hardware.task_bits(chip, task), hits(chip, task, data)
     return {
         "job": job.name,
@@ -97,7 +102,23 @@ def row_of(config: Any, job: Job, chip: xbm.Chip, task: xbm.Task, data: xbm.Data
         "seconds": round(seconds, 1),
         "test_images": len(data.y_test),
         "hits": coded(right),
+        "source_accuracy": source_accuracy(config, job, chip),
     }
+
+
+SOURCES = {"cifar-resnet20": "cifar10"}
+_SOURCE: dict[tuple[Any, ...], float | None] = {}
+
+
+def source_accuracy(config: Any, job: Job, chip: xbm.Chip) -> float | None:
+    """How well the source network survives on the chip: its accuracy on its own test images; ``None`` without them."""
+    source, at = SOURCES.get(job.backbone), (job.backbone, job.chip, job.method.partition(" rows ")[2], job.seed)
+    if source is None or not (config.data / f"{source}.npz").is_file():
+        return None
+    if at not in _SOURCE:
+        data = data_of(config, dataclasses.replace(job, task=source))
+        _SOURCE[at] = float(np.mean(hits(chip, xbm.source_task(chip), data)))
+    return _SOURCE[at]
 
 
 def hits(chip: xbm.Chip, task: xbm.Task, data: xbm.Dataset, seed: int = 0) -> np.ndarray:

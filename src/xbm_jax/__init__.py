@@ -26,6 +26,7 @@ from xbm_jax.crossbar import (
     Ideal,
     MiloCurve,
     Wires,
+    spec_by_name,
 )
 from xbm_jax.data import Dataset, load
 from xbm_jax.errors import (
@@ -112,6 +113,7 @@ __all__ = [
     "save_chip",
     "serve",
     "source_task",
+    "spec_by_name",
     "tasks",
     "training",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -15,7 +16,7 @@ from xbm_jax.cli.console import Output, complain, say, writable
 from xbm_jax.cli.interrupt import heeding
 from xbm_jax.cli.options import Adapt, Inspect
 from xbm_jax.cli.settle import chip_for_bank, names_in, placement, settled
-from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, Gaussian
+from xbm_jax.crossbar import CrossbarSpec, Gaussian, spec_by_name
 from xbm_jax.data import load, stratified_sample
 from xbm_jax.errors import BankError, DataError
 from xbm_jax.hardware import task_bits, task_cells_written
@@ -130,12 +131,20 @@ def _method(options: Adapt) -> Method:
 
 
 def _spec(options: Adapt) -> CrossbarSpec:
-    return CrossbarSpec(
+    spec = spec_by_name(options.chip)
+
+    def changed(part: Any, **given: Any) -> Any:
+        """A part of the spec with what the command line names."""
+        return dataclasses.replace(part, **{name: value for name, value in given.items() if value is not None})
+
+    sigma = options.programming_sigma
+    return changed(
+        spec,
         rows=options.rows,
         active_rows=options.active_rows,
-        cell=Cell(bits=options.cell_bits, on_off=options.on_off),
-        adc=Adc(bits=options.adc_bits),
-        device=Gaussian(sigma=options.programming_sigma),
+        cell=changed(spec.cell, bits=options.cell_bits, on_off=options.on_off),
+        adc=changed(spec.adc, bits=options.adc_bits),
+        device=None if sigma is None else Gaussian(sigma=sigma),
     )
 
 

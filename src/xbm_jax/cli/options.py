@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from xbm_jax.crossbar import SPECS
 from xbm_jax.errors import DataError
 from xbm_jax.masks.methods import METHODS
 from xbm_jax.paths import as_path
@@ -58,6 +59,7 @@ def _made_by(convert: Callable[[list[str]], Any], kind: type) -> tyro.constructo
 
 _Path = Annotated[Path, _made_by(_path, Path)]
 _Weights = Annotated[str, _made_by(_weights, str)]
+_Chip = Annotated[str, tyro.conf.arg(help=f"a named chip, but for what is said below: {', '.join(SPECS)}.")]
 _Method = Annotated[str, tyro.conf.arg(help=f"one of {', '.join(METHODS)}.")]
 
 
@@ -91,12 +93,13 @@ class Adapt:
         norms: norm policy: frozen, affine or full.
         model: backbone.
         weights: .npz, .safetensors, PyTorch state dict or hf://owner/repository/file; by default those that ship.
-        rows: word lines of an array.
+        chip: one of SPECS.
+        rows: word lines of an array; both named chips have 64.
         active_rows: word lines that are read at once, a divisor of rows; by default all of them.
-        adc_bits: converter resolution.
-        cell_bits: bits of a cell.
-        on_off: ratio of the highest to the lowest conductance.
-        programming_sigma: programming error in units of the highest conductance.
+        adc_bits: converter resolution; both have 8.
+        cell_bits: bits of a cell; both have 7.
+        on_off: ratio of the highest to the lowest conductance; both have 100.
+        programming_sigma: a Gaussian programming error in units of the highest conductance, in place of the chip's.
         image_size: resize images to this many pixels; by default they stay as they are.
         epochs: passes over the training images.
         batch_size: images per step.
@@ -111,12 +114,13 @@ class Adapt:
     norms: Literal["frozen", "affine", "full"] | None = None
     model: str = "cifar-resnet20"
     weights: _Weights | None = None
-    rows: int = 64
+    chip: _Chip = "verified"
+    rows: int | None = None
     active_rows: int | None = None
-    adc_bits: int = 8
-    cell_bits: int = 7
-    on_off: float = 100.0
-    programming_sigma: float = 0.01
+    adc_bits: int | None = None
+    cell_bits: int | None = None
+    on_off: float | None = None
+    programming_sigma: float | None = None
     image_size: int | None = None
     epochs: int = 10
     batch_size: int = 32

@@ -20,7 +20,7 @@ from xbm_jax.cli.console import Output, say, writable
 from xbm_jax.cli.interrupt import heeding
 from xbm_jax.cli.reopen import packed, probe_batch, probe_images
 from xbm_jax.cli.settle import placement
-from xbm_jax.crossbar import Cell, CrossbarSpec, Gaussian
+from xbm_jax.crossbar import spec_by_name
 from xbm_jax.data import Dataset, load, stratified_sample
 from xbm_jax.errors import DataError, OutputError
 from xbm_jax.hardware import arrays_used
@@ -36,10 +36,9 @@ from xbm_jax.training import Recipe, adapt, for_chip
 
 __all__ = ["METHODS", "SPEC", "TASKS", "TRAIN", "quickstart"]
 
-DEVICE = Gaussian(sigma=0.01)
+CHIP = "verified"
 
-SPEC = CrossbarSpec(rows=64, weight_bits=8, cell=Cell(bits=7, on_off=100.0), device=DEVICE)
-"""64-row arrays, 8-bit weights on one differential pair of 7-bit cells, 8-bit converters, error of 1 % of g_max."""
+SPEC = spec_by_name(CHIP)
 
 TRAIN = Recipe(epochs=3, batch_size=32)
 
@@ -167,8 +166,8 @@ def _programmed(job: _Job, backbone: Backbone) -> Chip:
     say(
         job.console,
         f"Wrote {backbone.network.name} ({backbone.num_parameters:,} parameters) once onto {arrays_used(chip)} arrays "
-        f"of {SPEC.rows} x {SPEC.cols} cells: {SPEC.cell.bits} bit, on/off {SPEC.cell.on_off:g}, programming error "
-        f"{DEVICE.sigma:.0%} of g_max; converters: {SPEC.adc.bits} bit.",
+        f"of {SPEC.rows} x {SPEC.cols} cells: {SPEC.cell.bits} bit, on/off {SPEC.cell.on_off:g}, written and verified "
+        f"to 1 % of g_max; converters: {SPEC.adc.bits} bit.",
     )
     return chip
 

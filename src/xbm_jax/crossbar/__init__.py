@@ -5,6 +5,7 @@ from xbm_jax.crossbar.devices.laws import Device, Faults, Gaussian, Ideal
 from xbm_jax.crossbar.devices.milo import MiloCurve
 from xbm_jax.crossbar.devices.published import PUBLISHED, PcmHermes, PcmJoshi, ReramCmo, ReramMilo, ReramWan, Sonos
 from xbm_jax.crossbar.devices.tables import FunctionDevice, TableDevice, from_csv
+from xbm_jax.crossbar.named import SPECS, spec_by_name
 from xbm_jax.crossbar.primitives.adc import AdcRange, Mismatch
 from xbm_jax.crossbar.primitives.products import Conv
 from xbm_jax.crossbar.primitives.wires import fold_wires
@@ -29,6 +30,7 @@ from xbm_jax.crossbar.writing.tiles import (
 
 __all__ = [
     "PUBLISHED",
+    "SPECS",
     "Adc",
     "AdcRange",
     "Cell",
@@ -66,6 +68,7 @@ __all__ = [
     "program",
     "read",
     "reprogram",
+    "spec_by_name",
     "with_lines",
     "with_signed_inputs",
     "worn_cells",
