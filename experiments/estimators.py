@@ -78,6 +78,7 @@ def _shift(lr: float, width: int = 3, top: int = 0, soft_until: float = 0.0) -> 
     return methods.masked("xma", Column(), shift, Identity(soft_until=soft_until), 1.0, mask_lr=lr, norm_lr=1e-3)
 
 
+_XBM = methods.xbm(estimator="identity")
 _STEEP = Annealed(beta_start=200.0, beta_end=2e4, hold=0.0)
 
 RESNET20: Mapping[str, Method] = {
@@ -122,7 +123,7 @@ RESNET20: Mapping[str, Method] = {
     "soft lines floor 0.2": _soft(Line(), floor=0.2),
     "levels": methods.xbm_levels(),
     # Where batch norm undoes a column's gain its gradient is rounding error: it moves nothing
-    "xbm identity eps 1e-2": dataclasses.replace(methods.xbm(), mask_eps=1e-2),
+    "xbm identity eps 1e-2": dataclasses.replace(_XBM, mask_eps=1e-2),
     **{
         f"soft eps 1e-2{name}": dataclasses.replace(method, mask_eps=1e-2)
         for name, method in {
@@ -143,8 +144,8 @@ MOBILENET: Mapping[str, Method] = {
     "head_only": _slow(methods.head_only()),
     "norm_only norms 1e-2 head 1e-2": methods.norm_only(),
     "norm_only": _slow(methods.norm_only()),
-    "xbm 1e-3": _slow(methods.xbm(), 1e-3),
-    "xbm 2e-4": _slow(methods.xbm(), 2e-4),
+    "xbm 1e-3": _slow(_XBM, 1e-3),
+    "xbm 2e-4": _slow(_XBM, 2e-4),
     "xma 3e-2": _slow(methods.xma(), 3e-2),
     "xma 3e-3": _slow(methods.xma(), 3e-3),
     "piggyback 1e-3": _slow(methods.piggyback(), 1e-3),

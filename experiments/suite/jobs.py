@@ -14,7 +14,7 @@ from experiments.suite.chips import BAD
 from experiments.suite.parts import Job, chip_for, data_of, learn, row_of
 
 import xbm_jax as xbm
-from xbm_jax.masks import Binary, Filter, Identity, Method, methods
+from xbm_jax.masks import Filter, Method, methods
 
 SMALL = ("fashion_mnist", "gtsrb43_32px", "quickdraw100", "notmnist", "usps", "omniglot8")
 LARGE = ("cub40_112px", "cars40_112px", "flowers102_64px", "pacs_art_painting_112px", "pacs_sketch_112px")
@@ -109,7 +109,8 @@ def method_of(name: str) -> tuple[Method, int | None]:
         return methods.xbm(norms="frozen"), None
     kind, _, rest = name.partition(" ")
     if kind == "filters":
-        return methods.masked("filters", Filter(), Binary(), Identity(), mask_lr=methods.xbm().mask_lr), None
+        xbm = methods.xbm()
+        return replace(xbm, name="filters", rule=replace(xbm.rule, granularity=Filter())), None
     if kind == "xbm" and rest:
         return methods.xbm(), int(rest.removeprefix("rows "))
     if kind == "xma" and rest:

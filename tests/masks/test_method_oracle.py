@@ -69,7 +69,8 @@ class Run:
 
     def train(self) -> tuple[list[float], Any]:
         tx, recipe = optimizer(How()), Recipe()
-        pace = Pace(recipe.rates(self.method), dict.fromkeys(recipe.rates(self.method), 1.0), 1.0, 0)
+        rates = recipe.rates(self.method, 24)
+        pace = Pace(rates, dict.fromkeys(rates, 1.0), 1.0, 0)
         trained, stats, opt = self.trained, self.stats, tx.init(self.trained)
         losses, first = [], None
 

@@ -40,9 +40,9 @@ from xbm_jax.models import forward, initial_trained
 TABLE = [
     ("head_only", None, "frozen", False),
     ("norm_only", None, "full", False),
-    ("xbm", Masked(Column(), Binary(), Identity()), "full", False),
-    ("xbm_levels", Levels(Masked(Column(), Binary(0.0), Annealed(), 0.05)), "full", False),
-    ("xbm_lines", Masked(Line(), Binary(0.0), Annealed(), 0.05), "full", False),
+    ("xbm", Masked(Column(), Binary(0.0), Annealed(), 0.5), "full", False),
+    ("xbm_levels", Levels(Masked(Column(), Binary(0.0), Annealed(), 0.5)), "full", False),
+    ("xbm_lines", Masked(Line(), Binary(0.0), Annealed(), 0.5), "full", False),
     ("xma", Masked(Column(), Shift(), Identity(), start=1.0), "full", False),
     ("xma2", ArrayChoice(0.1, 4), "full", True),
     ("piggyback", Masked(Weight(), Binary(), Identity()), "full", True),
@@ -126,7 +126,8 @@ def learn(method: Method, steps: int) -> tuple[dict[str, Any], list[dict[str, An
     opt = tx.init(trained)
 
     def loss(trained: dict[str, Any]) -> jax.Array:
-        logits, _ = forward(chip, method, trained, chip.stats, images, train=True)
+        start = jnp.float32(0)
+        logits, _ = forward(chip, method, trained, chip.stats, images, train=True, progress=start)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     @jax.jit

@@ -51,7 +51,7 @@ METHODS: dict[str, Method] = {
         "head_only": methods.head_only(),
         "norm_only-affine": methods.norm_only("affine"),
         "norm_only-full": methods.norm_only("full"),
-        "xbm": methods.xbm(),
+        "xbm": methods.xbm(estimator="identity"),
         "xbm_levels": methods.xbm_levels(),
         "piggyback": methods.piggyback(),
         "finetune": methods.finetune(),

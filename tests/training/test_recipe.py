@@ -86,7 +86,7 @@ def test_masks_may_have_a_schedule_and_rates_of_their_own():
     assert [f["masks"] for f in factors] == [1.0] * 4 + [0.0] * 4
     assert [f["norms"] for f in factors] == [f["head"] for f in factors]
     assert factors[4]["head"] == pytest.approx(0.5)
-    assert recipe.rates(methods.xbm()) == {"masks": 0.5, "norms": methods.xbm().norm_lr, "head": 0.25}
+    assert recipe.rates(methods.xbm(), 100) == {"masks": 0.5, "norms": methods.xbm().norm_lr, "head": 0.25}
 
 
 def test_a_rules_values_may_stand_before_the_rest():
@@ -109,3 +109,14 @@ def test_the_schedule_of_a_rules_values_ends_where_they_stand_or_earlier_where_i
     assert found == [Schedule("cosine").factor(step, 8) for step in range(8)] + [0.0] * 8
     earlier = Recipe(mask_schedule=Schedule("constant", until=0.25))
     assert [earlier.factors(method, step, 8)["masks"] for step in range(8)] == [1.0] * 2 + [0.0] * 6
+
+
+def test_a_rate_of_so_many_steps_follows_from_the_number_of_steps():
+    """Noise alone moves a logit by ``rate * sqrt(steps)``, which is the same whatever the number of steps."""
+    method = dataclasses.replace(methods.xbm("affine"), mask_lr=0.5, mask_lr_steps=100)
+    rates = {steps: Recipe().rates(method, steps)["masks"] for steps in (25, 100, 10_000)}
+    assert rates == {25: 1.0, 100: 0.5, 10_000: 0.05}
+    assert Recipe(mask_lr=0.3).rates(method, 10_000)["masks"] == 0.3
+    assert Recipe().rates(dataclasses.replace(method, mask_lr_steps=None), 25)["masks"] == 0.5
+    with pytest.raises(SpecError, match=r"Method.mask_lr_steps = 0"):
+        dataclasses.replace(method, mask_lr_steps=0)

@@ -6,8 +6,10 @@ recipe takes where it names none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from xbm_jax.crossbar.validate import check_int, keep_number
@@ -55,6 +57,8 @@ class Method:
         norms: ``"frozen"``: the backbone's; ``"affine"``: scale and bias are learned, running statistics stay;
             ``"full"``: scale and bias are learned, batch statistics in training, running statistics follow.
         mask_lr: learning rate that suits the rule's values.
+        mask_lr_steps: of how many steps; of S steps it is ``mask_lr * sqrt(mask_lr_steps / S)``, so that noise alone
+            moves a value as far however long training is. ``None``: of any number.
         norm_lr: likewise for norm scales and biases.
         head_lr: likewise for the head.
         optimizer: ``"adam"``, or ``"sgd"`` with a momentum of 0.9, where a recipe names none.
@@ -72,6 +76,7 @@ class Method:
     head_lr: float = 1e-2
     optimizer: Literal["adam", "sgd"] = "adam"
     mask_eps: float | None = None
+    mask_lr_steps: int | None = None
     head: Head = field(default_factory=Linear)
 
     def __post_init__(self) -> None:
@@ -81,10 +86,16 @@ class Method:
             keep_number(self, name, low=0.0, high=3e38)  # what a float32 holds
         if self.mask_eps is not None:
             keep_number(self, "mask_eps", low=0.0, high=1.0, open_low=True)
+        if self.mask_lr_steps is not None:
+            object.__setattr__(self, "mask_lr_steps", check_int("Method.mask_lr_steps", self.mask_lr_steps, 1, 10**9))
         if self.optimizer not in ("adam", "sgd"):
             raise MethodError("Method.optimizer", self.optimizer, "one of 'adam', 'sgd'")
         if not isinstance(self.head, Head):
             raise MethodError("Method.head", self.head, "a Head, such as Linear()")
+
+    def mask_rate(self, steps: int) -> float:
+        """The rule's learning rate in a training of so many steps."""
+        return self.mask_lr * (1.0 if self.mask_lr_steps is None else math.sqrt(self.mask_lr_steps / steps))
 
     @property
     def learned(self) -> Method:
@@ -119,27 +130,42 @@ def norm_only(norms: NormPolicy = "full") -> Method:
     return Method("norm_only", norms=norms)
 
 
-def xbm(norms: NormPolicy = "full", estimator: Literal["identity", "sigmoid"] = "identity", lr: float = 1e-3) -> Method:
-    """Crossbar column-wise binary masks (Zhang 2022): one bit per row tile and output channel; no cell is written."""
-    estimators: dict[str, Estimator] = {"identity": Identity(), "sigmoid": Sigmoid()}
-    if estimator not in estimators:
-        raise MethodError("xbm.estimator", estimator, "one of " + ", ".join(map(repr, estimators)))
-    return masked("xbm", Column(), Binary(), estimators[estimator], norms=norms, mask_lr=lr)
+def xbm(
+    norms: NormPolicy = "full",
+    estimator: Literal["annealed", "identity", "sigmoid"] = "annealed",
+    lr: float | None = None,
+) -> Method:
+    """Crossbar column-wise binary masks (Zhang 2022): one bit per row tile and output channel; no cell is written.
+
+    Args:
+        norms: norm policy.
+        estimator: ``"annealed"``: gains that harden (:class:`~xbm_jax.masks.Annealed`), at a rate that follows from the
+            number of steps; or the straight-through ones of Piggyback and KSM, at any number.
+        lr: mask rate; by default 3e-2 of 528 steps, or 1e-3.
+    """
+    straight: dict[str, Estimator] = {"identity": Identity(), "sigmoid": Sigmoid()}
+    if estimator == "annealed":
+        return Method("xbm", _soft(Column()), norms=norms, **_SOFT_RATES | ({} if lr is None else {"mask_lr": lr}))
+    if estimator not in straight:
+        raise MethodError("xbm.estimator", estimator, "one of " + ", ".join(map(repr, ("annealed", *straight))))
+    return masked("xbm", Column(), Binary(), straight[estimator], norms=norms, mask_lr=1e-3 if lr is None else lr)
 
 
 def xbm_levels(norms: NormPolicy = "full", lr: float = 3e-2, low: float = 0.2) -> Method:
     """XBM whose off columns count times a level of the layer, learned; they are converted as all others are."""
-    rule = Levels(Masked(Column(), Binary(0.0), Annealed(), start=0.05), low)
-    return Method("xbm_levels", rule, norms=norms, mask_lr=lr)
+    return Method("xbm_levels", Levels(_soft(Column()), low), norms=norms, **_SOFT_RATES | {"mask_lr": lr})
 
 
 def xbm_lines(norms: NormPolicy = "full", lr: float = 3e-2) -> Method:
-    """XBM with each source line of a pair gated apart: two bits a column.
+    """XBM with each source line of a pair gated apart: two bits a column; no cell is written."""
+    return Method("xbm_lines", _soft(Line()), norms=norms, **_SOFT_RATES | {"mask_lr": lr})
 
-    Where pairs are subtracted before their converter, its range has to hold one line alone, too:
-    ``xbm.calibrate(chip, images, lines=True)``.
-    """
-    return masked("xbm_lines", Line(), Binary(0.0), Annealed(), start=0.05, norms=norms, mask_lr=lr)
+
+_soft = partial(Masked, alphabet=Binary(0.0), estimator=Annealed(), start=0.5)
+"""A mask of one bit whose gains harden: from 1, whatever the estimator's slope, to 0 or 1."""
+
+_SOFT_RATES: dict[str, Any] = {"mask_lr": 3e-2, "mask_lr_steps": 528, "mask_eps": 1e-2}
+"""Noise alone moves a logit 3e-2 * sqrt(0.375 * 0.8 * 528) = 0.38, less than it takes to turn a column off."""
 
 
 def piggyback(norms: NormPolicy = "full", lr: float = 1e-3) -> Method:

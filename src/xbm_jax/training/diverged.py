@@ -45,7 +45,9 @@ def check_score(run: Run, state: RunState, broken: int, examples: int) -> None:
 def _error(run: Run, state: RunState, what: str, value: Any, taken: int) -> TrainingError:
     """The error that says what is not finite after so many steps, and by which rates they were taken."""
     named = {"masks": "mask_lr", "norms": "norm_lr", "head": "head_lr"}
-    rates = ", ".join(f"{named[group]} = {rate:g}" for group, rate in run.recipe.rates(run.method).items())
+    rates = ", ".join(
+        f"{named[group]} = {rate:g}" for group, rate in run.recipe.rates(run.method, run.all_steps).items()
+    )
     factor = run.recipe.factors(run.method, max(taken - 1, 0), run.all_steps)["head"]
     cause = f"lower the learning rates, {rates}, times {factor:.3g} at the last step"
     allowed = f"finite numbers; {cause if taken else 'no step was taken yet, so look at the chip and at start'}"

@@ -111,10 +111,10 @@ class Recipe:
         """What decides the program of a method's steps."""
         return How(self.optimizer or method.optimizer, self.objective, method.mask_eps)
 
-    def rates(self, method: Method) -> dict[str, float]:
-        """Learning rates by group."""
+    def rates(self, method: Method, steps: int) -> dict[str, float]:
+        """Learning rates by group, of a training of so many steps."""
         return {
-            "masks": method.mask_lr if self.mask_lr is None else self.mask_lr,
+            "masks": method.mask_rate(steps) if self.mask_lr is None else self.mask_lr,
             "norms": method.norm_lr if self.norm_lr is None else self.norm_lr,
             "head": method.head_lr if self.head_lr is None else self.head_lr,
         }

@@ -120,7 +120,7 @@ class Run:
     def pace(self, step: int) -> Pace:
         """The numbers of a step of the whole run."""
         factors = self.recipe.factors(self.method, step, self.all_steps)
-        rates = self.recipe.rates(self.method)
+        rates = self.recipe.rates(self.method, self.all_steps)
         return Pace(
             rates={group: np.float32(rate) for group, rate in rates.items()},
             factors={group: np.float32(factor) for group, factor in factors.items()},

@@ -59,8 +59,11 @@ def optimizer(how: How) -> optax.GradientTransformation:
 
 def _relative(gradients: Any, _: Any = None) -> Any:
     """Gradients divided by their root mean square over the whole network; zeros where all are."""
-    rms = optax.global_norm(gradients) / jnp.sqrt(float(sum(g.size for g in jax.tree.leaves(gradients)) or 1))
-    return jax.tree.map(lambda g: g / jnp.where(rms > 0, rms, 1), gradients)
+    leaves = jax.tree.leaves(gradients)
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(g)) for g in leaves])) if leaves else jnp.float32(0)
+    unit = jnp.where(largest > 0, largest, 1)  # squares of small gradients would be none in float32
+    square = sum(jnp.sum((g / unit) ** 2) for g in leaves) / max(sum(g.size for g in leaves), 1)
+    return jax.tree.map(lambda g: (g / unit) / jnp.where(largest > 0, jnp.sqrt(square), 1), gradients)
 
 
 def init_state(how: How, trained: dict[str, Any], stats: dict[str, Any]) -> TrainState:
