@@ -266,8 +266,8 @@ print("in the bank:", ", ".join(bank.names))
 
 # %% [markdown]
 # What comes out are the masks that were put in, bit for bit; norms come folded to two numbers a channel in 16 bits,
-# the head in 8 bits a weight (`compact=False` keeps all of it, to learn on). And a bank knows its chip: masks say which of *these* columns to
-# trust, so a chip with other cells is refused.
+# the head in 8 bits a weight (`compact=False` keeps all of it, to learn on). And a bank knows its chip: masks say
+# which of *these* columns to trust, so a chip with other cells is refused.
 
 # %%
 out = bank.get("fashion_mnist")

@@ -144,7 +144,8 @@ def test_every_grid_names_methods_chips_and_backbones_that_exist() -> None:
         for method in grid.methods:
             if method != suite_forgetting.ONE_NETWORK and name != "chip_in_the_loop":
                 assert isinstance(suite_jobs.method_of(method)[0], xbm.Method)
-    assert suite_jobs.method_of("xbm rows 16") == (methods.xbm(), 16)
+    assert suite_jobs.method_of("xbm rows 16") == (methods.xbm(), {"rows": 16})
+    assert suite_jobs.method_of("xbm active 16") == (methods.xbm(), {"rows": 128, "active_rows": 16})
     assert suite_jobs.method_of("xma bits 5")[0] == methods.xma(bits=5)
 
 

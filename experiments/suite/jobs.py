@@ -18,6 +18,9 @@ from xbm_jax.masks import Filter, Method, methods
 
 SMALL = ("fashion_mnist", "gtsrb43_32px", "quickdraw100", "notmnist", "usps", "omniglot8")
 LARGE = ("cub40_112px", "cars40_112px", "flowers102_64px", "pacs_art_painting_112px", "pacs_sketch_112px")
+ACTIVE = (16, 32, 64)
+"""Word lines read at once in arrays of 128."""
+
 ROWS = (16, 32, 64, 128, 256, 512)
 OWN_ROWS: Mapping[str, Callable[[Any, Job], list[dict[str, Any]]]] = {
     "chip_in_the_loop": suite_bad_chips.rows,
@@ -72,6 +75,8 @@ GRIDS: Mapping[str, Grid] = {
         SMALL,
         (
             *(f"xbm rows {rows}" for rows in ROWS),
+            *(f"xbm active {rows}" for rows in ACTIVE),
+            "xbm_lines",
             *(f"xma bits {bits}" for bits in (2, 3, 4, 5)),
             *("filters", "ksm_binary", "ksm_soft", "piggyback", "norm_only"),
         ),
@@ -89,9 +94,9 @@ def run(config: Any, jobs: Sequence[Job]) -> list[dict[str, Any]]:
     comparison = jobs[0].comparison
     if comparison in OWN_ROWS:
         return [row for job in jobs for row in OWN_ROWS[comparison](config, job)]
-    method, rows = method_of(jobs[0].method)
+    method, arrays = method_of(jobs[0].method)
     method = GRIDS[comparison].tuned(method)
-    chips, data = [chip_for(config, job, rows) for job in jobs], [data_of(config, job) for job in jobs]
+    chips, data = [chip_for(config, job, arrays) for job in jobs], [data_of(config, job) for job in jobs]
     began = time.perf_counter()
     if len(jobs) == 1:
         tasks = [learn(config, chips[0], data[0], method, jobs[0].seed)]
@@ -103,16 +108,17 @@ def run(config: Any, jobs: Sequence[Job]) -> list[dict[str, Any]]:
     return [row_of(config, job, chip, task, images, seconds) for job, chip, task, images in parts]
 
 
-def method_of(name: str) -> tuple[Method, int | None]:
-    """A method of a grid, and the rows of its arrays where they are not the chip's own."""
+def method_of(name: str) -> tuple[Method, dict[str, int]]:
+    """A method of a grid, and what of its arrays is not the chip's own."""
     if name == FROZEN:
-        return methods.xbm(norms="frozen"), None
+        return methods.xbm(norms="frozen"), {}
     kind, _, rest = name.partition(" ")
     if kind == "filters":
         xbm = methods.xbm()
-        return replace(xbm, name="filters", rule=replace(xbm.rule, granularity=Filter())), None
+        return replace(xbm, name="filters", rule=replace(xbm.rule, granularity=Filter())), {}
     if kind == "xbm" and rest:
-        return methods.xbm(), int(rest.removeprefix("rows "))
+        what, _, count = rest.partition(" ")
+        return methods.xbm(), {"rows": int(count)} if what == "rows" else {"rows": 128, "active_rows": int(count)}
     if kind == "xma" and rest:
-        return methods.xma(bits=int(rest.removeprefix("bits "))), None
-    return methods.by_name(name), None
+        return methods.xma(bits=int(rest.removeprefix("bits "))), {}
+    return methods.by_name(name), {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -41,11 +42,11 @@ def learn(config: Any, chip: xbm.Chip, data: xbm.Dataset, method: Method, seed: 
     return xbm.adapt(chip, data, method=method, key=jax.random.key(seed), config=config.training, **options)
 
 
-def chip_for(config: Any, job: Job, rows: int | None = None) -> xbm.Chip:
-    """The job's chip, ready to read: the same for all its methods."""
+def chip_for(config: Any, job: Job, arrays: Mapping[str, int] | None = None) -> xbm.Chip:
+    """The job's chip, ready to read: the same for all its methods, but for ``arrays`` of another form."""
     kind = CHIPS[job.chip]
-    if rows is not None:
-        kind = dataclasses.replace(kind, spec=kind.spec.replace(rows=rows))
+    if arrays:
+        kind = dataclasses.replace(kind, spec=kind.spec.replace(**arrays))
     backbone = backbone_of(job.backbone, config.data)
     return chip_of(kind, backbone, calibration_images(config, job), job.seed)
 
@@ -112,7 +113,7 @@ _SOURCE: dict[tuple[Any, ...], float | None] = {}
 
 def source_accuracy(config: Any, job: Job, chip: xbm.Chip) -> float | None:
     """How well the source network survives on the chip: its accuracy on its own test images; ``None`` without them."""
-    source, at = SOURCES.get(job.backbone), (job.backbone, job.chip, job.method.partition(" rows ")[2], job.seed)
+    source, at = SOURCES.get(job.backbone), (job.backbone, job.chip, job.method if " " in job.method else "", job.seed)
     if source is None or not (config.data / f"{source}.npz").is_file():
         return None
     if at not in _SOURCE:
