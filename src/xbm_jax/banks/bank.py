@@ -86,7 +86,7 @@ class MaskBank:
         Args:
             compact: keep two numbers a channel in 16 bits and a head of 8 bits a weight
                 (:func:`xbm_jax.tasks.compact`); else norms, statistics and head as they are, 32 bits each, for a task
-                that is to be learned on.
+                that is to be learned on. What was measured of a task (``meta``) is not measured again.
 
         Raises:
             BankError: a name or a task that cannot be stored, or no bank any more. OutputError: no room for it, or

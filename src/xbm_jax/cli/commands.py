@@ -63,8 +63,8 @@ def adapt_command(options: Adapt) -> int:
         bar = progress.task(f"{name} {method.name}")
         task = adapt(chip, data, method=method, key=task_key, config=config, report=heeding(bar.report))
     stored_as = name if options.replace else _free_name(options.bank, name)
-    MaskBank.open(options.bank, chip).put(stored_as, task)
-    say(console, _summary(stored_as, chip, task) + f" Stored in {options.bank}.")
+    MaskBank.open(options.bank, chip).put(stored_as, task, compact=options.compact)
+    say(console, _summary(stored_as, chip, task, options.compact) + f" Stored in {options.bank}.")
     if stored_as == name:
         return 0
     complain(f"--name = {name!r}: was taken while this task was learned; it is stored as {stored_as}")
@@ -178,8 +178,8 @@ def _free_name(bank: Path, name: str) -> str:
     return name
 
 
-def _summary(name: str, chip: Chip, task: Task) -> str:
-    bits = task_bits(chip, task)
+def _summary(name: str, chip: Chip, task: Task, compact: bool) -> str:
+    bits = task_bits(chip, task, compact=compact)
     return (
         f"{name}: {task.meta['accuracy']:.1%} of {task.meta['images']['test']} test images "
         f"(validation {task.meta['val_accuracy']:.1%}); {bits.mask_bits:,} mask, {bits.weight_bits_stored:,} weight, "

@@ -103,6 +103,7 @@ class Adapt:
         image_size: resize images to this many pixels; by default they stay as they are.
         epochs: passes over the training images.
         batch_size: images per step.
+        compact: store two numbers a channel in 16 bits and a head of 8 bits a weight; else all of it, to learn on.
         seed: every random draw follows from it; 0 to 4294967295.
     """
 
@@ -124,6 +125,7 @@ class Adapt:
     image_size: int | None = None
     epochs: int = 10
     batch_size: int = 32
+    compact: bool = True
     seed: int = 0
 
 

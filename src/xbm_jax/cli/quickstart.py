@@ -18,7 +18,7 @@ from xbm_jax import report
 from xbm_jax.banks import MaskBank, chip_card, load_chip, save_chip
 from xbm_jax.cli.console import Output, say, writable
 from xbm_jax.cli.interrupt import heeding
-from xbm_jax.cli.reopen import packed, probe_batch, probe_images
+from xbm_jax.cli.reopen import packed, probe_batch, probe_index
 from xbm_jax.cli.settle import placement
 from xbm_jax.crossbar import spec_by_name
 from xbm_jax.data import Dataset, load, stratified_sample
@@ -31,7 +31,7 @@ from xbm_jax.storage import codec, store
 from xbm_jax.storage.files import replace_json
 from xbm_jax.storage.lock import locked
 from xbm_jax.streams import Command, stream
-from xbm_jax.tasks import Task, predict, source_task
+from xbm_jax.tasks import Task, compact, predict, source_task
 from xbm_jax.training import Recipe, adapt, for_chip
 
 __all__ = ["METHODS", "SPEC", "TASKS", "TRAIN", "quickstart"]
@@ -219,8 +219,10 @@ def _learn(job: _Job, chip: Chip, name: str, method: Method, data: Dataset) -> T
     with report.TrainingProgress(job.console) as progress:
         bar = progress.task(f"{name} {method.name}")
         task = adapt(chip, data, method=method, key=key, config=TRAIN, report=heeding(bar.report))
-    probe = np.argmax(predict(chip, task, probe_images(data)), -1)
-    return task.replace(meta={**task.meta, "probe": probe.tolist()})
+    task = compact(chip, task)  # what is measured is what is stored
+    classes = np.argmax(predict(chip, task, data.x_test), -1)
+    measured = {"accuracy": float(np.mean(classes == data.y_test)), "probe": classes[probe_index(data)].tolist()}
+    return task.replace(meta={**task.meta, **measured})
 
 
 def _reopened(job: _Job, bank: MaskBank, data: dict[str, Dataset]) -> tuple[str, str]:

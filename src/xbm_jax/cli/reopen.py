@@ -18,21 +18,21 @@ from xbm_jax.banks import MaskBank, load_chip, serve
 from xbm_jax.banks.serving import mixed_logits
 from xbm_jax.data import Dataset, stratified_sample
 
-__all__ = ["PROBE_IMAGES", "main", "packed", "probe_batch", "probe_images"]
+__all__ = ["PROBE_IMAGES", "main", "packed", "probe_batch", "probe_index"]
 
 PROBE_IMAGES = 32
 """Test images of each task that are predicted before saving and after."""
 
 
-def probe_images(data: Dataset) -> np.ndarray:
+def probe_index(data: Dataset) -> np.ndarray:
     """At most :data:`PROBE_IMAGES` test images of all classes; test sets may stand sorted by class."""
     count = min(PROBE_IMAGES, len(data.y_test))
-    return data.x_test[stratified_sample(data.y_test, count, 0, keep_every_class=False)]
+    return stratified_sample(data.y_test, count, 0, keep_every_class=False)
 
 
 def probe_batch(data: Mapping[str, Dataset]) -> tuple[np.ndarray, list[str], list[int]]:
     """Probe images of all tasks in turn, the task of each and its place among its task's."""
-    probes = {name: probe_images(dataset) for name, dataset in data.items()}
+    probes = {name: dataset.x_test[probe_index(dataset)] for name, dataset in data.items()}
     turns = [(i, name) for i in range(PROBE_IMAGES) for name in data if i < len(probes[name])]
     images = np.stack([probes[name][i] for i, name in turns])
     return images, [name for _, name in turns], [i for i, _ in turns]
