@@ -1,8 +1,8 @@
 """How well do source networks survive on the named chips? Accuracy of the float network and of chips, on source images.
 
 ResNet-20 on CIFAR-10's test images; MobileNetV2 and ResNet-50 on Imagenette, told apart from all 1,000 classes.
-Most of Imagenette's images are of ImageNet's training split: its numbers compare a network with itself on a chip and are
-no test accuracies.
+Most of Imagenette's images are of ImageNet's training split: its numbers compare a network with itself on a chip, and
+are no test accuracies.
 
 Command:   python -m experiments.source_accuracy --data FOLDER
            FOLDER holds cifar10.npz, imagenette_128px.npz and the weights of the two large backbones.
