@@ -68,6 +68,8 @@ RECIPES: Mapping[str, tuple[Method, str]] = {
     "head_only": _ours(methods.head_only),
     "norm_only": _ours(methods.norm_only),
     "xbm": _ours(methods.xbm),
+    "xbm_levels": _ours(methods.xbm_levels),
+    "xbm_lines": _ours(methods.xbm_lines),
     "xma": _ours(methods.xma),
     "xma2": _ours(methods.xma2),
     "lora": _ours(methods.lora),

@@ -206,7 +206,7 @@ def test_a_method_of_ones_own_is_learned_stored_counted_and_served(tmp_path) -> 
     assert any(np.any(np.asarray(values) < 5e-3) for values in task.trained["masks"].values())  # a half was dropped
     assert xbm.hardware.task_bits(chip, task).mask_bits == 8
     bank = xbm.MaskBank.create(tmp_path / "bank", chip)
-    bank.put("signals", task)
+    bank.put("signals", task, compact=False)
     assert bank.get("signals").method == method
     logits = xbm.predict(chip, task, data.x_test)
     np.testing.assert_array_equal(xbm.predict(chip, bank.get("signals"), data.x_test), logits)

@@ -57,6 +57,7 @@ def test_a_comparison_may_slow_every_method_and_the_others_are_left_alone() -> N
     large, small = suite_jobs.GRIDS["large_suite"], suite_jobs.GRIDS["small_suite"]
     xma = large.tuned(methods.xma())
     assert (xma.mask_lr, xma.norm_lr, xma.head_lr) == (pytest.approx(6e-3), 1e-3, 1e-3)
+    assert large.tuned(methods.xbm()) == dataclasses.replace(methods.xbm(), norm_lr=1e-3, head_lr=1e-3)
     assert all(small.tuned(make()) == make() for make in methods.METHODS.values())
 
 

@@ -36,7 +36,7 @@ class Grid:
     Args:
         holds: which of their combinations are part of it.
         rates: learning rates of norms and head of all methods, where the backbones need others than the methods' own.
-        mask_rate: factor on the methods' mask rates.
+        mask_rate: factor on the methods' mask rates, but for those that follow from the number of steps.
     """
 
     tasks: tuple[str, ...]
@@ -49,7 +49,8 @@ class Grid:
 
     def tuned(self, method: Method) -> Method:
         """A method with the comparison's rates."""
-        return replace(method, mask_lr=self.mask_rate * method.mask_lr, **self.rates)
+        factor = 1.0 if method.mask_lr_steps else self.mask_rate
+        return replace(method, mask_lr=factor * method.mask_lr, **self.rates)
 
 
 ALL = tuple(methods.METHODS)

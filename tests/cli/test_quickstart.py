@@ -117,8 +117,8 @@ def test_results_have_a_row_per_task_and_method(finished):
     mask_bits = {"head_only": 0, "norm_only": 0, "xbm": (1 + 2 + 2) * tiny.WIDTH}  # 27, 72 and 72 rows on arrays of 64
     for row in rows:
         assert row.mask_bits == mask_bits[row.method]
-        assert row.norm_bits == (0 if row.method == "head_only" else 32 * 4 * 3 * tiny.WIDTH)
-        assert row.head_bits == 32 * 4 * (tiny.WIDTH + 1)
+        assert row.norm_bits == (0 if row.method == "head_only" else 16 * 2 * 3 * tiny.WIDTH)
+        assert row.head_bits == 4 * (8 * tiny.WIDTH + 2 * 16)
         assert (row.cells_written, row.rows, row.seed, row.weight_bits_stored) == (0, 64, 0, 0)
         assert row.accuracy == bank_of(finished[0]).meta(f"{row.task}.{row.method}")["accuracy"]
     assert context["config"]["train"]["epochs"] == 2

@@ -220,7 +220,7 @@ def test_it_prints_as_a_table(inspection):
 
 def test_active_columns_by_hand():
     chip = tiny.chip("ideal")
-    task = tiny.made_up_task(chip, methods.xbm())
+    task = tiny.made_up_task(chip, methods.xbm(estimator="identity"))
     masks = {
         "conv1": jnp.full((2, 8), 1.0),
         "conv2": jnp.full((3, 8), -1.0).at[0, :2].set(1.0),

@@ -140,7 +140,7 @@ def test_a_head_of_ones_own_is_learned_stored_and_served(tmp_path) -> None:
     plain = task.replace(method=dataclasses.replace(method, head=Linear()))
     np.testing.assert_allclose(logits, 0.5 * predict(chip, plain, data.x_test[:8]), rtol=1e-5, atol=1e-6)
     bank = xbm.MaskBank.create(tmp_path / "bank", chip)
-    bank.put("scaled", task)
+    bank.put("scaled", task, compact=False)
     assert bank.get("scaled").method.head == Scaled()
     np.testing.assert_array_equal(predict(chip, bank.get("scaled"), data.x_test[:8]), logits)
     served = xbm.serve(chip, bank).logits(data.x_test[:8], "scaled")

@@ -107,6 +107,6 @@ def test_from_programming_to_serving(name: str, tmp_path: Path) -> None:
     ]
     assert np.mean(moved) > 0.9  # a norm before another may have a gradient of zero
     bank = MaskBank.create(tmp_path / "bank", chip)
-    bank.put("small", task)
+    bank.put("small", task, compact=False)
     served = serve(chip, bank, batch_size=16).logits(data.x_test, "small")
     np.testing.assert_allclose(served, predict(chip, task, data.x_test, batch_size=16), rtol=1e-4, atol=1e-4)
