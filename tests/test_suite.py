@@ -182,7 +182,7 @@ def test_rows_say_what_learning_gave_and_cost(tiny_suite: suite.Config) -> None:
 
 @pytest.mark.slow
 def test_seeds_learned_together_are_seeds_learned_apart(tiny_suite: suite.Config) -> None:
-    jobs = [Job("small_suite", "cifar-resnet20", "usps", "verified", "xbm", seed) for seed in (0, 1)]
+    jobs = [Job("small_suite", "cifar-resnet20", "usps", "verified", "piggyback", seed) for seed in (0, 1)]
     together = suite_jobs.run(tiny_suite, jobs)
     apart = [row for job in jobs for row in suite_jobs.run(tiny_suite, [job])]
     for a, b in zip(together, apart, strict=True):
@@ -190,7 +190,7 @@ def test_seeds_learned_together_are_seeds_learned_apart(tiny_suite: suite.Config
 
 
 def test_seeds_are_learned_together_where_asked(tmp_path: Path, learned: list[str], monkeypatch: Any) -> None:
-    """By verified on an accelerator alone; seeds that are there are not learned again."""
+    """By default on an accelerator alone; seeds that are there are not learned again."""
     asked: list[list[int]] = []
     honest = suite_jobs.run
 
