@@ -247,7 +247,8 @@ def keep(config: Config, path: Path, finished: Mapping[Place, dict[str, Any]]) -
 
 def table(finished: Mapping[Place, dict[str, Any]]) -> str:
     """Validation accuracy in per cent, means over seeds: an arm a row, a task a column; differences to the first."""
-    tasks, arms, seeds = (list(dict.fromkeys(key[i] for key in finished)) for i in (0, 1, 2))
+    tasks, arms = list(dict.fromkeys(task for task, _, _ in finished)), list(dict.fromkeys(a for _, a, _ in finished))
+    seeds = list(dict.fromkeys(seed for _, _, seed in finished))
     lines = [f"| arm | {' | '.join(tasks)} | mean - {arms[0]} | seeds |", f"| --- |{' ---: |' * (len(tasks) + 2)}"]
     for arm in arms:
         reached = [[100 * finished[t, arm, s]["val_accuracy"] for s in seeds if (t, arm, s) in finished] for t in tasks]

@@ -259,7 +259,9 @@ def test_a_comparison_takes_the_seeds_that_all_of_its_tasks_have() -> None:
     hits = {place: rng.random(50) < 0.5 for place in places}
     whole = suite_report.difference(compared_rows(hits), "xbm", "piggyback")
     difference = [[hits[t, "xbm", s].astype(float) - hits[t, "piggyback", s] for s in range(3)] for t in "tu"]
-    assert whole == mean_difference([np.array(d) for d in difference]) and not whole.of_images_alone
+    assert (
+        whole == mean_difference([np.array(d) for d in difference]) and whole is not None and not whole.of_images_alone
+    )
     del hits["u", "piggyback", 1]
     part = suite_report.difference(compared_rows(hits), "xbm", "piggyback")
     assert part == mean_difference([np.array(d)[[0, 2]] for d in difference]) != whole

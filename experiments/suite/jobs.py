@@ -14,7 +14,7 @@ from experiments.suite.chips import BAD
 from experiments.suite.parts import Job, chip_for, data_of, learn, row_of
 
 import xbm_jax as xbm
-from xbm_jax.masks import Filter, Method, methods
+from xbm_jax.masks import Filter, Masked, Method, methods
 
 SMALL = ("fashion_mnist", "gtsrb43_32px", "quickdraw100", "notmnist", "usps", "omniglot8")
 LARGE = ("cub40_112px", "cars40_112px", "flowers102_64px", "pacs_art_painting_112px", "pacs_sketch_112px")
@@ -116,6 +116,7 @@ def method_of(name: str) -> tuple[Method, dict[str, int]]:
     kind, _, rest = name.partition(" ")
     if kind == "filters":
         xbm = methods.xbm()
+        assert isinstance(xbm.rule, Masked)
         return replace(xbm, name="filters", rule=replace(xbm.rule, granularity=Filter())), {}
     if kind == "xbm" and rest:
         what, _, count = rest.partition(" ")

@@ -27,11 +27,13 @@ def test_training_starts_from_the_backbone(rule: Levels) -> None:
     for progress in (jnp.float32(0.0), None):
         tiles, gain = rule.apply(TILES, start, progress)
         assert tiles is TILES
+        assert gain is not None
         np.testing.assert_allclose(gain, 1.0, rtol=1e-6)
 
 
 def test_gains_are_one_or_the_layers_level() -> None:
     gain = RULE.apply(TILES, VALUES)[1]
+    assert gain is not None
     low = np.float32(np.float16(0.3))
     np.testing.assert_allclose(gain, np.where(np.asarray(VALUES["mask"]) > 0, 1.0, low), rtol=1e-6)
 

@@ -92,7 +92,9 @@ def test_masks_may_have_a_schedule_and_rates_of_their_own():
 def test_a_rules_values_may_stand_before_the_rest():
     @dataclasses.dataclass(frozen=True)
     class Frozen(Rule):
-        until = 0.25
+        @property
+        def until(self):
+            return 0.25
 
     factors = [Recipe(schedule="constant").factors(Method("frozen", Frozen()), step, 8) for step in range(8)]
     assert [f["masks"] for f in factors] == [1.0, 1.0] + [0.0] * 6 and {f["head"] for f in factors} == {1.0}

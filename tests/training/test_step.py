@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -223,17 +224,18 @@ def test_vmap_over_chips_equals_a_loop(make_and_keys):
 @pytest.mark.parametrize("scale", [1.0, 1e-6, 1e6])
 def test_masks_may_have_an_epsilon_in_units_of_their_gradients(scale):
     """Adam's first update is ``-g / (|g| + eps)``, with g in units of the root mean square of all masks' gradients."""
-    trained = {"masks": {"a": jnp.zeros(3), "b": jnp.zeros(1)}, "norms": {"n": jnp.zeros(1)}, "head": {}}
-    grads = {"masks": {"a": jnp.array([2.0, -2e-5, 0.0]), "b": jnp.array([2.0])}, "norms": {"n": jnp.ones(1)}}
+    trained: Any = {"masks": {"a": jnp.zeros(3), "b": jnp.zeros(1)}, "norms": {"n": jnp.zeros(1)}, "head": {}}
+    grads: Any = {"masks": {"a": jnp.array([2.0, -2e-5, 0.0]), "b": jnp.array([2.0])}, "norms": {"n": jnp.ones(1)}}
     grads["head"] = {}
     grads = jax.tree.map(lambda g: scale * g, grads)
     rms = np.sqrt((2 * 2.0**2 + 2e-5**2) / 4)
     for eps, unit in ((1e-2, rms), (None, 1 / scale)):
         adam = step.optimizer(How(mask_eps=eps))
-        updates, _ = adam.update(grads, adam.init(trained), trained)
+        updates: Any = adam.update(grads, adam.init(trained), trained)[0]
         g = np.array([2.0, -2e-5, 0.0]) / unit
         np.testing.assert_allclose(updates["masks"]["a"], -g / (np.abs(g) + (eps or 1e-8)), rtol=1e-4)
         np.testing.assert_allclose(updates["norms"]["n"], -1.0, rtol=0.02)
     silent = jax.tree.map(jnp.zeros_like, grads)
     adam = step.optimizer(How(mask_eps=1e-2))
-    assert float(jnp.abs(adam.update(silent, adam.init(trained), trained)[0]["masks"]["a"]).max()) == 0.0
+    still: Any = adam.update(silent, adam.init(trained), trained)[0]
+    assert float(jnp.abs(still["masks"]["a"]).max()) == 0.0

@@ -48,6 +48,7 @@ class Levels(Rule):
 
     def apply(self, tiles: Tiles, values: Values, progress: jax.Array | None = None) -> tuple[Tiles, jax.Array | None]:
         tiles, mask = self.mask.apply(tiles, values["mask"], progress)
+        assert mask is not None  # of columns or lines
         low = half_numbers(values["low"], tiles.weight_scale.dtype)
         return tiles, low + (1 - low) * mask
 

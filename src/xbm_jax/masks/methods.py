@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal
 
 from xbm_jax.crossbar.validate import check_int, keep_number
@@ -145,7 +144,7 @@ def xbm(
     """
     straight: dict[str, Estimator] = {"identity": Identity(), "sigmoid": Sigmoid()}
     if estimator == "annealed":
-        return Method("xbm", _soft(Column()), norms=norms, **_SOFT_RATES | ({} if lr is None else {"mask_lr": lr}))
+        return _hardening("xbm", _soft(Column()), norms, 3e-2 if lr is None else lr)
     if estimator not in straight:
         raise MethodError("xbm.estimator", estimator, "one of " + ", ".join(map(repr, ("annealed", *straight))))
     return masked("xbm", Column(), Binary(), straight[estimator], norms=norms, mask_lr=1e-3 if lr is None else lr)
@@ -153,19 +152,22 @@ def xbm(
 
 def xbm_levels(norms: NormPolicy = "full", lr: float = 3e-2, low: float = 0.2) -> Method:
     """XBM whose off columns count times a level of the layer, learned; they are converted as all others are."""
-    return Method("xbm_levels", Levels(_soft(Column()), low), norms=norms, **_SOFT_RATES | {"mask_lr": lr})
+    return _hardening("xbm_levels", Levels(_soft(Column()), low), norms, lr)
 
 
 def xbm_lines(norms: NormPolicy = "full", lr: float = 3e-2) -> Method:
     """XBM with each source line of a pair gated apart: two bits a column; no cell is written."""
-    return Method("xbm_lines", _soft(Line()), norms=norms, **_SOFT_RATES | {"mask_lr": lr})
+    return _hardening("xbm_lines", _soft(Line()), norms, lr)
 
 
-_soft = partial(Masked, alphabet=Binary(0.0), estimator=Annealed(), start=0.5)
-"""A mask of one bit whose gains harden: from 1, whatever the estimator's slope, to 0 or 1."""
+def _soft(granularity: Granularity) -> Masked:
+    """A mask of one bit whose gains harden."""
+    return Masked(granularity, Binary(0.0), Annealed(), start=0.5)
 
-_SOFT_RATES: dict[str, Any] = {"mask_lr": 3e-2, "mask_lr_steps": 528, "mask_eps": 1e-2}
-"""Noise alone moves a logit 3e-2 * sqrt(0.375 * 0.8 * 528) = 0.38, less than it takes to turn a column off."""
+
+def _hardening(name: str, rule: Rule, norms: NormPolicy, lr: float) -> Method:
+    """At 3e-2 noise alone moves a logit 3e-2 * sqrt(0.375 * 0.8 * 528) = 0.38: not enough to turn a column off."""
+    return Method(name, rule, norms, mask_lr=lr, mask_lr_steps=528, mask_eps=1e-2)
 
 
 def piggyback(norms: NormPolicy = "full", lr: float = 1e-3) -> Method:

@@ -51,7 +51,7 @@ def optimizer(how: How) -> optax.GradientTransformation:
     With ``how.mask_eps`` Adam sees the masks' gradients in units of their root mean square, and that epsilon.
     """
     make = partial(optax.adam, 1.0) if how.optimizer == "adam" else partial(optax.sgd, 1.0, momentum=0.9)
-    groups = {group: make() for group in ("masks", "norms", "head")}
+    groups: dict[Any, optax.GradientTransformation] = {group: make() for group in ("masks", "norms", "head")}
     if how.optimizer == "adam" and how.mask_eps is not None:
         groups["masks"] = optax.chain(optax.stateless(_relative), optax.adam(1.0, eps=how.mask_eps))
     return optax.partition(groups, _groups)
