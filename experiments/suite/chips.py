@@ -61,13 +61,18 @@ def design_of(backbone: xbm.Backbone, spec: xbm.CrossbarSpec, images: np.ndarray
     return xbm.tasks.design(backbone, plain, images)
 
 
-def chip_of(kind: ChipKind, backbone: xbm.Backbone, images: np.ndarray | None, seed: int) -> xbm.Chip:
+def chip_of(
+    kind: ChipKind, backbone: xbm.Backbone, images: np.ndarray | None, seed: int, *, lines: bool = False
+) -> xbm.Chip:
     """A chip as it is: programmed with the seed's draws, its ranges the design's, aged.
 
     Args:
         images: training images that scales and ranges are measured on where none came with the backbone.
+        lines: ranges that cover one line of a pair alone too, for masks by line; measured on ``images``.
     """
     ranges = design_of(backbone, kind.spec, images)
+    if lines:
+        ranges = xbm.measure_ranges(ranges, images, lines=True)
     chip = xbm.program(backbone, kind.spec, jax.random.key(seed))
     tiles = {}
     for path, layer in chip.tiles.items():

@@ -48,7 +48,7 @@ def chip_for(config: Any, job: Job, arrays: Mapping[str, int] | None = None) -> 
     if arrays:
         kind = dataclasses.replace(kind, spec=kind.spec.replace(**arrays))
     backbone = backbone_of(job.backbone, config.data)
-    return chip_of(kind, backbone, calibration_images(config, job), job.seed)
+    return chip_of(kind, backbone, calibration_images(config, job), job.seed, lines=job.method == "xbm_lines")
 
 
 def calibration_images(config: Any, job: Job) -> np.ndarray:
