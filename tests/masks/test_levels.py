@@ -16,7 +16,7 @@ SPEC = CrossbarSpec(rows=8)
 RNG = np.random.default_rng(0)
 KERNEL = jnp.asarray(RNG.normal(size=(20, 6)), jnp.float32)  # 3 tiles
 TILES: Tiles = program(KERNEL, plan(KERNEL, SPEC), jax.random.key(0), input_scale=1 / 255)
-MASK = Masked(Column(), Binary(0.0), Annealed(), 0.5)
+MASK = Masked(Column(), Binary(0.0), Annealed(), 0.05)
 RULE = Levels(MASK, low=0.2)
 VALUES = {"mask": jnp.asarray(RNG.normal(size=(3, 6)), jnp.float32), "low": jnp.asarray([0.3], jnp.float32)}
 

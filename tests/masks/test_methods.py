@@ -41,7 +41,7 @@ TABLE = [
     ("head_only", None, "frozen", False),
     ("norm_only", None, "full", False),
     ("xbm", Masked(Column(), Binary(0.0), Annealed(), 0.5), "full", False),
-    ("xbm_levels", Levels(Masked(Column(), Binary(0.0), Annealed(), 0.5)), "full", False),
+    ("xbm_levels", Levels(Masked(Column(), Binary(0.0), Annealed(), 0.05)), "full", False),
     ("xbm_lines", Masked(Line(), Binary(0.0), Annealed(), 0.5), "full", False),
     ("xma", Masked(Column(), Shift(), Identity(), start=1.0), "full", False),
     ("xma2", ArrayChoice(0.1, 4), "full", True),

@@ -152,7 +152,7 @@ def xbm(
 
 def xbm_levels(norms: NormPolicy = "full", lr: float = 3e-2, low: float = 0.2) -> Method:
     """XBM whose off columns count times a level of the layer, learned; they are converted as all others are."""
-    return _hardening("xbm_levels", Levels(_soft(Column()), low), norms, lr)
+    return _hardening("xbm_levels", Levels(_soft(Column(), start=0.05), low), norms, lr)
 
 
 def xbm_lines(norms: NormPolicy = "full", lr: float = 3e-2) -> Method:
@@ -160,9 +160,9 @@ def xbm_lines(norms: NormPolicy = "full", lr: float = 3e-2) -> Method:
     return _hardening("xbm_lines", _soft(Line()), norms, lr)
 
 
-def _soft(granularity: Granularity) -> Masked:
+def _soft(granularity: Granularity, start: float = 0.5) -> Masked:
     """A mask of one bit whose gains harden."""
-    return Masked(granularity, Binary(0.0), Annealed(), start=0.5)
+    return Masked(granularity, Binary(0.0), Annealed(), start)
 
 
 def _hardening(name: str, rule: Rule, norms: NormPolicy, lr: float) -> Method:
