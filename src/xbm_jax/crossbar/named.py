@@ -21,9 +21,9 @@ SPECS: Mapping[str, CrossbarSpec] = {
 """The chips that have a name.
 
 ``"verified"``: every cell written and verified to 1 % of g_max; ResNet-20 keeps its accuracy to a point, so that
-comparisons of methods are of adaption (MobileNetV2 does not). ``"relaxed"``: ReRAM as it relaxes after programming (Wan 2022, aihwkit's fit);
-comparisons on it are of repair too. `docs/methods.md`, section 2, has what
-source networks reach on each.
+comparisons of methods are of adaption (MobileNetV2 does not). ``"relaxed"``: ReRAM as it relaxes after programming
+(Wan 2022, aihwkit's fit); comparisons on it are of repair too. `docs/methods.md`, section 2, has what source networks
+reach on each.
 """
 
 
