@@ -112,7 +112,7 @@ class MaskBank:
 
     @numpy_promotion
     def get(self, name: str) -> Task:
-        """The task as stored: mask values are integer codes; predictions are those it had when it was put.
+        """The task as stored: mask values are integer codes, norms and head compact unless it was put otherwise.
 
         Raises:
             BankError: no such task, or one that is damaged or does not fit the chip.
