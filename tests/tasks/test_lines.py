@@ -37,7 +37,7 @@ def test_a_task_by_line_is_learned_stored_and_served(tmp_path: Any, kind: str) -
     logits = task.trained["masks"]["conv2"]
     assert logits.shape == (3, 2, 8) and bool(jnp.any(logits[:, 0] != logits[:, 1]))
     bank = MaskBank.create(tmp_path, chip)
-    bank.put("lines", task)
+    bank.put("lines", task, compact=False)
     wanted = predict(chip, task, IMAGES)
     assert np.array_equal(predict(chip, bank.get("lines"), IMAGES), wanted)
     served = serve(chip, bank, batch_size=10).logits(IMAGES, "lines")

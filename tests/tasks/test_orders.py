@@ -64,7 +64,7 @@ def test_an_order_does_what_moving_the_channels_does(tmp_path) -> None:
         assert one.snr_db == pytest.approx(other.snr_db, abs=1e-3)
         assert (one.clip_rate, one.codes_used, one.macs) == (other.clip_rate, other.codes_used, other.macs)
     bank = MaskBank.create(tmp_path, own)
-    bank.put("masks", task)
+    bank.put("masks", task, compact=False)
     served = serve(own, bank, ["masks"], batch_size=16).logits(IMAGES, "masks")
     np.testing.assert_allclose(served, logits, rtol=0, atol=1e-5)
 
