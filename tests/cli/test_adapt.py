@@ -62,7 +62,7 @@ def test_folder_task_joins_it_on_the_same_chip(bank, tmp_path, capsys):
     assert placed == f"cifar-resnet20: 267,696 weights on arrays (19 layers); {head}"
     assert line.startswith("my_pictures: ") and line.endswith(f"0 cells written. Stored in {bank}.")
     assert " of 20 test images (validation " in line
-    assert "; 4,400 mask, 0 weight, 88,064 norm and 4,160 head bits; " in line
+    assert "; 4,400 mask, 0 weight, 22,016 norm and 1,088 head bits; " in line
     task = MaskBank.open(bank, load_chip(bank / "chip")).get("my_pictures")
     assert f" {task.meta['accuracy']:.1%} of" in line
     assert task.meta["class_names"] == list(small.CLASSES)
