@@ -8,7 +8,8 @@ annealed), a first phase of real gains that are then snapped (`soft_until`), the
 MobileNetV2, whose tasks have few images and so few steps, they differ in the rates.
 
 Command:   python -m experiments.estimators --data FOLDER --tasks gtsrb43_32px
-           python -m experiments.estimators --data FOLDER --seeds 0 1 2 --arms xbm "xbm soft" --out OTHER
+           python -m experiments.estimators --data FOLDER --seeds 0 1 2 --arms "xbm identity 1e-3 norms 1e-2"
+           "soft eps 1e-2 levels" --tasks gtsrb43_32px quickdraw100 fashion_mnist --out experiments/results/recipes
            python -m experiments.estimators --data FOLDER --backbone mobilenet-v2 --pixels 80 --tasks cub40_112px
            FOLDER holds the tasks and imagenet_mobilenetv2.npz. --arms norm_only piggyback runs these alone; --images,
            --epochs.
@@ -121,7 +122,6 @@ RESNET20: Mapping[str, Method] = {
     "soft start 0.5": _soft(Column(), start=0.5),
     "soft lines": _soft(Line()),
     "soft lines floor 0.2": _soft(Line(), floor=0.2),
-    "levels": methods.xbm_levels(),
     # Where batch norm undoes a column's gain its gradient is rounding error: it moves nothing
     "xbm identity eps 1e-2": dataclasses.replace(_XBM, mask_eps=1e-2),
     **{

@@ -180,6 +180,23 @@ def test_rows_say_what_learning_gave_and_cost(tiny_suite: suite.Config) -> None:
     assert row["accuracy"] == pytest.approx(decoded(row["hits"], 160).mean())
 
 
+def test_how_the_source_survives_is_measured_once_on_each_chip(tmp_path: Path, monkeypatch: Any) -> None:
+    chips, asked = [tiny.chip("ideal", key=key) for key in (0, 1)], []
+
+    def hits(chip: xbm.Chip, *_: Any) -> np.ndarray:
+        asked.append(chip)
+        return np.array([True, chip is chips[0]])
+
+    monkeypatch.setattr(suite_parts, "hits", hits)
+    monkeypatch.setattr(suite_parts, "data_of", lambda *_: None)
+    monkeypatch.setattr(suite_parts, "_SOURCE", {})
+    job, config = Job("small_suite", "cifar-resnet20", "usps", "worn", "xbm", 0), suite.Config(data=tmp_path)
+    assert suite_parts.source_accuracy(config, job, chips[0]) is None  # no images of the source task
+    (tmp_path / "cifar10.npz").touch()
+    assert [suite_parts.source_accuracy(config, job, chips[i]) for i in (0, 1, 0)] == [1.0, 0.5, 1.0]
+    assert asked == chips
+
+
 @pytest.mark.slow
 def test_seeds_learned_together_are_seeds_learned_apart(tiny_suite: suite.Config) -> None:
     jobs = [Job("small_suite", "cifar-resnet20", "usps", "verified", "piggyback", seed) for seed in (0, 1)]

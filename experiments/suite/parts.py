@@ -108,12 +108,13 @@ def row_of(config: Any, job: Job, chip: xbm.Chip, task: xbm.Task, data: xbm.Data
 
 
 SOURCES = {"cifar-resnet20": "cifar10"}
-_SOURCE: dict[tuple[Any, ...], float | None] = {}
+_SOURCE: dict[Any, float] = {}
 
 
 def source_accuracy(config: Any, job: Job, chip: xbm.Chip) -> float | None:
     """How well the source network survives on the chip: its accuracy on its own test images; ``None`` without them."""
-    source, at = SOURCES.get(job.backbone), (job.backbone, job.chip, job.method if " " in job.method else "", job.seed)
+    # The chip itself: a job may be on several, with other weights or ranges; of one make and age, its kind says which.
+    source, at = SOURCES.get(job.backbone), (job.chip, xbm.tasks.chip_mark(chip))
     if source is None or not (config.data / f"{source}.npz").is_file():
         return None
     if at not in _SOURCE:

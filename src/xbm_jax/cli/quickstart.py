@@ -36,9 +36,7 @@ from xbm_jax.training import Recipe, adapt, for_chip
 
 __all__ = ["METHODS", "SPEC", "TASKS", "TRAIN", "quickstart"]
 
-CHIP = "verified"
-
-SPEC = spec_by_name(CHIP)
+SPEC = spec_by_name("verified")
 
 TRAIN = Recipe(epochs=3, batch_size=32)
 
