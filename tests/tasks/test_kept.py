@@ -87,6 +87,12 @@ def test_a_compact_task_is_not_learned_on() -> None:
         with_measured_norms(CHIP, small, IMAGES, batch_size=8)
 
 
+def test_norms_of_a_compact_task_that_trains_none_are_measured_again() -> None:
+    task = stored(CHIP, tiny.made_up_task(CHIP, tiny.METHODS["head_only"]))
+    found = with_measured_norms(CHIP, compact(CHIP, task), IMAGES, batch_size=8)
+    tiny.assert_same_bits(found.state, with_measured_norms(CHIP, task, IMAGES, batch_size=8).state)
+
+
 def test_a_head_of_ones_own_is_kept_as_it_is() -> None:
     @dataclasses.dataclass(frozen=True)
     class Own(Linear):

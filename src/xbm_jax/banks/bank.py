@@ -26,7 +26,7 @@ from xbm_jax.errors import BankError, warn
 from xbm_jax.masks import Method, Rule
 from xbm_jax.masks.rules import Codes
 from xbm_jax.models import Chip
-from xbm_jax.models.norm import folded_norm
+from xbm_jax.models.norm import folded_norms
 from xbm_jax.paths import as_path
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.storage import codec, store
@@ -250,10 +250,8 @@ def _norm_names(affine: dict[str, Any]) -> tuple[str, str]:
 def _task_from_arrays(
     chip: Chip, method: Method, arrays: dict[str, np.ndarray], meta: dict[str, Any], folded: bool
 ) -> Task:
-    like = {
-        p: folded_norm(affine, chip.stats[p], 0.0) for p, affine in chip.norms.items() if p in chip.stats and folded
-    }
-    norms = _cut_pairs(arrays["norms"], chip.norms | like) if arrays["norms"].size or method.norms != "frozen" else {}
+    like = folded_norms(chip.norms, chip.stats, chip.network.epsilons) if folded else chip.norms
+    norms = _cut_pairs(arrays["norms"], like) if arrays["norms"].size or method.norms != "frozen" else {}
     state = _cut_pairs(arrays["state"], chip.stats) if arrays["state"].size else {}
     head = {name[len(_HEAD) :]: jnp.asarray(a) for name, a in sorted(arrays.items()) if name.startswith(_HEAD)}
     if method.head.features(head) != chip.num_features:

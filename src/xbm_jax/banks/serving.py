@@ -19,7 +19,7 @@ from xbm_jax.errors import BankError, DataError, MethodError, warn
 from xbm_jax.examples import count
 from xbm_jax.masks import Head, Linear, Method, Rule
 from xbm_jax.models import Chip, check_inputs, forward
-from xbm_jax.models.norm import folded_norm
+from xbm_jax.models.norm import folded_norms
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import stream
 from xbm_jax.tasks.evaluation import batches
@@ -160,11 +160,8 @@ def _common(chip: Chip, task: Task, widest: int) -> dict[str, Any]:
         gains[path] = jnp.ones((tiles.plan.row_tiles, tiles.plan.columns), jnp.float32) if gain is None else gain
     padded = task.method.head.padded(task.method.head.full(task.trained["head"]), widest)
     norms = {path: task.trained["norms"].get(path, affine) for path, affine in chip.norms.items()}
-    stats = task.state or chip.stats
-    for path in stats:
-        norms[path] = folded_norm(norms[path], stats[path], chip.network.epsilons[path])
-    norms = jax.tree.map(lambda a: a.astype(jnp.float32), norms)
-    return {"masks": gains, "norms": norms, "head": padded}
+    folded = folded_norms(norms, task.state or chip.stats, chip.network.epsilons)
+    return {"masks": gains, "norms": jax.tree.map(lambda a: a.astype(jnp.float32), folded), "head": padded}
 
 
 def _gains_alike(chip: Chip, tasks: dict[str, Task], common: list[dict[str, Any]]) -> None:

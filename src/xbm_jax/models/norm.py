@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-__all__ = ["batch_norm", "folded_norm", "layer_norm"]
+__all__ = ["batch_norm", "folded_norm", "folded_norms", "layer_norm"]
 
 
 def batch_norm(
@@ -53,6 +54,16 @@ def folded_norm(affine: dict[str, Any], stats: dict[str, jax.Array], epsilon: fl
         return affine
     slope = affine["scale"] * jax.lax.rsqrt(stats["var"] + epsilon)
     return {"slope": slope, "shift": affine["bias"] - stats["mean"] * slope}
+
+
+def folded_norms(
+    norms: Mapping[str, dict[str, Any]], stats: Mapping[str, Any], epsilons: Mapping[str, float]
+) -> dict[str, dict[str, Any]]:
+    """All norms of a network by path, batch norms folded with their statistics; layer norms have none and stay."""
+    return {
+        path: folded_norm(affine, stats[path], epsilons[path]) if path in stats else affine
+        for path, affine in norms.items()
+    }
 
 
 def layer_norm(x: jax.Array, affine: dict[str, jax.Array], epsilon: float) -> jax.Array:

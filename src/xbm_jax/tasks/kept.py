@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xbm_jax.models import Chip
-from xbm_jax.models.norm import folded_norm
+from xbm_jax.models.norm import folded_norms
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.tasks.task import Task, is_compact, stored
 
@@ -30,21 +30,14 @@ def compact(chip: Chip, task: Task) -> Task:
     if is_compact(task):
         return stored(chip, task)
     task = stored(chip, task)
-    norms = _norms(chip, task)
+    # Statistics of a task that trains no norms are its own too: then the chip's norms are folded with them.
+    own = task.trained["norms"] or (chip.norms if task.state else {})
+    norms = folded_norms(own, task.state or chip.stats, chip.network.epsilons)
     halves = jax.tree.map(_half, norms)
     if all(jax.tree.leaves(jax.tree.map(_is_kept, norms, halves))):
         norms = halves
     head = task.method.head.compact(task.trained["head"]) if task.trained["head"] else {}
     return task.replace(trained={**task.trained, "norms": norms, "head": head}, state={})
-
-
-def _norms(chip: Chip, task: Task) -> dict[str, Any]:
-    """The task's own norms, folded with its own statistics, or the chip's where it has none."""
-    stats, own = task.state or chip.stats, task.trained["norms"] or (chip.norms if task.state else {})
-    return {
-        path: folded_norm(affine, stats[path], chip.network.epsilons[path]) if path in stats else affine
-        for path, affine in own.items()
-    }
 
 
 def _half(array: jax.Array) -> jax.Array:

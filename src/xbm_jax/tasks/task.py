@@ -96,9 +96,13 @@ def source_task(chip: Chip) -> Task:
 
 def is_compact(task: Task) -> bool:
     """Whether a task has the form that is for use and not to learn on (:func:`xbm_jax.tasks.compact`)."""
-    norms, head = task.trained["norms"].values(), jax.tree.leaves(task.trained["head"])
-    leaves = [*head, *jax.tree.leaves(task.trained["norms"])]
-    return any("slope" in affine for affine in norms) or any(leaf.dtype.itemsize < 4 for leaf in leaves)
+    leaves = jax.tree.leaves((task.trained["norms"], task.trained["head"]))
+    return _is_folded(task) or any(leaf.dtype.itemsize < 4 for leaf in leaves)
+
+
+def _is_folded(task: Task) -> bool:
+    """Whether statistics are folded into the task's norms."""
+    return any("slope" in affine for affine in task.trained["norms"].values())
 
 
 @numpy_promotion
@@ -131,10 +135,10 @@ def with_measured_norms(
         key: draws read noise; needed where the chip's reads are noisy.
 
     Raises:
-        BankError: a task of another chip, or a compact one, whose statistics are folded in.
+        BankError: a task of another chip, or a compact one whose statistics are folded into norms of its own.
     """
     check_fits(chip, task)
-    if is_compact(task):
+    if _is_folded(task):
         allowed = "a task with statistics of its own: as adapt gave it, or bank.put(name, task, compact=False)"
         raise BankError("task", "compact", allowed)
     key = checked_call(chip, task, images, batch_size, key)
