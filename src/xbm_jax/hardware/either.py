@@ -1,0 +1,38 @@
+"""NumPy for numbers that are known, JAX for those that are traced: a cost is there at once, with nothing compiled."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["added_by", "known", "most_by", "xp_of"]
+
+
+def xp_of(*values: Any) -> ModuleType:
+    """``jax.numpy`` if any of the arrays is JAX's, else ``numpy``."""
+    return jnp if any(isinstance(value, jax.Array) for value in values) else np
+
+
+def known(tree: Any) -> bool:
+    """Whether no number of a tree is traced."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def added_by(values: Any, ids: Any, count: int) -> Any:
+    """Values added up by the number that each of them carries, [count]."""
+    if xp_of(values, ids) is np:
+        return np.bincount(ids, weights=np.broadcast_to(values, np.shape(ids)), minlength=count)
+    return jax.ops.segment_sum(jnp.asarray(values, jnp.float32), jnp.asarray(ids), count)
+
+
+def most_by(values: Any, ids: Any, count: int) -> Any:
+    """The largest by number, [count]; zero where there is none."""
+    if xp_of(values, ids) is np:
+        most = np.zeros(count, np.asarray(values).dtype)
+        np.maximum.at(most, ids, values)
+        return most
+    return jnp.maximum(jax.ops.segment_max(jnp.asarray(values), jnp.asarray(ids), count), 0)
