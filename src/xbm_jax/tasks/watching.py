@@ -40,7 +40,7 @@ from xbm_jax.tasks.evaluation import EVAL_BATCH, batches, padded
 from xbm_jax.tasks.inspection import Inspection, LayerInspection, WorstClip, WorstColumn
 from xbm_jax.tasks.task import Task, check_fits, checked_call, source_task
 
-__all__ = ["active_columns", "adc_clip_rates", "inspect"]
+__all__ = ["active_columns", "active_mask", "adc_clip_rates", "inspect"]
 
 _Watch = Callable[[Tiles, jax.Array, jax.Array | None, jax.Array, jax.Array], dict[str, jax.Array]]
 """``(tiles, x, gain, y, counted) -> sums over the counted images`` of one layer."""
@@ -88,7 +88,7 @@ def inspect(
             totals[path] = _added(totals[path], sums) if path in totals else sums
     reads = reads_per_example(chip, take(images, slice(1)))
     layers = [
-        _layer(path, _plan(chip, task, path), reads[path], _active(chip, task, path), totals[path], count(images))
+        _layer(path, _plan(chip, task, path), reads[path], active_mask(chip, task, path), totals[path], count(images))
         for path in chip.tiles
     ]
     macs = max(sum(layer.macs for layer in layers), 1)
@@ -104,7 +104,7 @@ def active_columns(chip: Chip, task: Task) -> dict[str, float]:
     Of a task by line the share of source lines.
     """
     check_fits(chip, task)
-    return {path: float(_active(chip, task, path).mean()) for path in chip.tiles}
+    return {path: float(active_mask(chip, task, path).mean()) for path in chip.tiles}
 
 
 @numpy_promotion
@@ -117,12 +117,12 @@ def adc_clip_rates(chip: Chip, task: Task, images: Any, key: jax.Array | None = 
     key = jax.random.key(0) if key is None else key
     sums = _watched(_clipping, chip, task, images, _counted(count(images), count(images)), key)
     return {
-        path: _clip_rate(plan_by_line(tiles.plan), sums[path], _active(chip, task, path), count(images))
+        path: _clip_rate(plan_by_line(tiles.plan), sums[path], active_mask(chip, task, path), count(images))
         for path, tiles in chip.tiles.items()
     }
 
 
-def _active(chip: Chip, task: Task, path: str) -> np.ndarray:
+def active_mask(chip: Chip, task: Task, path: str) -> np.ndarray:
     """Which columns of a layer count, bool [T, N], or which of their lines [T, 2, N]."""
     tiles, rule = chip.tiles[path], task.method.rule
     gain = None if rule is None else _gain(rule, tiles, task.trained["masks"][path])
