@@ -17,7 +17,7 @@ from xbm_jax.tasks import Task
 from xbm_jax.tasks import compact as as_compact
 from xbm_jax.tasks.task import check_fits
 
-__all__ = ["TaskBits", "arrays_used", "layer_arrays", "task_bits", "task_cells_written"]
+__all__ = ["TaskBits", "arrays_used", "code_bits", "layer_arrays", "task_bits", "task_cells_written"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def task_bits(chip: Chip, task: Task, *, compact: bool = True) -> TaskBits:
     check_fits(chip, task)
     kept = as_compact(chip, task) if compact else task
     plans = {path: tiles.plan for path, tiles in chip.tiles.items()}
-    bits = _code_bits(task.method.rule, plans, task.trained["masks"])
+    bits = {kind: int(count) for kind, count in code_bits(task.method.rule, plans, task.trained["masks"]).items()}
     return TaskBits(
         mask_bits=bits["mask"],
         weight_bits_stored=bits["weights"],
@@ -77,9 +77,9 @@ def task_bits(chip: Chip, task: Task, *, compact: bool = True) -> TaskBits:
     )
 
 
-def _code_bits(rule: Rule | None, plans: dict[str, Plan], values: dict[str, Any]) -> dict[str, int]:
-    """Bits of a task's codes, of each kind."""
-    bits = {"mask": 0, "weights": 0}
+def code_bits(rule: Rule | None, plans: dict[str, Plan], values: dict[str, Any]) -> dict[str, Any]:
+    """Bits of a task's codes, of each kind; traceable in ``values``, which may decide how many are needed."""
+    bits: dict[str, Any] = {"mask": 0, "weights": 0}
     if rule is None:
         return bits
     for path, plan in plans.items():

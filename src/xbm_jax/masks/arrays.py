@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -120,13 +121,13 @@ class ArrayChoice(Rule):
             "gains": Codes((plan.row_tiles, plan.columns), self.gain_bits),
         }
 
-    def needed(self, plan: Plan, values: Values) -> dict[str, int]:
+    def needed(self, plan: Plan, values: Values) -> dict[str, Any]:
         """Codes that matter: weights of chosen arrays, and gains of the others."""
-        rewritten = np.asarray(self.rewritten(plan, values))
+        rewritten = self.rewritten(plan, values)
         return {
             "arrays": int(np.size(values["arrays"])),
-            "weights": int(rewritten[plan.tile_index].sum()),
-            "gains": int((~rewritten).sum()),
+            "weights": jnp.sum(rewritten[plan.tile_index]),
+            "gains": jnp.sum(~rewritten),
         }
 
 

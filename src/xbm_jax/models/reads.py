@@ -17,7 +17,7 @@ from xbm_jax.models.chip import Chip
 from xbm_jax.models.passes import forward
 from xbm_jax.promotion import numpy_promotion
 
-__all__ = ["reads_per_example"]
+__all__ = ["called_layers", "reads_per_example"]
 
 
 @numpy_promotion
@@ -43,19 +43,29 @@ def reads_per_example(chip: Chip, inputs: Any) -> dict[str, int]:
     if len(examples) != 1 or not all(sum(count) for count in examples):
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(inputs)]
         raise ModelError("inputs", shapes, "arrays with one leading axis of at least one example")
-    reads = dict.fromkeys(chip.tiles, 0)
+    called, ((count,),) = called_layers(chip, inputs), examples
+    reads = {path: called.get(path, 0) for path in chip.tiles}
+    if uneven := [path for path, total in reads.items() if total % count]:
+        raise ModelError(", ".join(uneven), "reads shared between examples", "layers that read every example alike")
+    return {path: total // count for path, total in reads.items()}
+
+
+@numpy_promotion
+def called_layers(chip: Chip, inputs: Any) -> dict[str, int]:
+    """Reads of each column of a layer for all of the inputs, by path, in the order in which a pass calls the layers.
+
+    Nothing is computed; layers that are never called are left out.
+    """
+    reads: dict[str, int] = {}
 
     def observe(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
         kernel = jnp.zeros(tiles.plan.kernel_shape, x.dtype)
         y = product(x, kernel, tiles.plan.conv)
-        reads[path] += math.prod(y.shape[:-1])
+        reads[path] = reads.get(path, 0) + math.prod(y.shape[:-1])
         return y
 
     def run(chip: Chip, inputs: Any) -> None:
         forward(chip, methods.head_only(), source_trained(chip), chip.stats, inputs, layer_read=observe)
 
     jax.eval_shape(run, chip, inputs)
-    ((count,),) = examples
-    if uneven := [path for path, total in reads.items() if total % count]:
-        raise ModelError(", ".join(uneven), "reads shared between examples", "layers that read every example alike")
-    return {path: total // count for path, total in reads.items()}
+    return reads

@@ -24,7 +24,7 @@ from xbm_jax.crossbar.writing.tiles import Tiles
 from xbm_jax.streams import Noise, stream
 
 __all__ = ["Converters", "cell_noise", "column_sums", "converter_noise", "digital_offset", "folded_squares"]
-__all__ += ["input_codes", "side_by_side", "tile_sums", "together"]
+__all__ += ["input_codes", "input_digits", "side_by_side", "tile_sums", "together"]
 
 
 class Converters(NamedTuple):
@@ -183,7 +183,7 @@ def digital_offset(plan: Plan, codes: jax.Array, rows: np.ndarray) -> jax.Array 
     return plan.digital_offset * jnp.repeat(sums, plan.columns // plan.groups, axis=-1)
 
 
-def _digits(plan: Plan, codes: jax.Array) -> list[jax.Array]:
+def input_digits(plan: Plan, codes: jax.Array) -> list[jax.Array]:
     """What each cycle of one pass streams: ``sign(x) * ((|x| >> j * dac_bits) & (2**dac_bits - 1))``, lowest first."""
     count = plan.spec.cycles
     if count == 1:
@@ -198,7 +198,7 @@ def _cycles(plan: Plan, codes: jax.Array) -> list[jax.Array]:
     """What a read streams: one array per entry of ``plan.cycle_weights``."""
     if plan.fold:
         return [codes]
-    digits = _digits(plan, codes)
+    digits = input_digits(plan, codes)
     if not plan.two_pass:
         return digits
     return [jnp.maximum(d, 0.0) for d in digits] + [jnp.maximum(-d, 0.0) for d in digits]
@@ -206,7 +206,7 @@ def _cycles(plan: Plan, codes: jax.Array) -> list[jax.Array]:
 
 def folded_squares(plan: Plan, codes: jax.Array) -> jax.Array:
     """Squared inputs that weigh a folded read's variance: each cycle's noise is its own and is shifted with its sum."""
-    squares = [4.0 ** (j * (plan.spec.dac_bits or 0)) * c**2 for j, c in enumerate(_digits(plan, codes))]
+    squares = [4.0 ** (j * (plan.spec.dac_bits or 0)) * c**2 for j, c in enumerate(input_digits(plan, codes))]
     return sum(squares[1:], start=squares[0])
 
 

@@ -1,0 +1,128 @@
+"""What happens on a chip while it reads one example under a task's gains: counts by layer, from gains alone.
+
+For layer l with ``reads`` of each column, ``passes`` of each read (DAC cycles, twice for two passes), groups g of
+columns that are read together and columns m of a group:
+
+    array_reads  = reads * passes * #{g: a column of g counts}
+    word_lines   = reads * passes * sum over those g of rows(g)
+    conversions  = reads * passes * slices * (columns that count, or their lines where both are converted)
+    column_sums  = reads * passes * columns that count
+
+A column counts where its gain is not 0, or that of one of its lines; no other is converted, and a group of which no
+column counts is not read at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from xbm_jax.crossbar import Tiles
+from xbm_jax.hardware.either import added_by, xp_of
+from xbm_jax.hardware.inventories import Inventory
+from xbm_jax.hardware.workloads import Workload
+from xbm_jax.masks import ArrayChoice, Rule
+from xbm_jax.models import Chip
+
+__all__ = ["Events", "count_events", "lines_on", "per_layer"]
+
+
+class Events(NamedTuple):
+    """Counts of one example, [L] unless said otherwise; NumPy arrays, or JAX's where something is traced.
+
+    Attributes:
+        array_reads: reads of a group of columns of an array, each pass its own.
+        word_lines: word lines of these reads, driven or not.
+        crossings: cells that these reads pass: word lines times bit lines, of lines that conduct.
+        siemens: summed conductance of these cells, times reads and passes.
+        conversions: of a bit line, or of a pair that is subtracted before the converter.
+        column_sums: logical columns that count, read by read and pass by pass: one addition to the output each.
+        column_conversions: of each column, per read and pass, [M].
+        group_conversions: conversions of each group per read and pass, [G].
+        groups_on: which groups are read, bool [G].
+    """
+
+    array_reads: Any
+    word_lines: Any
+    crossings: Any
+    siemens: Any
+    conversions: Any
+    column_sums: Any
+    column_conversions: Any
+    group_conversions: Any
+    groups_on: Any
+
+
+def lines_on(chip: Chip, rule: Rule | None, masks: Mapping[str, Any]) -> Any:
+    """Which lines count, bool [2, M]: of positive and negative lines; ``None`` where the method gates none."""
+    if rule is None or rule.computes_beside or not _gates(rule):
+        return None
+    found = [_layer_lines(rule, tiles, masks[path]) for path, tiles in chip.tiles.items()]
+    return xp_of(*found).concatenate(found, -1)
+
+
+def _gates(rule: Rule) -> bool:
+    """Whether a rule has gains; one that rewrites all that it changes has none."""
+    return not rule.rewrites_cells or isinstance(rule, ArrayChoice)
+
+
+def _layer_lines(rule: Rule, tiles: Tiles, values: Any) -> Any:
+    # What is stored decides. Codes of NumPy stay such in most rules, so that nothing is compiled for them.
+    gain = _gain(rule, tiles, values) if rule.rewrites_cells else rule.apply(tiles, rule.encode(tiles, values))[1]
+    assert gain is not None  # of a rule that gates columns
+    on, xp = gain != 0, xp_of(gain)
+    on = xp.stack([on, on]) if on.ndim == 2 else xp.moveaxis(on, 1, 0)
+    return on.reshape(2, -1)
+
+
+@partial(jax.jit, static_argnames="rule")
+def _gain(rule: Rule, tiles: Tiles, values: Any) -> jax.Array | None:
+    """Compiled, so that the cells which the rule rewrites are not computed for its gains."""
+    return rule.apply(tiles, values)[1]
+
+
+def count_events(workload: Workload, on: Any) -> Events:
+    """Counts of one example with the lines ``on`` [2, M]; ``None``: all."""
+    counted, numbers = workload.inventory, workload.inventory.per_layer
+    on = np.ones(counted.siemens.shape, bool) if on is None else on
+    xp = xp_of(on, counted.siemens)
+    column = counted.layer_of_column
+    digital, single = (xp.asarray(counted.where(kind))[column] for kind in ("digital", "none"))
+    # Without pairs there is one line a column; a pair subtracted before the converter shares it.
+    counts = xp.where(single, on[0], on[0] | on[1])
+    lines = xp.where(digital, on[0].astype(np.float32) + on[1], counts)
+    converted = lines * numbers["slices"][column]
+    group_conversions = added_by(converted, counted.group_of_column, counted.groups)
+    groups_on = group_conversions > 0
+    times = numbers["reads"] * numbers["passes"]
+    conducts, siemens = _conducting(workload, on, groups_on, single)
+    crossed = conducts * counted.rows_of_group[counted.group_of_column]
+    return Events(
+        array_reads=times * per_layer(counted, groups_on, "group"),
+        word_lines=times * per_layer(counted, groups_on * counted.rows_of_group, "group"),
+        crossings=times * numbers["slices"] * per_layer(counted, crossed, "column"),
+        siemens=times * numbers["slices"] * per_layer(counted, siemens, "column"),
+        conversions=times * per_layer(counted, group_conversions, "group"),
+        column_sums=times * per_layer(counted, counts, "column"),
+        column_conversions=converted,
+        group_conversions=group_conversions,
+        groups_on=groups_on,
+    )
+
+
+def _conducting(workload: Workload, on: Any, groups_on: Any, single: Any) -> tuple[Any, Any]:
+    """Lines of each column through which current flows while its group is read, and their conductance, [M] each."""
+    counted, xp = workload.inventory, xp_of(on, workload.inventory.siemens)
+    read = groups_on[counted.group_of_column]
+    flows = read & xp.ones_like(on) if workload.off_lines == "conduct" else on & read
+    flows = flows & xp.stack([xp.ones_like(single), ~single])
+    return flows.sum(0), (flows * counted.siemens).sum(0)
+
+
+def per_layer(counted: Inventory, values: Any, of: str) -> Any:
+    """Values of columns, groups or arrays, added up by layer: [L]."""
+    return added_by(values, getattr(counted, f"layer_of_{of}"), len(counted.layers))

@@ -1,0 +1,85 @@
+"""Energy, time and area of reading: counts of events times what a technology says one of them costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from xbm_jax.hardware.components import COMPONENTS, Read, has
+from xbm_jax.hardware.converters import conversion_seconds, converter_m2
+from xbm_jax.hardware.either import added_by, most_by, xp_of
+from xbm_jax.hardware.events import Events
+from xbm_jax.hardware.inventories import Inventory
+from xbm_jax.hardware.technology import Technology
+from xbm_jax.hardware.workloads import Workload
+
+__all__ = ["areas", "energies", "seconds", "total"]
+
+
+def energies(read: Read) -> dict[str, Any]:
+    """Joules of one example by component, [L] each, of those that the technology can price."""
+    known = {name: c for name, c in COMPONENTS.items() if has(read.technology, c)}
+    return {name: c.joules(read) for name, c in known.items()}
+
+
+def total(parts: Mapping[str, Any]) -> Any:
+    """All components and layers together."""
+    return sum((xp_of(part).sum(part) for part in parts.values()), start=np.float32(0.0))
+
+
+def seconds(technology: Technology, workload: Workload, events: Events) -> Any:
+    """Time of each layer for one example, [L]: of its busiest array; all arrays of a layer work at once.
+
+    NaN where the technology says neither how long a read nor how long a conversion takes.
+
+    ``reads / copies * passes * sum over the groups of an array of max(read_seconds, conversions per converter *
+    conversion_seconds)``: groups of one array one after another, its converters share its conversions evenly.
+    """
+    counted = workload.inventory
+    found = {kind: conversion_seconds(technology, *kind) for kind in dict.fromkeys(counted.converters)}
+    if "read_seconds" not in technology and any(value is None for value in found.values()):
+        return np.full(len(counted.layers), np.nan, np.float32)
+    times = {kind: 0.0 if value is None else value for kind, value in found.items()}
+    least, adcs = technology.get("read_seconds", 0.0), _converters_per_array(technology, counted)
+    xp = xp_of(events.group_conversions, workload.copies, least, adcs, *times.values())
+    each = xp.stack([xp.asarray(times[kind]) for kind in counted.converters])
+    rounds = xp.ceil(events.group_conversions / adcs[counted.layer_of_group])
+    read = xp.maximum(least, rounds * each[counted.layer_of_group]) * events.groups_on
+    slowest = most_by(added_by(read, counted.array_of_group, counted.arrays), counted.layer_of_array, len(each))
+    return xp.ceil(counted.per_layer["reads"] * counted.per_layer["passes"] / workload.copies) * slowest
+
+
+def _converters_per_array(technology: Technology, counted: Inventory) -> Any:
+    """ADCs of an array, [L]; one a bit line where the technology does not say how many share one."""
+    columns = xp_of(counted.siemens).array([cols for _, cols in counted.array_shape], np.float32)
+    share = technology.get("columns_per_adc")
+    return columns if share is None else xp_of(share).ceil(columns / share)
+
+
+_AREAS: Mapping[str, tuple[str, Callable[[Inventory], list[float]]]] = {
+    "cells": ("cell_m2", lambda c: [rows * cols for rows, cols in c.array_shape]),
+    "DAC": ("dac_m2", lambda c: [rows for rows, _ in c.array_shape]),
+    "sample and hold": ("sample_hold_m2", lambda c: [cols for _, cols in c.array_shape]),
+    "shift and add": ("shift_add_m2", lambda c: [1 for _ in c.array_shape]),
+    "input register": ("input_register_m2", lambda c: [1 for _ in c.array_shape]),
+    "output register": ("output_register_m2", lambda c: [1 for _ in c.array_shape]),
+}
+
+
+def areas(technology: Technology, workload: Workload) -> dict[str, Any]:
+    """Area of each layer's arrays and what stands beside each of them, by component, m2 [L]."""
+    counted = workload.inventory
+    arrays = counted.per_layer["arrays"] * workload.copies
+    found = {
+        name: arrays * np.array(count(counted), np.float32) * technology.get(constant)
+        for name, (constant, count) in _AREAS.items()
+        if constant in technology
+    }
+    sizes = {kind: converter_m2(technology, kind[0]) for kind in dict.fromkeys(counted.converters)}
+    if all(size is not None for size in sizes.values()):
+        xp = xp_of(*sizes.values())
+        each = xp.stack([xp.asarray(sizes[kind]) for kind in counted.converters])
+        found["ADC"] = arrays * _converters_per_array(technology, counted) * each
+    return found
