@@ -23,11 +23,17 @@ __all__ = [
     "check_number",
     "keep_int",
     "keep_number",
+    "left_out",
     "unstorable",
 ]
 
 UNLESS_DEFAULT = MappingProxyType({"stored": "unless default"})
 """Metadata of a field that files leave out at its default: those of before the field was there say the same then."""
+
+
+def left_out(value: Any, field: dataclasses.Field[Any]) -> bool:
+    """Whether a dataclass's field is one that files leave out, as it stands."""
+    return field.metadata == UNLESS_DEFAULT and getattr(value, field.name) == field.default
 
 
 def check_int(field: str, value: Any, low: int, high: int) -> int:

@@ -3,6 +3,7 @@
 from xbm_jax.masks import methods
 from xbm_jax.masks.alphabet import Alphabet, Binary, Shift, Soft, Ternary
 from xbm_jax.masks.arrays import ArrayChoice, most_wanted
+from xbm_jax.masks.budget import Budget
 from xbm_jax.masks.estimator import Annealed, Estimator, Identity, Sigmoid
 from xbm_jax.masks.granularity import Column, Filter, Granularity, Kernel, Line, Weight
 from xbm_jax.masks.heads import Head, Linear
@@ -16,6 +17,7 @@ __all__ = [
     "Annealed",
     "ArrayChoice",
     "Binary",
+    "Budget",
     "Codes",
     "Column",
     "Estimator",

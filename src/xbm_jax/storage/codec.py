@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 from xbm_jax.crossbar import Adc, Cell, ChannelOrder, Conv, CrossbarSpec, Curve, Device, Faults, Wires
-from xbm_jax.crossbar.validate import UNLESS_DEFAULT, unstorable
+from xbm_jax.crossbar.validate import left_out, unstorable
 from xbm_jax.errors import BankError
 from xbm_jax.masks import Alphabet, Estimator, Granularity, Head, Method, Rule
 
@@ -36,7 +36,7 @@ def encode(value: Any, field: str = "value") -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls = type(value)
         _check_class(field, cls)
-        parts = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if not _left_out(value, f)}
+        parts = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if not left_out(value, f)}
         return {"class": cls.__name__, **{name: encode(part, f"{field}.{name}") for name, part in parts.items()}}
     if isinstance(value, (tuple, list)):
         return [encode(v, field) for v in value]
@@ -67,10 +67,6 @@ def decode(data: Any) -> Any:
         return known[name](**fields)
     except TypeError as error:
         raise BankError(f"{name}", sorted(fields), f"the fields of {name} ({error})") from error
-
-
-def _left_out(value: Any, field: dataclasses.Field[Any]) -> bool:
-    return field.metadata == UNLESS_DEFAULT and getattr(value, field.name) == field.default
 
 
 def _check_class(field: str, cls: type) -> None:

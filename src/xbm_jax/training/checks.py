@@ -12,6 +12,7 @@ from xbm_jax.data import Dataset
 from xbm_jax.errors import DataError, MethodError, SpecError
 from xbm_jax.examples import take
 from xbm_jax.masks import Method
+from xbm_jax.masks.budget import check_budget
 from xbm_jax.masks.rules import is_real
 from xbm_jax.models import Chip, check_calibrated, check_inputs
 from xbm_jax.streams import checked_key
@@ -79,6 +80,8 @@ def check_fit(chip: Chip, data: Dataset, method: Method, config: Recipe) -> None
     config.objective.outputs(data)
     if method.rule is not None and (needed := method.rule.check({"epochs": config.epochs})):
         raise SpecError("config.epochs", config.epochs, f"{needed} by {method.name!r}")
+    if config.budget is not None:
+        check_budget(config.budget, method.rule, chip.tiles.keys())
     check_split(len(data.y_train), len(data.y_train) - 1, config)
 
 

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from xbm_jax.crossbar.validate import check_choice, keep_int, keep_number
+from xbm_jax.crossbar.validate import UNLESS_DEFAULT, check_choice, keep_int, keep_number
 from xbm_jax.data import Augment
 from xbm_jax.errors import SpecError
-from xbm_jax.masks import Method
+from xbm_jax.masks import Budget, Method
 from xbm_jax.tasks import Classification, Objective
 from xbm_jax.tasks.evaluation import EVAL_BATCH
 
@@ -54,6 +54,7 @@ class How:
     optimizer: Literal["adam", "sgd"] = "adam"
     objective: Objective = field(default_factory=Classification)
     mask_eps: float | None = None
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Recipe:
         head_lr: likewise of the head.
         optimizer: ``"adam"`` (b1 0.9, b2 0.999, eps 1e-8) or ``"sgd"`` (momentum 0.9); ``None``: the method's.
         objective: loss, score and prediction.
+        budget: a price on columns that count, for methods whose masks are their gains; ``None``: they cost nothing.
     """
 
     epochs: int = 10
@@ -87,6 +89,7 @@ class Recipe:
     head_lr: float | None = None
     optimizer: Literal["adam", "sgd"] | None = None
     objective: Objective = field(default_factory=Classification)
+    budget: Budget | None = field(default=None, metadata=UNLESS_DEFAULT)
 
     def __post_init__(self) -> None:
         keep_int(self, "epochs", 1, 100_000)
@@ -106,10 +109,12 @@ class Recipe:
             check_choice("Recipe.optimizer", self.optimizer, ("adam", "sgd"))
         if not isinstance(self.objective, Objective):
             raise SpecError("Recipe.objective", self.objective, "an Objective, such as xbm.tasks.Classification()")
+        if not isinstance(self.budget, Budget | None):
+            raise SpecError("Recipe.budget", self.budget, "a Budget, or None")
 
     def how(self, method: Method) -> How:
         """What decides the program of a method's steps."""
-        return How(self.optimizer or method.optimizer, self.objective, method.mask_eps)
+        return How(self.optimizer or method.optimizer, self.objective, method.mask_eps, self.budget)
 
     def rates(self, method: Method, steps: int) -> dict[str, float]:
         """Learning rates by group, of a training of so many steps."""

@@ -17,6 +17,7 @@ import optax
 from xbm_jax import streams
 from xbm_jax.errors import SpecError
 from xbm_jax.masks import Method
+from xbm_jax.masks.budget import priced
 from xbm_jax.models import Chip, forward
 from xbm_jax.streams import stream
 from xbm_jax.training.recipe import How
@@ -86,6 +87,8 @@ def loss_and_stats(
     """Mean loss of a batch; beside it the new running statistics and the mean score."""
     answer, followed = forward(chip, method, trained, stats, inputs, train=True, progress=progress, key=key)
     loss = jnp.mean(how.objective.loss(answer, targets, outputs))
+    if how.budget is not None and method.rule is not None:
+        loss = loss + priced(how.budget, method.rule, chip.tiles, trained["masks"], progress)
     return loss, (followed, jnp.mean(how.objective.score(answer, targets, outputs)))
 
 
