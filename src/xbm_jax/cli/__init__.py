@@ -9,7 +9,7 @@ import tyro
 
 from xbm_jax.cli.console import flushed, printable
 from xbm_jax.cli.interrupt import interruptible
-from xbm_jax.cli.options import Adapt, Bank, BankList, BankShow, Command, Inspect, Quickstart, check_seed
+from xbm_jax.cli.options import Adapt, Bank, BankList, BankShow, Command, Cost, Inspect, Quickstart, check_seed
 from xbm_jax.errors import XbmError
 
 __all__ = ["main"]
@@ -53,7 +53,7 @@ def _parsed(args: list[str] | None) -> Command:
 
 def _run(command: Command) -> int:
     """Do what was asked; a command's own modules are imported when it is, so that ``--help`` is quick."""
-    from xbm_jax.cli import commands, quickstart
+    from xbm_jax.cli import commands, cost, quickstart
 
     check_seed(command)
     match command:
@@ -63,6 +63,8 @@ def _run(command: Command) -> int:
             return commands.adapt_command(command)
         case Inspect():
             commands.inspect_command(command)
+        case Cost():
+            cost.cost_command(command)
         case Bank(BankList(folder)):
             return commands.bank_list(folder)
         case Bank(BankShow(folder, task)):

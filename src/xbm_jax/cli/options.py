@@ -14,7 +14,7 @@ from xbm_jax.errors import DataError
 from xbm_jax.masks.methods import METHODS
 from xbm_jax.paths import as_path
 
-__all__ = ["Adapt", "Bank", "BankList", "BankShow", "Command", "Inspect", "Quickstart", "check_seed"]
+__all__ = ["Adapt", "Bank", "BankList", "BankShow", "Command", "Cost", "Inspect", "Quickstart", "check_seed"]
 
 LARGEST_SEED = 2**32 - 1
 """JAX keeps the low 32 bits of a seed: a larger one would be another's."""
@@ -151,6 +151,44 @@ class Inspect:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a saved chip and the tasks of a bank cost: energy, time, area, writes; by named technologies.
+
+    Args:
+        chip: folder of the chip, such as <bank>/chip.
+        bank: folder of the bank whose tasks are counted; by default the source task alone.
+        task: some of the bank's tasks; by default all of them.
+        tech: technologies that come with the package, or paths of .toml files of your own.
+        images: whose images show how inputs drive the arrays: fashion_mnist, npz:FILE, folder:DIR, ...; by default
+            every input counts as one at full scale.
+        image_size: pixels of the images; by default those that the network was trained on, or the images' own.
+        copies: how often every layer is on the chip.
+        batch: examples one behind the other.
+        schedule: when methods that rewrite cells write them.
+        backward: what computes the backward pass's products.
+        off_lines: whether lines that are off conduct, at virtual ground, or are cut.
+        explain: a layer: print each term of its energy with formula, numbers and sources, and nothing else.
+        out: folder for cost.json, cost.csv and figures; by default nothing is written.
+        seed: draws read noise; 0 to 4294967295.
+    """
+
+    chip: Annotated[_Path, tyro.conf.Positional]
+    bank: _Path | None = None
+    task: tuple[str, ...] = ()
+    tech: tuple[str, ...] = ("isaac-32nm", "neurosim-22nm", "survey-22nm")
+    images: str | None = None
+    image_size: int | None = None
+    copies: int = 1
+    batch: int = 1
+    schedule: Literal["end", "epoch", "step"] = "end"
+    backward: Literal["digital", "arrays"] = "digital"
+    off_lines: Literal["conduct", "cut"] = "conduct"
+    explain: str | None = None
+    out: _Path | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class BankList:
     """Tasks of a bank, a line each.
 
@@ -185,5 +223,6 @@ Command = (
     Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Adapt, tyro.conf.subcommand("adapt")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+    | Annotated[Cost, tyro.conf.subcommand("cost")]
     | Annotated[Bank, tyro.conf.subcommand("bank")]
 )

@@ -1,7 +1,9 @@
 """Tables, figures, result files, run pages and progress bars; rich and matplotlib are imported only when used."""
 
 from xbm_jax.report.context import run_context
+from xbm_jax.report.costs import CostRow, cost_csv, cost_json, print_costs
 from xbm_jax.report.figure import accuracy_against_bits
+from xbm_jax.report.floor_plan import draw_floor_plan
 from xbm_jax.report.layers import draw_inspection
 from xbm_jax.report.page import write_report
 from xbm_jax.report.progress import TrainingBar, TrainingProgress
@@ -9,13 +11,18 @@ from xbm_jax.report.rows import Row, read_results, row_of, write_results
 from xbm_jax.report.table import markdown_table, print_bank, print_inspection, print_table
 
 __all__ = [
+    "CostRow",
     "Row",
     "TrainingBar",
     "TrainingProgress",
     "accuracy_against_bits",
+    "cost_csv",
+    "cost_json",
+    "draw_floor_plan",
     "draw_inspection",
     "markdown_table",
     "print_bank",
+    "print_costs",
     "print_inspection",
     "print_table",
     "read_results",

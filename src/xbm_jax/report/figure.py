@@ -14,7 +14,7 @@ from xbm_jax.errors import DataError
 from xbm_jax.report.rows import Row
 from xbm_jax.storage.files import replace_file
 
-__all__ = ["FAINT", "INK", "accuracy_against_bits", "figure_png", "plain_axes"]
+__all__ = ["DPI", "FAINT", "INK", "accuracy_against_bits", "figure_png", "method_colours", "plain_axes", "shortened"]
 
 # Okabe and Ito (2008): told apart with any colour vision. A method keeps its colour from figure to figure.
 _COLOURS = {
@@ -34,7 +34,7 @@ _PARTS = (
 )
 INK, FAINT = "#333333", "#D9D9D9"
 _PANELS_PER_BAND = 4
-_DPI = 150
+DPI = 150
 
 
 def accuracy_against_bits(rows: Sequence[Row], path: str | Path) -> None:
@@ -59,7 +59,7 @@ def figure_png(draw: Callable[[], Any]) -> bytes:
     with style.context("default"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a task's name in a script the font lacks
         buffer = io.BytesIO()
-        draw().savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+        draw().savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -67,7 +67,7 @@ def _draw(rows: Sequence[Row]) -> Any:
     from matplotlib.figure import Figure
 
     tasks, methods = _unique(row.task for row in rows), _unique(row.method for row in rows)
-    colours = _method_colours(methods)
+    colours = method_colours(methods)
     across = min(len(tasks), _PANELS_PER_BAND)
     bands = math.ceil(len(tasks) / across)
     parts_height = 0.5 + 0.26 * len(methods)
@@ -86,7 +86,7 @@ def _draw(rows: Sequence[Row]) -> Any:
         own = [row for row in rows if row.task == tasks[index]]
         _accuracy_panel(above, own, colours, _accuracy_limits(rows), first=column == 0)
         _parts_panel(below, own, methods, colours, first=column == 0)
-        above.set_title(_shortened(tasks[index]), fontsize=10, color=INK, parse_math=False)
+        above.set_title(shortened(tasks[index]), fontsize=10, color=INK, parse_math=False)
     _bits_axis(axes[0][0], rows)
     _legends(figure, rows, colours)
     return figure
@@ -171,14 +171,16 @@ def _legends(figure: Any, rows: Sequence[Row], colours: dict[str, str]) -> None:
     figure.legend(handles=parts, loc="outside lower center", ncols=len(parts), **style)
 
 
-def _method_colours(methods: Sequence[str]) -> dict[str, str]:
+def method_colours(methods: Sequence[str]) -> dict[str, str]:
+    """A colour for each method: its own, the same in every figure, or one that is free."""
     others = [method for method in methods if method not in _COLOURS]
     free = [*_OTHER_COLOURS, *(colour for method, colour in _COLOURS.items() if method not in methods)]
     spare = dict(zip(others, itertools.cycle(free), strict=False))
     return {method: _COLOURS.get(method) or spare[method] for method in methods}
 
 
-def _shortened(name: str, limit: int = 36) -> str:
+def shortened(name: str, limit: int = 36) -> str:
+    """A name of at most about ``limit`` letters, its middle left out."""
     return name if len(name) <= limit else f"{name[: limit // 2 - 1]}…{name[-limit // 2 :]}"
 
 

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["as_text", "escaped", "markdown_table", "print_bank", "print_inspection", "print_table"]
+__all__ = ["Column", "as_text", "escaped", "markdown_table", "print_bank", "print_columns", "print_inspection"]
+__all__ += ["print_line", "print_table"]
 
 
-class _Column(NamedTuple):
+class Column(NamedTuple):
     """One column: its heading (broken in two lines on a console), its text for a row, and whether it holds numbers."""
 
     heading: str
@@ -25,25 +26,25 @@ class _Column(NamedTuple):
 
 
 _COLUMNS = (
-    _Column("task", lambda row: row.task, numeric=False),
-    _Column("method", lambda row: row.method, numeric=False),
-    _Column("accuracy %", lambda row: f"{100 * row.accuracy:.1f}"),
-    _Column("val %", lambda row: f"{100 * row.val_accuracy:.1f}"),
-    _Column("mask bits", lambda row: f"{row.mask_bits:,}"),
-    _Column("norm bits", lambda row: f"{row.norm_bits:,}"),
-    _Column("head bits", lambda row: f"{row.head_bits:,}"),
-    _Column("weight bits", lambda row: f"{row.weight_bits_stored:,}"),
-    _Column("cells written", lambda row: f"{row.cells_written:,}"),
-    _Column("seconds", lambda row: f"{row.seconds:,.1f}"),
-    _Column("img/s", lambda row: f"{row.images_per_second:,.0f}"),
+    Column("task", lambda row: row.task, numeric=False),
+    Column("method", lambda row: row.method, numeric=False),
+    Column("accuracy %", lambda row: f"{100 * row.accuracy:.1f}"),
+    Column("val %", lambda row: f"{100 * row.val_accuracy:.1f}"),
+    Column("mask bits", lambda row: f"{row.mask_bits:,}"),
+    Column("norm bits", lambda row: f"{row.norm_bits:,}"),
+    Column("head bits", lambda row: f"{row.head_bits:,}"),
+    Column("weight bits", lambda row: f"{row.weight_bits_stored:,}"),
+    Column("cells written", lambda row: f"{row.cells_written:,}"),
+    Column("seconds", lambda row: f"{row.seconds:,.1f}"),
+    Column("img/s", lambda row: f"{row.images_per_second:,.0f}"),
 )
 _FIRST_TO_GO = ("img/s", "val %", "seconds")  # what a terminal too narrow for all goes without
 _BANK_COLUMNS = (
-    _Column("task", lambda entry: entry[0], numeric=False),
-    _Column("method", lambda entry: entry[1].get("method", {"name": "damaged"})["name"], numeric=False),
-    _Column("classes", lambda entry: str(entry[1].get("classes", "-"))),
-    _Column("test accuracy", lambda entry: _percent(entry[1].get("meta", {}).get("accuracy"))),
-    _Column("norms", lambda entry: entry[1].get("method", {"norms": "-"})["norms"], numeric=False),
+    Column("task", lambda entry: entry[0], numeric=False),
+    Column("method", lambda entry: entry[1].get("method", {"name": "damaged"})["name"], numeric=False),
+    Column("classes", lambda entry: str(entry[1].get("classes", "-"))),
+    Column("test accuracy", lambda entry: _percent(entry[1].get("meta", {}).get("accuracy"))),
+    Column("norms", lambda entry: entry[1].get("method", {"norms": "-"})["norms"], numeric=False),
 )
 _BANK_FIRST_TO_GO = ("norms", "classes", "method")
 _NAME = 20  # columns of a name that a terminal keeps before it goes without other columns
@@ -57,24 +58,24 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     Nothing is ever cut: a narrow terminal gets narrow gaps, then fewer columns and a line that says which, then names
     in several lines; what is not a terminal gets all columns at their natural width, whatever width it claims.
     """
-    _print(_columns(rows), rows, _FIRST_TO_GO, console)
+    print_columns(_columns(rows), rows, _FIRST_TO_GO, console)
 
 
 def print_inspection(inspection: Inspection, console: Console) -> None:
     """Print one line per layer, and below what was folded and why; wide or narrow as :func:`print_table`."""
     lines = [layer.cells() for layer in inspection.layers]
     headings = list(lines[0]) if lines else []
-    columns = [_Column(h, lambda line, h=h: line[h], numeric=h not in ("layer", "read")) for h in headings]
+    columns = [Column(h, lambda line, h=h: line[h], numeric=h not in ("layer", "read")) for h in headings]
     if lines:
-        _print(columns, lines, _LAYER_FIRST_TO_GO, console)
+        print_columns(columns, lines, _LAYER_FIRST_TO_GO, console)
     for note in inspection.notes():
-        _print_line(note, console)
+        print_line(note, console)
 
 
 def print_bank(title: str, tasks: Mapping[str, Any], console: Console) -> None:
     """Print the title and one line per task of what :func:`~xbm_jax.banks.describe` says, damaged ones too."""
-    _print_line(title, console)
-    _print(_BANK_COLUMNS, list(tasks.items()), _BANK_FIRST_TO_GO, console)
+    print_line(title, console)
+    print_columns(_BANK_COLUMNS, list(tasks.items()), _BANK_FIRST_TO_GO, console)
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
@@ -86,7 +87,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def _columns(rows: Sequence[Row]) -> tuple[_Column, ...]:
+def _columns(rows: Sequence[Row]) -> tuple[Column, ...]:
     keeps_weights = any(row.weight_bits_stored for row in rows)
     return tuple(column for column in _COLUMNS if keeps_weights or column.heading != "weight bits")
 
@@ -96,14 +97,14 @@ def as_text(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _print_line(text: str, console: Console) -> None:
+def print_line(text: str, console: Console) -> None:
     """A line as it is; of a str, rich would still turn ``:x:`` into a picture."""
     from rich.text import Text
 
     console.print(Text(as_text(text)), soft_wrap=True)
 
 
-def _print(columns: Sequence[_Column], rows: Sequence[Any], first_to_go: Sequence[str], console: Console) -> None:
+def print_columns(columns: Sequence[Column], rows: Sequence[Any], first_to_go: Sequence[str], console: Console) -> None:
     """The table as wide as it needs to be, or without some of ``first_to_go`` on a narrow terminal."""
     table, left_out = _rich_table(columns, rows, gap=1), []
     natural = _width(table, console)
@@ -112,11 +113,11 @@ def _print(columns: Sequence[_Column], rows: Sequence[Any], first_to_go: Sequenc
         table, left_out = _narrow(columns, rows, first_to_go, console)
     console.print(table, crop=False, soft_wrap=True)
     if left_out:
-        _print_line(f"(not shown in {console.width} columns: {', '.join(left_out)})", console)
+        print_line(f"(not shown in {console.width} columns: {', '.join(left_out)})", console)
 
 
 def _narrow(
-    columns: Sequence[_Column], rows: Sequence[Any], first_to_go: Sequence[str], console: Console
+    columns: Sequence[Column], rows: Sequence[Any], first_to_go: Sequence[str], console: Console
 ) -> tuple[Table, list[str]]:
     """The table as a narrow console has room for it, and the columns that it goes without."""
     left_out: list[str] = []
@@ -131,7 +132,7 @@ def _narrow(
     return table, left_out
 
 
-def _rich_table(columns: Sequence[_Column], rows: Sequence[Any], gap: int, longest: int | None = None) -> Table:
+def _rich_table(columns: Sequence[Column], rows: Sequence[Any], gap: int, longest: int | None = None) -> Table:
     """The table with ``gap`` more than one blank between columns; a line between the results of two tasks.
 
     Names longer than ``longest`` characters go on in the next line; numbers never do.
