@@ -25,6 +25,7 @@ STARTS = ("learned on chip", "moved, then learned")
 CHOSEN = "learned, start chosen on validation"
 CHANCE = "over paired test images and seeds (*: one seed, of the test images alone, chance of training unknown)"
 BITS = ("mask_bits", "weight_bits_stored", "norm_bits", "head_bits")
+ENERGIES = ("an example, uJ", "learning, J", "switching, uJ")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#7F3C8D")
 
 
@@ -65,6 +66,7 @@ def suite_table(rows: Rows) -> str:
             "mask bits",
             "all bits",
             "cells written",
+            *(ENERGIES if any(r.get("technology") for r in own) else ()),
         ]
         lines = [_suite_line(own, method, tasks) for method in methods]
         facts = sorted({(r["images"], r["epochs"], r["norm_policy"]) for r in own if r["method"] != "head_only"})
@@ -81,7 +83,7 @@ def suite_table(rows: Rows) -> str:
         f"both have, with a 95 % interval {CHANCE}; «better» and «worse» where it leaves no doubt, else «undecided». "
         "All bits: masks or weights, norms and head, which are apart in the JSON file.\n"
     )
-    return "\n".join([*parts, note])
+    return "\n".join([*parts, note, *filter(None, [energy_note(rows)])])
 
 
 def _suite_line(rows: Rows, method: str, tasks: Sequence[str]) -> list[str]:
@@ -96,7 +98,22 @@ def _suite_line(rows: Rows, method: str, tasks: Sequence[str]) -> list[str]:
         f"{_mean(mine, 'mask_bits'):,.0f}",
         f"{sum(_mean(mine, part) for part in BITS):,.0f}",
         f"{_mean(mine, 'cells_written'):,.0f}",
+        *(_energies(mine) if any(r.get("technology") for r in rows) else ()),
     ]
+
+
+def _energies(rows: Rows) -> list[str]:
+    """Microjoules of one example, joules of learning, microjoules of switching; of the rows that have them."""
+    known = [r for r in rows if r.get("technology")]
+    units = {"inference_joules": 1e6, "adaption_joules": 1.0, "switch_joules": 1e6}
+    return [f"{unit * _mean(known, name):.3g}" if known else "-" for name, unit in units.items()]
+
+
+def energy_note(rows: Rows) -> str:
+    """Whose energies a table shows."""
+    names = ", ".join(sorted({r["technology"] for r in rows if r.get("technology")}))
+    told = "every input at full scale, cells written once at the end, means over the trainings that have them"
+    return f"Energies by {names}: {told} (`docs/cost.md`).\n" if names else ""
 
 
 def seen(rows: Rows, methods: Sequence[str]) -> str:

@@ -104,7 +104,18 @@ def row_of(config: Any, job: Job, chip: xbm.Chip, task: xbm.Task, data: xbm.Data
         "test_images": len(data.y_test),
         "hits": coded(right),
         "source_accuracy": source_accuracy(config, job, chip),
+        **energies(chip, task, data),
     }
+
+
+def energies(chip: xbm.Chip, task: xbm.Task, data: xbm.Dataset) -> dict[str, Any]:
+    """What the task costs by the usual technology; nothing where that has no model of the chip's converters."""
+    if not {"epochs", "batch_size", "images"} <= task.meta.keys():
+        return {}
+    try:
+        return xbm.hardware.cost_summary(chip, task, data.x_test[:1])._asdict()
+    except xbm.SpecError:
+        return {}
 
 
 SOURCES = {"cifar-resnet20": "cifar10"}

@@ -28,6 +28,8 @@ rows = st.builds(
     seconds=amount,
     images_per_second=amount,
     seed=st.integers(),
+    technology=st.sampled_from(["", "isaac-32nm"]),
+    **dict.fromkeys(("inference_joules", "adaption_joules", "switch_joules"), amount),
 )
 
 
@@ -40,6 +42,7 @@ def test_row_has_the_fields_of_results_files():
     assert list(XBM.to_json()) == [
         *("task", "method", "accuracy", "val_accuracy", "mask_bits", "norm_bits", "head_bits", "cells_written"),
         *("rows", "seconds", "images_per_second", "seed", "weight_bits_stored"),
+        *("technology", "inference_joules", "adaption_joules", "switch_joules"),
     ]
 
 

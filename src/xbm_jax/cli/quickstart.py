@@ -206,7 +206,7 @@ def _row(job: _Job, chip: Chip, bank: MaskBank, name: str, method: Method, data:
     if entry not in bank.names:
         bank.put(entry, _learn(job, chip, name, method, data))
     task = bank.get(entry)
-    row = report.row_of(chip, task, name=name, seed=job.seed)
+    row = report.row_of(chip, task, name=name, seed=job.seed, inputs=data.x_test[:1])
     stored_bits = f"{row.mask_bits:,} mask + {row.norm_bits:,} norm + {row.head_bits:,} head bits"
     say(job.console, f"{name:14} {method.name:10} {row.accuracy:6.1%}  {stored_bits}  {row.seconds:.0f} s")
     return row

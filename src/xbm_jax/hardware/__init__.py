@@ -10,13 +10,16 @@ from xbm_jax.hardware.memory import TaskBits, arrays_used, layer_arrays, task_bi
 from xbm_jax.hardware.occupancy import array_on, array_use, used_lines
 from xbm_jax.hardware.prices import column_prices
 from xbm_jax.hardware.sensitivity import Swing, swings
+from xbm_jax.hardware.summary import USUAL_TECHNOLOGY, CostSummary, cost_summary
 from xbm_jax.hardware.technology import Technology, load_technology, technologies
 from xbm_jax.hardware.technology import stack as stack_technologies
 from xbm_jax.hardware.workloads import Activity, Training, Workload, measure_activity, workload
 
 __all__ = [
+    "USUAL_TECHNOLOGY",
     "Activity",
     "CostReport",
+    "CostSummary",
     "Inventory",
     "MaskBuffer",
     "MaskMemory",
@@ -34,6 +37,7 @@ __all__ = [
     "bit_lines",
     "column_prices",
     "cost",
+    "cost_summary",
     "explain",
     "inventory",
     "layer_arrays",

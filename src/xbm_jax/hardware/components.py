@@ -176,8 +176,8 @@ COMPONENTS: Mapping[str, Component] = {
     "bus": _priced(lambda r: r.bits_in + r.bits_out, "bits into and out of a layer", "bus_joules_per_bit"),
     "router": _priced(lambda r: r.bits_out, "bits out of a layer", "router_joules_per_bit"),
     "activation": _priced(lambda r: r.output_values, "output values", "activation_joules"),
-    "norms": _priced(lambda r: r.output_values, "output values (one scale and shift each)", "mac_joules"),
-    "beside": _priced(lambda r: r.beside, "digital multiply-adds beside the arrays", "mac_joules"),
+    "norms": _priced(lambda r: r.output_values, "output values (one scale and shift each)", "half_mac_joules"),
+    "beside": _priced(lambda r: r.beside, "digital multiply-adds beside the arrays", "half_mac_joules"),
 }
 """Of the layers' reads, in the order of tables. The head and leakage stand beside them: they are no layer's."""
 

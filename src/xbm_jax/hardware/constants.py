@@ -94,7 +94,8 @@ _MEANINGS: Mapping[str, str] = {
     "bus_joules_per_bit": "a bit over the tile's bus",
     "router_joules_per_bit": "a bit through the router between tiles",
     "activation_joules": "an output value's activation function",
-    "mac_joules": "a digital multiply-add",
+    "mac_joules": "a digital multiply-add of training, in single precision",
+    "half_mac_joules": "a digital multiply-add of norms and heads, in half precision",
     "add_joules": "a digital addition",
     "leakage_watts_per_array": "what an array and its registers leak",
     # Writing

@@ -175,7 +175,7 @@ def _head_joules(technology: Technology, method: Method, trained: dict[str, Any]
     """``features * outputs`` digital multiply-adds; zero where the technology cannot price them."""
     head = trained["head"]
     outputs = method.head.outputs(head) if head else 0
-    return features * outputs * technology.get("mac_joules", 0.0)
+    return features * outputs * technology.get("half_mac_joules", 0.0)
 
 
 def _leakage(technology: Technology, workload: Workload, latency: Any) -> Any:
@@ -204,9 +204,16 @@ def _not_counted(technology: Technology, method: Method, digital: int, widths: A
     if rule is None or not rule.computes_beside:
         needless |= {"beside"}
     # Word lines and DACs are two ways to price one thing, as are the two formulas of cells.
-    needless |= {"word lines", "DAC"} if {"word_line_joules", "dac_joules"} & set(technology.constants) else set()
+    needless |= (
+        {"word lines", "DAC"} if "dac_joules" in technology or "word_line_joules" in technology else {"word lines"}
+    )
     missing = [name for name, part in COMPONENTS.items() if name not in needless and not has(technology, part)]
-    alone = {"head": "mac_joules", "leakage": "leakage_watts_per_array", "task memory": "sram_write_joules_per_bit"}
+    alone = {
+        "head": "half_mac_joules",
+        "leakage": "leakage_watts_per_array",
+        "backward pass": "mac_joules",
+        "task memory": "sram_write_joules_per_bit",
+    }
     missing += [name for name, constant in alone.items() if constant not in technology]
     if not ("write_joules" in technology or "write_volts" in technology):
         missing.append("cell writes")

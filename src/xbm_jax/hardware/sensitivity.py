@@ -63,7 +63,7 @@ def swings(
 
     at = jnp.repeat(jnp.arange(len(names)), 2)
     found = np.asarray(jax.vmap(with_one)(at, jnp.tile(jnp.array([-1.0, 1.0]), len(names)))).reshape(-1, 2)
-    how = {name: "± 30 K" if name == "temperature_kelvin" else f"x {factor:g} ± 1" for name in names}
+    how = {name: "± 30 K" if name == "temperature_kelvin" else f"/ {factor:g}, x {factor:g}" for name in names}
     all_swings = [
         Swing(f"{name} ({how[name]})", float(low), float(high)) for name, (low, high) in zip(names, found, strict=True)
     ]

@@ -133,7 +133,7 @@ def _accuracy(rows: Sequence[CostRow]) -> Any:
             axes.plot(1e6 * float(row.report.inference_joules), 100 * (row.accuracy or 0), ms=7, mec="white", **style)
         axes.set_title(name, fontsize=10, color=INK)
         axes.set_xlabel("one example, µJ", fontsize=9, color=INK)
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.12e6 * max(float(r.report.inference_joules) for r in rows if r.report.technology == name))
         plain_axes(axes)
         axes.grid(axis="y", color=FAINT, lw=0.6)
     panels[0].set_ylabel("test accuracy, %", fontsize=9, color=INK)

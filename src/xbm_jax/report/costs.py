@@ -83,7 +83,7 @@ def _columns(rows: Sequence[CostRow]) -> list[Column]:
         Column("latency us", lambda row: _scaled(row.report.latency_seconds, 1e6)),
         Column("TOPS/W", lambda row: _scaled(row.report.tops_per_watt, 1)),
         Column("adaption J", lambda row: _scaled(row.report.adaption_total_joules, 1)),
-        Column("of it writes J", lambda row: _scaled(row.report.adaption_joules.get("cell writes", math.nan), 1)),
+        Column("writes J", lambda row: _scaled(row.report.adaption_joules.get("cell writes", math.nan), 1)),
         Column("cells written", lambda row: f"{float(row.report.writing['cells']):,.0f}"),
         Column("tasks until worn", lambda row: _many(float(row.report.writing["tasks_until_worn"]))),
     ]
@@ -96,7 +96,7 @@ def print_costs(rows: Sequence[CostRow], console: Console) -> None:
         first = own[0].report
         area = f", {_scaled(first.total_area_m2, 1e6)} mm2" if first.area_m2 else ""
         print_line(f"{name}: one example; arrays {float(first.utilisation):.1%} filled{area}", console)
-        print_columns(_columns(own), own, ("of it writes J", "latency us", "tasks until worn", "TOPS/W"), console)
+        print_columns(_columns(own), own, ("writes J", "latency us", "tasks until worn", "TOPS/W"), console)
         missing = list(dict.fromkeys(name for row in own for name in row.report.not_counted))
         print_line(f"not counted by {name}: {', '.join(missing) or 'nothing'}", console)
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from xbm_jax.report.rows import Row
-from xbm_jax.report.table import as_text, escaped, markdown_table
+from xbm_jax.report.table import as_text, energy_note, escaped, markdown_table
 from xbm_jax.storage.files import replace_file
 
 __all__ = ["write_report"]
@@ -43,6 +43,7 @@ def write_report(
     """
     path = Path(path)
     parts = ["# xbm_jax: results", markdown_table(rows).rstrip(), _LEGEND]
+    parts += [note] if (note := energy_note(rows)) else []
     parts += [_figure(path, Path(figure)) for figure in figures]
     for title, text in sections:
         parts += [f"## {title}", text.strip()]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from xbm_jax.errors import DataError
-from xbm_jax.hardware import task_bits, task_cells_written
+from xbm_jax.hardware import cost_summary, task_bits, task_cells_written
 from xbm_jax.models import Chip
 from xbm_jax.storage.files import replace_json
-from xbm_jax.tasks import Task
+from xbm_jax.tasks import Task, compact
 
 __all__ = ["Row", "read_results", "row_of", "write_results"]
 
@@ -38,6 +38,10 @@ class Row:
         images_per_second: training images per second, compilation left out.
         seed: what every draw came from.
         weight_bits_stored: bits of whole weights, for methods that keep them.
+        technology: whose constants the energies are by; empty where none was counted.
+        inference_joules: of one example, every input at full scale (:func:`xbm_jax.hardware.cost_summary`).
+        adaption_joules: of learning the task.
+        switch_joules: of going from the backbone to the task.
 
     Raises:
         DataError: an accuracy outside [0, 1], or a count or a time that is negative or no number.
@@ -56,6 +60,10 @@ class Row:
     images_per_second: float
     seed: int
     weight_bits_stored: int = 0
+    technology: str = ""
+    inference_joules: float = 0.0
+    adaption_joules: float = 0.0
+    switch_joules: float = 0.0
 
     def __post_init__(self) -> None:
         for name, number in _CHECKS.items():
@@ -86,12 +94,14 @@ class Row:
         return cls(**values)
 
 
-def row_of(chip: Chip, task: Task, *, name: str, seed: int) -> Row:
+def row_of(chip: Chip, task: Task, *, name: str, seed: int, inputs: Any = None) -> Row:
     """The row of a task that :func:`~xbm_jax.training.adapt` learned on ``chip``.
 
-    ``rows`` is that of the tallest row tiles, where a chip has several kinds.
+    ``rows`` is that of the tallest row tiles, where a chip has several kinds. ``inputs``: examples, for their shape;
+    energies are counted where they are given.
     """
     bits = task_bits(chip, task)
+    costs = {} if inputs is None else cost_summary(chip, compact(chip, task), inputs)._asdict()
     return Row(
         task=name,
         method=task.method.name,
@@ -106,6 +116,7 @@ def row_of(chip: Chip, task: Task, *, name: str, seed: int) -> Row:
         images_per_second=task.meta["images_per_second"],
         seed=seed,
         weight_bits_stored=bits.weight_bits_stored,
+        **costs,
     )
 
 
@@ -138,6 +149,12 @@ def read_results(path: str | Path) -> tuple[list[Row], dict[str, Any]]:
 def _text(field: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise DataError(field, value, "a name")
+    return value
+
+
+def _text_or_none(field: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise DataError(field, value, "a technology's name, or an empty text")
     return value
 
 
@@ -178,5 +195,7 @@ _CHECKS = {
     **dict.fromkeys(("accuracy", "val_accuracy"), _share),
     **dict.fromkeys(("mask_bits", "norm_bits", "head_bits", "weight_bits_stored", "cells_written", "rows"), _count),
     **dict.fromkeys(("seconds", "images_per_second"), _amount),
+    **dict.fromkeys(("inference_joules", "adaption_joules", "switch_joules"), _amount),
+    "technology": _text_or_none,
     "seed": _integer,
 }

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["Column", "as_text", "escaped", "markdown_table", "print_bank", "print_columns", "print_inspection"]
+__all__ = [
+    "Column",
+    "as_text",
+    "energy_note",
+    "escaped",
+    "markdown_table",
+    "print_bank",
+    "print_columns",
+    "print_inspection",
+]
 __all__ += ["print_line", "print_table"]
 
 
@@ -38,6 +47,11 @@ _COLUMNS = (
     Column("seconds", lambda row: f"{row.seconds:,.1f}"),
     Column("img/s", lambda row: f"{row.images_per_second:,.0f}"),
 )
+_ENERGY_COLUMNS = (
+    Column("inference uJ", lambda row: f"{1e6 * row.inference_joules:.3g}" if row.technology else "-"),
+    Column("adaption J", lambda row: f"{row.adaption_joules:.3g}" if row.technology else "-"),
+    Column("switch uJ", lambda row: f"{1e6 * row.switch_joules:.3g}" if row.technology else "-"),
+)
 _FIRST_TO_GO = ("img/s", "val %", "seconds")  # what a terminal too narrow for all goes without
 _BANK_COLUMNS = (
     Column("task", lambda entry: entry[0], numeric=False),
@@ -59,6 +73,8 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     in several lines; what is not a terminal gets all columns at their natural width, whatever width it claims.
     """
     print_columns(_columns(rows), rows, _FIRST_TO_GO, console)
+    if note := energy_note(rows):
+        print_line(note, console)
 
 
 def print_inspection(inspection: Inspection, console: Console) -> None:
@@ -89,7 +105,15 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 def _columns(rows: Sequence[Row]) -> tuple[Column, ...]:
     keeps_weights = any(row.weight_bits_stored for row in rows)
-    return tuple(column for column in _COLUMNS if keeps_weights or column.heading != "weight bits")
+    energies = _ENERGY_COLUMNS if any(row.technology for row in rows) else ()
+    return (*(column for column in _COLUMNS if keeps_weights or column.heading != "weight bits"), *energies)
+
+
+def energy_note(rows: Sequence[Row]) -> str:
+    """Whose energies a table shows, and under which assumptions; empty where it shows none."""
+    names = ", ".join(dict.fromkeys(row.technology for row in rows if row.technology))
+    told = "every input at full scale, cells written once at the end; what is not counted: xbm cost"
+    return f"Energies by {names}: of one example, of learning, of switching to the task; {told}." if names else ""
 
 
 def as_text(text: str) -> str:
