@@ -13,11 +13,21 @@ from xbm_jax.storage.files import replace_file
 
 
 def check_same(out: Path, recorded: Mapping[str, Any], kept: Mapping[str, Any], what: str) -> None:
-    """Raise OutputError if records were made with settings other than ``kept``; both as a run's context has them."""
+    """Raise OutputError if records were made with settings other than ``kept``; both as a run's context has them.
+
+    A field that is ``None`` is as good as none: records from before it was there count on.
+    """
     now = report.run_context(kept, 0)["config"]
-    differing = [name for name, value in now.items() if recorded.get(name) != value]
+    differing = [name for name, value in now.items() if _given(recorded.get(name)) != _given(value)]
     if differing:
         raise xbm.OutputError("--out", str(out), f"a new folder: its {what} have other {', '.join(differing)}")
+
+
+def _given(value: Any) -> Any:
+    """JSON values without fields that are null."""
+    if isinstance(value, dict):
+        return {name: _given(item) for name, item in value.items() if item is not None}
+    return [_given(item) for item in value] if isinstance(value, list) else value
 
 
 def read_records(path: Path, kept: Mapping[str, Any], what: str) -> list[dict[str, Any]]:

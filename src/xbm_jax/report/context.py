@@ -16,8 +16,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from xbm_jax.crossbar.validate import left_out
-
 __all__ = ["plain", "run_context"]
 
 _PACKAGES = ("xbm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -77,8 +75,6 @@ def plain(value: Any) -> Any:
         case set() | frozenset():
             return sorted((plain(item) for item in value), key=str)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        # What came later and is at its default is left out, so that records from before count on.
-        kept = [f for f in dataclasses.fields(value) if not left_out(value, f)]
-        fields = {field.name: plain(getattr(value, field.name)) for field in kept}
+        fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"type": type(value).__name__, **fields}
     return value.__qualname__ if hasattr(value, "__qualname__") else str(value)

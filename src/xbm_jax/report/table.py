@@ -13,17 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = [
-    "Column",
-    "as_text",
-    "energy_note",
-    "escaped",
-    "markdown_table",
-    "print_bank",
-    "print_columns",
-    "print_inspection",
-]
-__all__ += ["print_line", "print_table"]
+__all__ = ["Column", "as_text", "energy_note", "escaped", "markdown_table", "print_bank", "print_columns"]
+__all__ += ["print_inspection", "print_line", "print_table"]
 
 
 class Column(NamedTuple):
