@@ -13,7 +13,7 @@ import pytest
 
 from hardware.test_events import ONE, masked_task
 from models.tiny import CONVERTED, tiny_chip, tiny_images
-from xbm_jax.crossbar import Adc
+from xbm_jax.crossbar import Adc, Cell
 from xbm_jax.errors import BankError, DataError, MethodError, SpecError
 from xbm_jax.hardware import (
     CostReport,
@@ -30,6 +30,8 @@ from xbm_jax.hardware import (
     technologies,
     workload,
 )
+from xbm_jax.hardware.converters import conversion_joules
+from xbm_jax.hardware.either import added_by
 from xbm_jax.masks import methods
 from xbm_jax.models import Chip, initial_trained
 from xbm_jax.tasks import Task, compact, source_task
@@ -153,6 +155,47 @@ def test_time_is_that_of_the_busiest_array() -> None:
     assert float(report.interval_seconds) == pytest.approx(max(seconds.values()), rel=1e-6, abs=0)
 
 
+def test_row_tiles_of_one_array_are_read_one_after_another() -> None:
+    """Kernels of 27 and 72 rows by 8 columns, 8 rows at once: 4, 9 and 9 reads; the busiest array has three of them."""
+    made = tiny_chip(CONVERTED.replace(active_rows=8))
+    report = cost(made, source_task(made), load_technology(ISAAC), workload(made, ONE))
+    seconds = dict(zip(report.layers, np.asarray(report.layer_seconds), strict=True))
+    wanted = {"stem": 36 * 3 * 100e-9, "blocks/0/conv": 9 * 3 * 100e-9, "blocks/1/conv": 4 * 3 * 100e-9}
+    assert seconds == pytest.approx(wanted, abs=0)
+
+
+def test_copies_share_the_reads_and_not_the_cycles_of_one() -> None:
+    """Eight copies of a layer that is read four times in eight cycles: each read takes all of its cycles."""
+    made = tiny_chip(CONVERTED.replace(dac_bits=1))
+    report = cost(made, source_task(made), load_technology(ISAAC), workload(made, ONE, copies=8))
+    seconds = dict(zip(report.layers, np.asarray(report.layer_seconds), strict=True))
+    wanted = {"stem": 5 * 8 * 100e-9, "blocks/0/conv": 2 * 8 * 100e-9, "blocks/1/conv": 8 * 100e-9}
+    assert seconds == pytest.approx(wanted, abs=0)
+
+
+def test_offsets_take_each_input_code_once_a_read() -> None:
+    """Offset encoding in eight cycles: an array adds up its input codes, not every bit of them by itself."""
+    found = []
+    for dac_bits in (None, 1):
+        made = tiny_chip(CONVERTED.replace(encoding="offset", cell=Cell(bits=8), dac_bits=dac_bits))
+        report = cost(made, source_task(made), load_technology(ISAAC), workload(made, ONE))
+        found.append(dict(zip(report.layers, np.asarray(report.energy_joules["accumulation"]), strict=True)))
+    # 36 reads: 27 codes in an array each of 24 and 3 rows, two partial sums a column, and the offset off each of them.
+    assert found[0]["stem"] == pytest.approx(36 * (27 + 2 * 8 + 2 * 8) * 5.2083e-14, abs=0)
+    assert found[1] == pytest.approx(found[0], abs=0)
+
+
+def test_a_line_that_is_converted_apart_drives_its_converter_alone() -> None:
+    """NeuroSim's converter at the mean of both lines, twice a column."""
+    made = tiny_chip(CONVERTED.replace(subtract="digital"))
+    tech, load = load_technology("neurosim-22nm"), workload(made, ONE)
+    report, counted = cost(made, source_task(made), tech, load), load.inventory
+    at = counted.layers.index("blocks/1/conv")
+    lines = np.asarray(counted.siemens)[:, np.asarray(counted.layer_of_column) == at].mean(0)
+    each = np.asarray(conversion_joules(tech, 8, lines, 8), np.float64)
+    np.testing.assert_allclose(report.energy_joules["ADC"][at], 4 * 2 * each.sum(), rtol=1e-5)
+
+
 def test_area_and_filling_by_hand() -> None:
     report = of(source_task(chip()))
     # Arrays of 24 x 16 lines hold 8 columns of two lines: 27 and 72 rows take 2, 3 and 3 of them.
@@ -266,6 +309,14 @@ def test_swings_say_what_moves_the_answer() -> None:
     adc = float(np.sum(of(masked_task(chip(), methods.xbm())).energy_joules["ADC"]))
     assert by_name["adc_joules"].size == pytest.approx(1.5 * adc, rel=1e-3, abs=0)  # twice, less half
     assert by_name["endurance_writes"].size == 0
+
+
+def test_values_are_added_by_number_in_whatever_order() -> None:
+    values = np.array([1.0, 2.0, 4.0, 8.0], np.float32)
+    for ids in ([0, 0, 2, 2], [2, 0, 2, 0], [3, 3, 3, 3]):
+        wanted = [sum(v for v, i in zip(values, ids, strict=True) if i == n) for n in range(4)]
+        for kind in (np.asarray, jnp.asarray):
+            np.testing.assert_array_equal(added_by(kind(values), np.array(ids, np.int32), 4), wanted)
 
 
 def test_what_does_not_belong_together_is_refused() -> None:

@@ -83,18 +83,23 @@ def _word_lines(read: Read) -> Any:
 
 
 def _adc(read: Read) -> Any:
-    """Of every column its own conductance drives its converter; passes and reads are alike."""
-    counted = read.workload.inventory
-    driven = (counted.siemens[0] + counted.siemens[1]) * read.workload.nonzero[counted.layer_of_column]
+    counted, technology = read.workload.inventory, read.technology
     kinds = list(dict.fromkeys(counted.converters))
-    joules = conversion_joules(read.technology, kinds[0][0], driven, kinds[0][1])
+    if technology.converter != "neurosim_sar":  # all columns of a layer are alike
+        found = {kind: conversion_joules(technology, kind[0], 0.0, kind[1]) for kind in kinds}
+        xp = xp_of(*found.values())
+        return read.events.conversions * xp.stack([found[kind] for kind in counted.converters])
+    # Each column's own conductance drives its converter, of pairs converted apart the mean of its lines.
+    share = (read.workload.nonzero / (1.0 + counted.where("digital")))[counted.layer_of_column]
+    driven = (counted.siemens[0] + counted.siemens[1]) * share
+    joules = conversion_joules(technology, kinds[0][0], driven, kinds[0][1])
     for kind in kinds[1:]:
-        one = conversion_joules(read.technology, kind[0], driven, kind[1])
+        one = conversion_joules(technology, kind[0], driven, kind[1])
         xp = xp_of(one, joules, counted.layer_of_column)
         own = xp.asarray([k == kind for k in counted.converters])[counted.layer_of_column]
         joules = xp.where(own, one, joules)
-    each = per_layer(counted, read.events.column_conversions * joules, "column")
-    return each * read.numbers["reads"] * read.numbers["passes"]
+    each = per_layer(counted, read.events.lines * joules, "column")
+    return each * read.numbers["slices"] * read.numbers["reads"] * read.numbers["passes"]
 
 
 def _priced(count: Callable[[Read], Any], what: str, constant: str) -> Component:
@@ -125,10 +130,12 @@ def _registers(read: Read) -> Any:
 
 
 def _additions(read: Read) -> Any:
-    """Of partial sums to the output; of a pair's two conversions; of the inputs whose offset encoding is taken off."""
+    """Of partial sums to the output; of a pair's two conversions; for offset encoding of each array's input codes, once
+    a read, and of their sum from each column.
+    """
     counted, sums = read.workload.inventory, _passless(read.events.column_sums, read)
     pairs = counted.where("digital") * read.events.column_sums * read.numbers["slices"]
-    offsets = counted.where("none") * (read.events.word_lines + sums)
+    offsets = counted.where("none") * (_passless(read.events.word_lines, read) + sums)
     return sums + pairs + offsets
 
 

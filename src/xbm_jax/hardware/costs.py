@@ -19,7 +19,7 @@ from xbm_jax.hardware.adaption import (
     written,
 )
 from xbm_jax.hardware.components import COMPONENTS, Read, has
-from xbm_jax.hardware.either import known
+from xbm_jax.hardware.either import known, on_host
 from xbm_jax.hardware.events import count_events, lines_on
 from xbm_jax.hardware.inference import areas, energies, seconds, total
 from xbm_jax.hardware.memory import code_bits
@@ -135,8 +135,8 @@ def cost(chip: Chip, task: Task, technology: Technology, workload: Workload) -> 
     check_fits(chip, task)
     if workload.inventory.layers != tuple(chip.tiles):
         raise DataError("workload", "of another network", "xbm.hardware.workload(chip, inputs) of this chip")
-    if known((task, technology, workload)):
-        task, technology, workload = jax.device_get((task, technology, workload))
+    # Each by itself, so that counts stay NumPy's where a technology alone is mapped over.
+    task, technology, workload = (on_host(part) for part in (task, technology, workload))
     changes = written(chip, task.method.rule, task.trained["masks"])
     method, trained = task.method, task.trained
     counted, rule = workload.inventory, method.rule

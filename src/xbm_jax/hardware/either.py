@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["added_by", "known", "most_by", "xp_of"]
+__all__ = ["added_by", "known", "most_by", "on_host", "xp_of"]
 
 
 def xp_of(*values: Any) -> ModuleType:
@@ -22,10 +22,25 @@ def known(tree: Any) -> bool:
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
+def on_host(tree: Any) -> Any:
+    """A tree with NumPy's arrays where none of its numbers is traced; else as it is."""
+    if not known(tree):
+        return tree
+    return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
+
+
 def added_by(values: Any, ids: Any, count: int) -> Any:
     """Values added up by the number that each of them carries, [count]."""
     if xp_of(values, ids) is np:
-        return np.bincount(ids, weights=np.broadcast_to(values, np.shape(ids)), minlength=count)
+        values = np.broadcast_to(values, np.shape(ids))
+        if np.any(ids[1:] < ids[:-1]):
+            return np.bincount(ids, weights=values, minlength=count)
+        # In order, as columns are: a fifth of the time.
+        ends = np.searchsorted(ids, np.arange(count + 1))
+        found = np.flatnonzero(ends[1:] > ends[:-1])
+        sums = np.zeros(count)
+        sums[found] = np.add.reduceat(values, ends[found], dtype=np.float64)
+        return sums
     return jax.ops.segment_sum(jnp.asarray(values, jnp.float32), jnp.asarray(ids), count)
 
 

@@ -41,7 +41,7 @@ class Events(NamedTuple):
         siemens: summed conductance of these cells, times reads and passes.
         conversions: of a bit line, or of a pair that is subtracted before the converter.
         column_sums: logical columns that count, read by read and pass by pass: one addition to the output each.
-        column_conversions: of each column, per read and pass, [M].
+        lines: of each column that are converted, of each slice, [M].
         group_conversions: conversions of each group per read and pass, [G].
         groups_on: which groups are read, bool [G].
     """
@@ -52,7 +52,7 @@ class Events(NamedTuple):
     siemens: Any
     conversions: Any
     column_sums: Any
-    column_conversions: Any
+    lines: Any
     group_conversions: Any
     groups_on: Any
 
@@ -89,38 +89,45 @@ def count_events(workload: Workload, on: Any) -> Events:
     """Counts of one example with the lines ``on`` [2, M]; ``None``: all."""
     counted, numbers = workload.inventory, workload.inventory.per_layer
     on = np.ones(counted.siemens.shape, bool) if on is None else on
-    xp = xp_of(on, counted.siemens)
-    column = counted.layer_of_column
-    digital, single = (xp.asarray(counted.where(kind))[column] for kind in ("digital", "none"))
-    # Without pairs there is one line a column; a pair subtracted before the converter shares it.
-    counts = xp.where(single, on[0], on[0] | on[1])
-    lines = xp.where(digital, on[0].astype(np.float32) + on[1], counts)
-    converted = lines * numbers["slices"][column]
-    group_conversions = added_by(converted, counted.group_of_column, counted.groups)
-    groups_on = group_conversions > 0
+    xp, of = xp_of(on, counted.siemens), counted.layer_of_group
+    # A pair subtracted before the converter shares it; without pairs both rows of ``on`` are the same line's.
+    counts = lines = on[0] | on[1]
+    if "digital" in counted.pairs:
+        digital = xp.asarray(counted.where("digital"))[counted.layer_of_column]
+        lines = xp.where(digital, on[0].astype(np.float32) + on[1], counts)
+    sums = _by_group(counted, counts)
+    group_conversions = numbers["slices"][of] * (sums if lines is counts else _by_group(counted, lines))
+    groups_on = sums > 0
     times = numbers["reads"] * numbers["passes"]
-    conducts, siemens = _conducting(workload, on, groups_on, single)
-    crossed = conducts * counted.rows_of_group[counted.group_of_column]
+    conducts, siemens = _conducting(workload, on, groups_on)
     return Events(
         array_reads=times * per_layer(counted, groups_on, "group"),
         word_lines=times * per_layer(counted, groups_on * counted.rows_of_group, "group"),
-        crossings=times * numbers["slices"] * per_layer(counted, crossed, "column"),
-        siemens=times * numbers["slices"] * per_layer(counted, siemens, "column"),
+        crossings=times * numbers["slices"] * per_layer(counted, conducts * counted.rows_of_group, "group"),
+        siemens=times * numbers["slices"] * per_layer(counted, siemens, "group"),
         conversions=times * per_layer(counted, group_conversions, "group"),
-        column_sums=times * per_layer(counted, counts, "column"),
-        column_conversions=converted,
+        column_sums=times * per_layer(counted, sums, "group"),
+        lines=lines,
         group_conversions=group_conversions,
         groups_on=groups_on,
     )
 
 
-def _conducting(workload: Workload, on: Any, groups_on: Any, single: Any) -> tuple[Any, Any]:
-    """Lines of each column through which current flows while its group is read, and their conductance, [M] each."""
+def _conducting(workload: Workload, on: Any, groups_on: Any) -> tuple[Any, Any]:
+    """Lines of each group through which current flows while it is read, and their conductance, [G] each."""
     counted, xp = workload.inventory, xp_of(on, workload.inventory.siemens)
-    read = groups_on[counted.group_of_column]
-    flows = read & xp.ones_like(on) if workload.off_lines == "conduct" else on & read
-    flows = flows & xp.stack([xp.ones_like(single), ~single])
-    return flows.sum(0), (flows * counted.siemens).sum(0)
+    flows = xp.ones_like(on) if workload.off_lines == "conduct" else on
+    if "none" in counted.pairs:
+        single = xp.asarray(counted.where("none"))[counted.layer_of_column]
+        flows = flows & xp.stack([xp.ones_like(single), ~single])
+    lines = _by_group(counted, flows[0] + flows[1].astype(np.float32))
+    siemens = _by_group(counted, flows[0] * counted.siemens[0] + flows[1] * counted.siemens[1])
+    return groups_on * lines, groups_on * siemens
+
+
+def _by_group(counted: Inventory, values: Any) -> Any:
+    """Values of columns, added up by group: [G]."""
+    return added_by(values, counted.group_of_column, counted.groups)
 
 
 def per_layer(counted: Inventory, values: Any, of: str) -> Any:

@@ -81,7 +81,8 @@ def _converter(read: Read, at: int) -> str:
     counted = read.workload.inventory
     bits, pulses = counted.converters[at]
     own = counted.layer_of_column == at
-    siemens = np.mean(counted.siemens.sum(0)[own]) * read.workload.nonzero[at]
+    lines = 2 if counted.pairs[at] == "digital" else 1
+    siemens = np.mean(counted.siemens.sum(0)[own]) / lines * read.workload.nonzero[at]
     each = conversion_joules(read.technology, bits, siemens, pulses)
     return (
         f"conversions x {float(each):.4g} J of {bits} bits by the {read.technology.converter!r} model at the mean "

@@ -34,7 +34,7 @@ def seconds(technology: Technology, workload: Workload, events: Events) -> Any:
 
     NaN where the technology says neither how long a read nor how long a conversion takes.
 
-    ``reads / copies * passes * sum over the groups of an array of max(read_seconds, conversions per converter *
+    ``ceil(reads / copies) * passes * sum over the groups of an array of max(read_seconds, conversions per converter *
     conversion_seconds)``: groups of one array one after another, its converters share its conversions evenly.
     """
     counted = workload.inventory
@@ -48,7 +48,7 @@ def seconds(technology: Technology, workload: Workload, events: Events) -> Any:
     rounds = xp.ceil(events.group_conversions / adcs[counted.layer_of_group])
     read = xp.maximum(least, rounds * each[counted.layer_of_group]) * events.groups_on
     slowest = most_by(added_by(read, counted.array_of_group, counted.arrays), counted.layer_of_array, len(each))
-    return xp.ceil(counted.per_layer["reads"] * counted.per_layer["passes"] / workload.copies) * slowest
+    return xp.ceil(counted.per_layer["reads"] / workload.copies) * counted.per_layer["passes"] * slowest
 
 
 def _converters_per_array(technology: Technology, counted: Inventory) -> Any:
