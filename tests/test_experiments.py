@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from experiments import chip_sweeps, rows_and_bits
+from experiments import chip_sweeps, rows_and_bits, search_designs
 from experiments.tasks import local_task
 
 import xbm_jax as xbm
@@ -198,3 +198,86 @@ def test_sweeps_resume_by_what_was_asked(small_file: Path, tmp_path: Path, monke
 def test_bad_sweep_options_are_named(small_file: Path, tmp_path: Path, wrong: dict[str, int]) -> None:
     with pytest.raises(xbm.DataError, match=next(iter(wrong))):
         dataclasses.replace(sweep_config(small_file, tmp_path), **wrong)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# search_designs
+
+
+@pytest.fixture
+def search_config(small_file: Path, tmp_path: Path) -> search_designs.Config:
+    small_file.rename(small_file.with_name("cifar10.npz"))
+    counts = {"images": 10, "calibration_images": 10, "test_images": 20}
+    return search_designs.Config(small_file.parent, tmp_path / "out", **counts)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.slow
+def test_a_search_in_earnest(search_config: search_designs.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_designs, "grid", lambda: xbm.hardware.designs(rows=(256,), adc_bits=(4, 8)))
+    records = search_designs.main(search_config)
+    assert [r["design"] for r in records] == [search_designs.FLOAT, *(d.name for d in search_designs.grid())]
+    coarse, fine = records[1:]
+    for name in search_designs.TECHNOLOGIES:
+        assert 0 < coarse["costs"][name]["joules"] < fine["costs"][name]["joules"]
+    assert 0 <= coarse["test"] <= 1  # the cheapest is on the front, whatever it reaches
+    content = json.loads((search_config.out / "search_designs.json").read_text())
+    assert content["designs"] == records and content["context"]["config"]["seed"] == 0
+
+
+@pytest.fixture
+def made_up_search(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Accuracies follow converter bits and energies heights, so that the front is known; what was asked is listed."""
+    asked: list[str] = []
+
+    def measured(config: Any, data: Any, missing: Any) -> Any:
+        for design in missing:
+            asked.append(design.name)
+            costs = {"joules": 1e-6 * design.rows + 1e-9 * design.adc_bits, "seconds": 1e-4, "m2": 1e-6}
+            record = {"design": design.name, **dataclasses.asdict(design), "test": None}
+            priced = dict.fromkeys(search_designs.TECHNOLOGIES, costs)
+            yield {**record, "validation": design.adc_bits / 10, "costs": priced}
+
+    def tested(config: Any, data: Any, records: Any) -> Any:
+        for record in records:
+            asked.append(f"test {record['design']}")
+            record["test"] = 0.5
+            yield record
+
+    reference = {"design": search_designs.FLOAT, "validation": 0.9, "test": 0.9, "costs": {}}
+    monkeypatch.setattr(search_designs, "measured", measured)
+    monkeypatch.setattr(search_designs, "tested", tested)
+    monkeypatch.setattr(search_designs, "float_network", lambda *_: reference)
+    return asked
+
+
+def test_a_search_carries_on_and_tests_the_front_alone(
+    search_config: search_designs.Config, made_up_search: list[str]
+) -> None:
+    plan = search_designs.grid()
+    assert len(plan) >= 60 and len({design.name for design in plan}) == len(plan)
+    first = search_designs.main(search_config)
+    low = [design for design in plan if design.rows == 16]
+    front = {f"test {design.name}" for design in low} | {
+        f"test {design.name}" for design in plan if design.rows == 32 and design.adc_bits > max(d.adc_bits for d in low)
+    }
+    assert made_up_search[: len(plan)] == [design.name for design in plan]
+    assert set(made_up_search[len(plan) :]) == front
+    assert search_designs.main(search_config) == first and len(made_up_search) == len(plan) + len(front)
+    text = (search_config.out / "search_designs.md").read_text()
+    assert text.count("\n| ") == 1 + len(front) + 1 and "float network" in text
+    assert (search_config.out / "search_designs.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(xbm.OutputError, match="other seed"):
+        search_designs.main(dataclasses.replace(search_config, seed=1))
+
+
+def test_a_search_validates_on_images_that_it_does_not_calibrate_on(search_config: search_designs.Config) -> None:
+    data = search_designs.load_source(search_config)
+    images, labels = search_designs.validation(search_config, data)
+    seen = xbm.data.calibration_images(data, 10, 0)
+    assert not {x.tobytes() for x in images} & {x.tobytes() for x in seen}
+    assert len(images) == len(labels) == 10
+    with pytest.raises(xbm.DataError, match="20 training images"):
+        search_designs.load_source(dataclasses.replace(search_config, images=11))
+    with pytest.raises(xbm.DataError, match="test_images"):
+        dataclasses.replace(search_config, test_images=9)

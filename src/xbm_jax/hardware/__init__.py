@@ -9,6 +9,7 @@ from xbm_jax.hardware.mask_words import MaskWords, bit_lines
 from xbm_jax.hardware.memory import TaskBits, arrays_used, layer_arrays, task_bits, task_cells_written
 from xbm_jax.hardware.occupancy import array_on, array_use, used_lines
 from xbm_jax.hardware.prices import column_prices
+from xbm_jax.hardware.search import Design, Point, accuracy, built, designs, measure, pareto, priced
 from xbm_jax.hardware.sensitivity import Swing, swings
 from xbm_jax.hardware.summary import USUAL_TECHNOLOGY, CostSummary, cost_summary
 from xbm_jax.hardware.technology import Technology, load_technology, technologies
@@ -20,10 +21,12 @@ __all__ = [
     "Activity",
     "CostReport",
     "CostSummary",
+    "Design",
     "Inventory",
     "MaskBuffer",
     "MaskMemory",
     "MaskWords",
+    "Point",
     "Swing",
     "SwitchCost",
     "TaskBits",
@@ -31,20 +34,26 @@ __all__ = [
     "Term",
     "Training",
     "Workload",
+    "accuracy",
     "array_on",
     "array_use",
     "arrays_used",
     "bit_lines",
+    "built",
     "column_prices",
     "cost",
     "cost_summary",
+    "designs",
     "explain",
     "inventory",
     "layer_arrays",
     "load_technology",
     "mask_buffer",
     "mask_memory",
+    "measure",
     "measure_activity",
+    "pareto",
+    "priced",
     "read_mask_buffer",
     "stack_technologies",
     "swings",
