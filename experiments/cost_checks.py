@@ -30,8 +30,8 @@ import xbm_jax as xbm
 from xbm_jax.crossbar import Adc, Cell, CrossbarSpec, with_signed_inputs
 from xbm_jax.hardware import Activity, CostReport, Technology, cost, load_technology, technologies, workload
 from xbm_jax.hardware.components import COMPONENTS, OUTPUT_BITS
-from xbm_jax.hardware.constants import CONSTANTS, CONVERTERS
-from xbm_jax.hardware.converters import conversion_joules
+from xbm_jax.hardware.constants.converters import conversion_joules
+from xbm_jax.hardware.constants.names import CONSTANTS, CONVERTERS
 from xbm_jax.models import Chip, Preprocess, backbone, network_from_module, program
 from xbm_jax.storage.files import replace_file
 

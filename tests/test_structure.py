@@ -22,11 +22,11 @@ PACKAGE = "xbm_jax"
 # one. A part is named after its rooms: its own modules stand on them. `xbm_jax` is the package's own `__init__`, which
 # gathers the public face; only the command line stands above it.
 ORDER = (
-    *("errors", "streams", "pixels", "archives", "promotion", "examples", "paths"),
+    *("errors", "streams", "pixels", "archives", "promotion", "examples", "paths", "either"),
     *("crossbar.validate", "crossbar.primitives", "crossbar.devices", "crossbar.writing", "crossbar.reading"),
     *("crossbar", "masks"),
     *("models.zoo", "models.weights", "models"),
-    *("data", "storage", "tasks", "banks", "training", "hardware", "report"),
+    *("data", "storage", "tasks", "banks", "training", "hardware.constants", "hardware", "report"),
     *(PACKAGE, "cli", "__main__"),
 )
 MAX_CHAIN = 8

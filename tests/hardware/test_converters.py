@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xbm_jax.errors import SpecError
-from xbm_jax.hardware.converters import conversion_joules, conversion_seconds, converter_m2
-from xbm_jax.hardware.technology import Technology, load_technology, stack, technologies
+from xbm_jax.hardware.constants.converters import conversion_joules, conversion_seconds, converter_m2
+from xbm_jax.hardware.constants.technology import Technology, load_technology, stack, technologies
 
 ALL = [load_technology(name) for name in technologies()]
 SAR, SURVEY = load_technology("neurosim-22nm"), load_technology("survey-22nm")

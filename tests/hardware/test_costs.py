@@ -14,6 +14,7 @@ import pytest
 from hardware.test_events import ONE, masked_task
 from models.tiny import CONVERTED, tiny_chip, tiny_images
 from xbm_jax.crossbar import Adc, Cell
+from xbm_jax.either import added_by
 from xbm_jax.errors import BankError, DataError, MethodError, SpecError
 from xbm_jax.hardware import (
     CostReport,
@@ -30,8 +31,7 @@ from xbm_jax.hardware import (
     technologies,
     workload,
 )
-from xbm_jax.hardware.converters import conversion_joules
-from xbm_jax.hardware.either import added_by
+from xbm_jax.hardware.constants.converters import conversion_joules
 from xbm_jax.masks import methods
 from xbm_jax.models import Chip, initial_trained
 from xbm_jax.tasks import Task, compact, source_task
@@ -143,7 +143,9 @@ def test_more_bits_rows_and_copies_cost_more() -> None:
     assert float(two.total_area_m2) == pytest.approx(2 * float(one.total_area_m2), rel=1e-6, abs=0)
     assert float(two.latency_seconds) == pytest.approx(float(one.latency_seconds) / 2, rel=0.03, abs=0)
     assert float(two.inference_joules) == pytest.approx(float(one.inference_joules), rel=1e-6, abs=0)
-    assert float(one.batch_seconds(3)) == pytest.approx(float(one.latency_seconds + 2 * one.interval_seconds), rel=1e-6, abs=0)
+    three = of(source_task(chip()), batch=3)
+    wanted = float(three.latency_seconds + 2 * three.interval_seconds)
+    assert float(three.batch_seconds) == pytest.approx(wanted, rel=1e-6, abs=0)
 
 
 def test_time_is_that_of_the_busiest_array() -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from xbm_jax.errors import SpecError
 from xbm_jax.hardware import stack_technologies
-from xbm_jax.hardware.constants import CONVERTERS, is_whole
-from xbm_jax.hardware.converters import conversion_joules
-from xbm_jax.hardware.technology import CONSTANTS, Technology, load_technology, technologies
+from xbm_jax.hardware.constants.converters import conversion_joules
+from xbm_jax.hardware.constants.names import CONVERTERS, is_whole
+from xbm_jax.hardware.constants.technology import CONSTANTS, Technology, load_technology, technologies
 
 NAMES = technologies()
 

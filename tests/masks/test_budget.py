@@ -85,7 +85,9 @@ def test_prices_are_what_a_column_costs() -> None:
     technology = load_technology("isaac-32nm")
     names = ("adc_joules", "sample_hold_joules", "shift_add_joules", "accumulate_joules")
     each = sum(float(technology.get(name)) for name in names)
-    assert prices == pytest.approx({"stem": 36 * each, "blocks/0/conv": 9 * each, "blocks/1/conv": 4 * each}, rel=1e-6, abs=0)
+    assert prices == pytest.approx(
+        {"stem": 36 * each, "blocks/0/conv": 9 * each, "blocks/1/conv": 4 * each}, rel=1e-6, abs=0
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What a chip and a task cost, in closed form, and the mask bits that its arrays hold."""
 
+from xbm_jax.hardware.constants.technology import Technology, load_technology, technologies
+from xbm_jax.hardware.constants.technology import stack as stack_technologies
 from xbm_jax.hardware.costs import CostReport, cost
 from xbm_jax.hardware.explained import Term, explain
 from xbm_jax.hardware.inventories import Inventory, inventory
@@ -12,8 +14,6 @@ from xbm_jax.hardware.prices import column_prices
 from xbm_jax.hardware.search import Design, Point, accuracy, built, designs, measure, pareto, priced
 from xbm_jax.hardware.sensitivity import Swing, swings
 from xbm_jax.hardware.summary import USUAL_TECHNOLOGY, CostSummary, cost_summary
-from xbm_jax.hardware.technology import Technology, load_technology, technologies
-from xbm_jax.hardware.technology import stack as stack_technologies
 from xbm_jax.hardware.workloads import Activity, Training, Workload, measure_activity, workload
 
 __all__ = [

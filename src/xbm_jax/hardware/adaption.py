@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from xbm_jax.crossbar import Plan, Tiles
+from xbm_jax.either import known, xp_of
 from xbm_jax.hardware.components import pulse_joules
-from xbm_jax.hardware.either import known, xp_of
+from xbm_jax.hardware.constants.technology import Technology
 from xbm_jax.hardware.inference import total
-from xbm_jax.hardware.technology import Technology
 from xbm_jax.hardware.workloads import Workload
 from xbm_jax.masks import Masked, Method, Rule
 from xbm_jax.masks.alphabet import Shift

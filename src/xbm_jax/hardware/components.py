@@ -10,10 +10,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from xbm_jax.hardware.converters import conversion_joules
-from xbm_jax.hardware.either import xp_of
+from xbm_jax.either import xp_of
+from xbm_jax.hardware.constants.converters import conversion_joules
+from xbm_jax.hardware.constants.technology import Technology
 from xbm_jax.hardware.events import Events, per_layer
-from xbm_jax.hardware.technology import Technology
 from xbm_jax.hardware.workloads import Workload
 
 __all__ = ["COMPONENTS", "OUTPUT_BITS", "Component", "Read", "has", "pulse_joules"]

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from xbm_jax.either import known, on_host
 from xbm_jax.errors import DataError
 from xbm_jax.hardware.adaption import (
     adaption_joules,
@@ -19,11 +20,10 @@ from xbm_jax.hardware.adaption import (
     written,
 )
 from xbm_jax.hardware.components import COMPONENTS, Read, has
-from xbm_jax.hardware.either import known, on_host
+from xbm_jax.hardware.constants.technology import Technology
 from xbm_jax.hardware.events import count_events, lines_on
 from xbm_jax.hardware.inference import areas, energies, seconds, total
 from xbm_jax.hardware.memory import code_bits
-from xbm_jax.hardware.technology import Technology
 from xbm_jax.hardware.workloads import Workload
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip
@@ -51,6 +51,7 @@ class CostReport:
         write_seconds: of writing it, or NaN where the technology does not say.
         macs: multiply-adds of one example, [L].
         cells: that hold weights, [L]; ``array_cells``: of the arrays that they stand on.
+        batch: examples of a batch.
         task_bits: that the task keeps, in the form that it has.
         technology, layers, not_counted: the constants' name, paths, and components without a constant; static.
     """
@@ -68,6 +69,7 @@ class CostReport:
     cells: Any
     array_cells: Any
     task_bits: Any
+    batch: Any
     technology: str = field(metadata={"static": True})
     layers: tuple[str, ...] = field(metadata={"static": True})
     not_counted: tuple[str, ...] = field(metadata={"static": True})
@@ -113,9 +115,10 @@ class CostReport:
         """10^12 operations a joule: two a multiply-add of the layers on arrays."""
         return 2e-12 * self.macs.sum(-1) / self.inference_joules
 
-    def batch_seconds(self, examples: int) -> Any:
-        """Of so many examples one behind the other, pipelined."""
-        return self.latency_seconds + (examples - 1) * self.interval_seconds
+    @property
+    def batch_seconds(self) -> Any:
+        """Of a batch, its examples one behind the other, pipelined."""
+        return self.latency_seconds + (self.batch - 1) * self.interval_seconds
 
 
 def cost(chip: Chip, task: Task, technology: Technology, workload: Workload) -> CostReport:
@@ -165,6 +168,7 @@ def cost(chip: Chip, task: Task, technology: Technology, workload: Workload) -> 
         cells=counted.per_layer["cells"] * workload.copies,
         array_cells=counted.per_layer["arrays"] * array_cells * workload.copies,
         task_bits=bits,
+        batch=workload.batch,
         technology=technology.name,
         layers=counted.layers,
         not_counted=_not_counted(technology, method, counted.digital, counted.per_layer["dac_bits"]),

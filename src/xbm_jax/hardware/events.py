@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from xbm_jax.crossbar import Tiles
-from xbm_jax.hardware.either import added_by, xp_of
+from xbm_jax.either import added_by, xp_of
 from xbm_jax.hardware.inventories import Inventory
 from xbm_jax.hardware.workloads import Workload
 from xbm_jax.masks import ArrayChoice, Rule

@@ -9,9 +9,9 @@ import numpy as np
 from xbm_jax.errors import DataError
 from xbm_jax.hardware.adaption import beside_macs, gain_kind
 from xbm_jax.hardware.components import COMPONENTS, Component, Read, has
-from xbm_jax.hardware.converters import conversion_joules
+from xbm_jax.hardware.constants.converters import conversion_joules
+from xbm_jax.hardware.constants.technology import Technology
 from xbm_jax.hardware.events import count_events, lines_on
-from xbm_jax.hardware.technology import Technology
 from xbm_jax.hardware.workloads import Workload
 from xbm_jax.models import Chip
 from xbm_jax.tasks import Task

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from xbm_jax.either import added_by, most_by, xp_of
 from xbm_jax.hardware.components import COMPONENTS, Read, has
-from xbm_jax.hardware.converters import conversion_seconds, converter_m2
-from xbm_jax.hardware.either import added_by, most_by, xp_of
+from xbm_jax.hardware.constants.converters import conversion_seconds, converter_m2
+from xbm_jax.hardware.constants.technology import Technology
 from xbm_jax.hardware.events import Events
 from xbm_jax.hardware.inventories import Inventory
-from xbm_jax.hardware.technology import Technology
 from xbm_jax.hardware.workloads import Workload
 
 __all__ = ["areas", "energies", "seconds", "total"]

@@ -11,8 +11,8 @@ import numpy as np
 from xbm_jax.crossbar import Tiles
 from xbm_jax.errors import MethodError
 from xbm_jax.hardware.adaption import cell_joules, changed
+from xbm_jax.hardware.constants.technology import Technology
 from xbm_jax.hardware.memory import code_bits
-from xbm_jax.hardware.technology import Technology
 from xbm_jax.models import Chip
 from xbm_jax.tasks import Task
 from xbm_jax.tasks.task import check_fits, stored

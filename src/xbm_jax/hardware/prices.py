@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from xbm_jax.hardware.components import COMPONENTS, Read, has
+from xbm_jax.hardware.constants.technology import Technology
 from xbm_jax.hardware.events import count_events
-from xbm_jax.hardware.technology import Technology
 from xbm_jax.hardware.workloads import Workload
 
 __all__ = ["column_prices"]

@@ -16,8 +16,8 @@ from xbm_jax.crossbar.primitives.adc import AdcRange, snapped_range
 from xbm_jax.data.dataset import check_labels
 from xbm_jax.errors import DataError, SpecError
 from xbm_jax.examples import count, take
+from xbm_jax.hardware.constants.technology import Technology
 from xbm_jax.hardware.costs import cost
-from xbm_jax.hardware.technology import Technology
 from xbm_jax.hardware.workloads import Activity, measure_activity, workload
 from xbm_jax.models import Backbone, Chip, program
 from xbm_jax.tasks import predict, source_task

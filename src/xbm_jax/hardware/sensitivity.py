@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from xbm_jax.crossbar.validate import check_number
+from xbm_jax.hardware.constants.technology import Technology
 from xbm_jax.hardware.costs import CostReport, cost
-from xbm_jax.hardware.technology import Technology
 from xbm_jax.hardware.workloads import Workload
 from xbm_jax.models import Chip
 from xbm_jax.tasks import Task

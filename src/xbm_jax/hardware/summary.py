@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from xbm_jax.hardware.constants.technology import load_technology
 from xbm_jax.hardware.costs import cost
-from xbm_jax.hardware.technology import load_technology
 from xbm_jax.hardware.workloads import Training, workload
 from xbm_jax.models import Chip
 from xbm_jax.tasks import Task

@@ -47,6 +47,7 @@ class CostRow:
             **{f"{_slug(name)}_joules": float(value) for name, value in report.by_component.items()},
             "latency_seconds": float(report.latency_seconds),
             "interval_seconds": float(report.interval_seconds),
+            "batch_seconds": float(report.batch_seconds),
             "area_m2": float(report.total_area_m2),
             "utilisation": float(report.utilisation),
             "tops_per_watt": float(report.tops_per_watt),

@@ -17,8 +17,8 @@ import numpy as np
 from jax.core import Tracer
 
 from xbm_jax.errors import SpecError
-from xbm_jax.hardware import technology_files as files
-from xbm_jax.hardware.constants import CONSTANTS, Constant, is_whole, near
+from xbm_jax.hardware.constants import files
+from xbm_jax.hardware.constants.names import CONSTANTS, Constant, is_whole, near
 
 __all__ = ["CONSTANTS", "Constant", "Technology", "load_technology", "stack", "technologies"]
 

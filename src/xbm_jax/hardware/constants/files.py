@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from xbm_jax.crossbar.validate import check_choice, check_number
 from xbm_jax.errors import SpecError
-from xbm_jax.hardware.constants import CONSTANTS, CONVERTERS, WRITE_UNITS, is_whole, near
+from xbm_jax.hardware.constants.names import CONSTANTS, CONVERTERS, WRITE_UNITS, is_whole, near
 
 __all__ = ["Contents", "find", "read", "shipped"]
 

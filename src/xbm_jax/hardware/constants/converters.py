@@ -22,9 +22,9 @@ import numpy as np
 from jax.core import Tracer
 
 from xbm_jax.crossbar.validate import check_int
+from xbm_jax.either import xp_of
 from xbm_jax.errors import SpecError
-from xbm_jax.hardware.either import xp_of
-from xbm_jax.hardware.technology import Technology
+from xbm_jax.hardware.constants.technology import Technology
 
 __all__ = ["conversion_joules", "conversion_seconds", "converter_m2"]
 
