@@ -23,7 +23,7 @@ from xbm_jax.training import Pace, Recipe, init_state
 from xbm_jax.training.step import train_step
 
 __all__ = ["Step", "eight_steps", "mask_step", "plain_read", "plain_step", "program_seconds", "read_compiled"]
-__all__ += ["step_images"]
+__all__ += ["random_backbone", "step_images"]
 
 RESNET20 = "cifar-resnet20"
 
@@ -150,8 +150,11 @@ def _chip(adc_bits: int | None, images: jax.Array, model: str = RESNET20) -> xbm
 
 def _backbone(model: str) -> xbm.Backbone:
     """A backbone with its weights, or with random ones where none ship: speed does not depend on them."""
-    if model == RESNET20:
-        return xbm.load_backbone(model)
+    return xbm.load_backbone(model) if model == RESNET20 else random_backbone(model)
+
+
+def random_backbone(model: str) -> xbm.Backbone:
+    """A backbone with random weights."""
     network, rng = named_network(model, 10), np.random.default_rng(0)
     kinds = {"scale": np.ones, "var": np.ones, "bias": np.zeros, "mean": np.zeros}
     arrays = {}

@@ -2,7 +2,7 @@
 
 Command:   make bench      (everything; ARGS="--only conv": a part of it, the rest stays; ARGS=--series: the figure too)
 Hardware:  two CPU cores that do nothing else.
-Time:      fifteen minutes; with --series twenty.
+Time:      sixteen minutes; with --series twenty-one.
 Writes:    benchmarks/latest.json, a list with one object per row; docs/figures/cost.png with --series.
 
 A ratio is the median over interleaved rounds. Peers' ratios are to their own plain operation, measured by their own
@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import xbm_jax as xbm
-from benchmarks import layers, networks
+from benchmarks import costs, layers, networks
 from benchmarks.series import draw, measure_series
 from benchmarks.timing import interleaved
 from xbm_jax.report import run_context
@@ -176,6 +176,14 @@ ROWS = (
         60.0,
         None,
         _seconds(lambda: networks.mask_step(8, **RESNET50).compile_seconds),
+    ),
+    Row("ten costs of ResNet-50 with a column mask, one after another: seconds", 0.2, None, _seconds(costs.ten_costs)),
+    Row("the first cost of ResNet-50, nothing compiled before: seconds", 0.5, None, _seconds(costs.first_cost)),
+    Row(
+        "cost of ResNet-50 by 1,000 technologies in one vmapped call, once compiled: seconds",
+        1.0,
+        None,
+        costs.thousand_technologies,
     ),
 )
 

@@ -16,7 +16,7 @@ import pytest
 
 import xbm_jax as xbm
 
-NO_PART_OF_IT = {"cli", "promotion", "streams", "pixels", "archives", "storage", "examples", "paths"}
+NO_PART_OF_IT = {"cli", "promotion", "streams", "pixels", "archives", "storage", "examples", "paths", "either"}
 
 
 def modules() -> Iterator[ModuleType]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["added_by", "known", "most_by", "on_host", "xp_of"]
+__all__ = ["added_by", "known", "most_by", "on_host", "total", "xp_of"]
 
 
 def xp_of(*values: Any) -> ModuleType:
@@ -51,3 +52,8 @@ def most_by(values: Any, ids: Any, count: int) -> Any:
         np.maximum.at(most, ids, values)
         return most
     return jnp.maximum(jax.ops.segment_max(jnp.asarray(values), jnp.asarray(ids), count), 0)
+
+
+def total(parts: Mapping[str, Any]) -> Any:
+    """Everything that named arrays hold, added up; zero where there is none."""
+    return sum((xp_of(part).sum(part) for part in parts.values()), start=np.float32(0.0))

@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from xbm_jax.crossbar import Plan, Tiles
-from xbm_jax.either import known, xp_of
+from xbm_jax.either import known, total, xp_of
 from xbm_jax.hardware.components import pulse_joules
 from xbm_jax.hardware.constants.technology import Technology
-from xbm_jax.hardware.inference import total
 from xbm_jax.hardware.workloads import Workload
 from xbm_jax.masks import Masked, Method, Rule
-from xbm_jax.masks.alphabet import Shift
+from xbm_jax.masks.alphabet import Binary, Shift, Ternary
 from xbm_jax.masks.arrays import ArrayChoice
 from xbm_jax.masks.levels import Levels
 from xbm_jax.masks.lowrank import LowRank
@@ -66,8 +65,8 @@ def gain_kind(rule: Rule | None) -> str:
     """What a column's gain takes in hardware: ``"gate"`` (or none at all), ``"shift"`` or ``"multiply"``."""
     if isinstance(rule, Levels | ArrayChoice):
         return "multiply"
-    if isinstance(rule, Masked) and rule.granularity.on_columns and isinstance(rule.alphabet, Shift):
-        return "shift"
+    if isinstance(rule, Masked) and rule.granularity.on_columns and not isinstance(rule.alphabet, Binary | Ternary):
+        return "shift" if isinstance(rule.alphabet, Shift) else "multiply"
     return "gate"
 
 

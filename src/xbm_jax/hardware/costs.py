@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from xbm_jax.either import known, on_host
+from xbm_jax.either import known, on_host, total
 from xbm_jax.errors import DataError
 from xbm_jax.hardware.adaption import (
     adaption_joules,
@@ -22,7 +22,7 @@ from xbm_jax.hardware.adaption import (
 from xbm_jax.hardware.components import COMPONENTS, Read, has
 from xbm_jax.hardware.constants.technology import Technology
 from xbm_jax.hardware.events import count_events, lines_on
-from xbm_jax.hardware.inference import areas, energies, seconds, total
+from xbm_jax.hardware.inference import areas, energies, seconds
 from xbm_jax.hardware.memory import code_bits
 from xbm_jax.hardware.workloads import Workload
 from xbm_jax.masks import Method

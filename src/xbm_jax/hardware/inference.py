@@ -15,18 +15,13 @@ from xbm_jax.hardware.events import Events
 from xbm_jax.hardware.inventories import Inventory
 from xbm_jax.hardware.workloads import Workload
 
-__all__ = ["areas", "energies", "seconds", "total"]
+__all__ = ["AREAS", "areas", "energies", "seconds"]
 
 
 def energies(read: Read) -> dict[str, Any]:
     """Joules of one example by component, [L] each, of those that the technology can price."""
     known = {name: c for name, c in COMPONENTS.items() if has(read.technology, c)}
     return {name: c.joules(read) for name, c in known.items()}
-
-
-def total(parts: Mapping[str, Any]) -> Any:
-    """All components and layers together."""
-    return sum((xp_of(part).sum(part) for part in parts.values()), start=np.float32(0.0))
 
 
 def seconds(technology: Technology, workload: Workload, events: Events) -> Any:
@@ -45,9 +40,16 @@ def seconds(technology: Technology, workload: Workload, events: Events) -> Any:
     least, adcs = technology.get("read_seconds", 0.0), _converters_per_array(technology, counted)
     xp = xp_of(events.group_conversions, workload.copies, least, adcs, *times.values())
     each = xp.stack([xp.asarray(times[kind]) for kind in counted.converters])
-    rounds = xp.ceil(events.group_conversions / adcs[counted.layer_of_group])
-    read = xp.maximum(least, rounds * each[counted.layer_of_group]) * events.groups_on
-    slowest = most_by(added_by(read, counted.array_of_group, counted.arrays), counted.layer_of_array, len(each))
+
+    def read(conversions: Any, of: Any) -> Any:
+        taken = xp.maximum(least, xp.ceil(conversions / adcs[of]) * each[of])
+        return taken * (conversions > 0)
+
+    if counted.groups == counted.arrays:  # one group an array: the one with most conversions takes longest
+        slowest = read(most_by(events.group_conversions, counted.layer_of_group, len(each)), np.arange(len(each)))
+    else:
+        groups = read(events.group_conversions, counted.layer_of_group)
+        slowest = most_by(added_by(groups, counted.array_of_group, counted.arrays), counted.layer_of_array, len(each))
     return xp.ceil(counted.per_layer["reads"] / workload.copies) * counted.per_layer["passes"] * slowest
 
 
@@ -58,7 +60,7 @@ def _converters_per_array(technology: Technology, counted: Inventory) -> Any:
     return columns if share is None else xp_of(share).ceil(columns / share)
 
 
-_AREAS: Mapping[str, tuple[str, Callable[[Inventory], list[float]]]] = {
+AREAS: Mapping[str, tuple[str, Callable[[Inventory], list[float]]]] = {
     "cells": ("cell_m2", lambda c: [rows * cols for rows, cols in c.array_shape]),
     "DAC": ("dac_m2", lambda c: [rows for rows, _ in c.array_shape]),
     "sample and hold": ("sample_hold_m2", lambda c: [cols for _, cols in c.array_shape]),
@@ -74,7 +76,7 @@ def areas(technology: Technology, workload: Workload) -> dict[str, Any]:
     arrays = counted.per_layer["arrays"] * workload.copies
     found = {
         name: arrays * np.array(count(counted), np.float32) * technology.get(constant)
-        for name, (constant, count) in _AREAS.items()
+        for name, (constant, count) in AREAS.items()
         if constant in technology
     }
     sizes = {kind: converter_m2(technology, kind[0]) for kind in dict.fromkeys(counted.converters)}
