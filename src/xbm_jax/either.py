@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 __all__ = ["added_by", "known", "most_by", "on_host", "total", "xp_of"]
 
@@ -20,7 +21,7 @@ def xp_of(*values: Any) -> ModuleType:
 
 def known(tree: Any) -> bool:
     """Whether no number of a tree is traced."""
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def on_host(tree: Any) -> Any:

@@ -79,17 +79,19 @@ def _tasks(options: Cost, chip: Chip) -> dict[str, Task]:
 
 def _counted(options: Cost, chip: Chip) -> Workload:
     """The chip's workload: inputs measured on images where some are named, else all at full scale."""
-    size, given = options.image_size or chip.network.image_size, {"batch": options.batch, "copies": options.copies}
+    size, off = options.image_size or chip.network.image_size, options.off_lines
     if options.images is not None:
         data = for_chip(chip, load(options.images, seed=options.seed, image_size=options.image_size))
         chosen = stratified_sample(data.y_test, min(128, len(data.y_test)), 0, keep_every_class=False)
         key = stream(jax.random.key(options.seed), Command.READ)
         activity = measure_activity(chip, data.x_test[chosen], key=key)
-        return workload(chip, data.x_test[:1], activity=activity, off_lines=options.off_lines, **given)
+        first = data.x_test[:1]
+        return workload(chip, first, activity=activity, batch=options.batch, copies=options.copies, off_lines=off)
     if chip.network.preprocess is None or size is None:
         raise DataError("--images", None, "images or other inputs of the network: it does not say what size they have")
     shape = (1, size, size, len(chip.network.preprocess.mean))
-    return workload(chip, jax.ShapeDtypeStruct(shape, np.uint8), off_lines=options.off_lines, **given)
+    one = jax.ShapeDtypeStruct(shape, np.uint8)
+    return workload(chip, one, batch=options.batch, copies=options.copies, off_lines=off)
 
 
 def _training(options: Cost, task: Task) -> Training:

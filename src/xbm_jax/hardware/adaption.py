@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 
+_Pulse = Literal["read", "write"]
+_PULSES: tuple[_Pulse, _Pulse] = ("write", "read")
+
+
 def written(chip: Chip, rule: Rule | None, masks: Mapping[str, Any]) -> dict[str, Any]:
     """Cells whose level a task changes, rows of arrays that hold such cells, and such arrays, float32 [L] each."""
     if rule is None or not rule.rewrites_cells:
@@ -123,7 +127,7 @@ def writing(technology: Technology, workload: Workload, changes: Mapping[str, An
     }
 
 
-def cell_joules(technology: Technology, what: Literal["read", "write"], siemens: Any) -> Any:
+def cell_joules(technology: Technology, what: _Pulse, siemens: Any) -> Any:
     """Of one pulse on one cell: the technology's own number, or ``g V^2 t`` of its mean conductance; else ``None``."""
     own = technology.get("cell_read_joules" if what == "read" else "write_joules")
     return pulse_joules(technology, what, siemens) if own is None else own
@@ -172,10 +176,11 @@ def adaption_joules(
     elif mac is not None:
         found["backward, digital"] = training.examples * (backward["inputs"].sum() + values) * mac
     siemens = workload.inventory.levels_siemens.mean()
-    for name, what, count in (("cell writes", "write", "pulses"), ("verify reads", "read", "verify_reads")):
-        each = cell_joules(technology, what, siemens)
-        if each is not None and (what == "write" or "verify_reads" in technology):
-            found[name] = writes[count] * each
+    write, check = (cell_joules(technology, what, siemens) for what in _PULSES)
+    if write is not None:
+        found["cell writes"] = writes["pulses"] * write
+    if check is not None and "verify_reads" in technology:
+        found["verify reads"] = writes["verify_reads"] * check
     if "sram_write_joules_per_bit" in technology:
         found["task memory"] = bits * technology.get("sram_write_joules_per_bit")
     return found

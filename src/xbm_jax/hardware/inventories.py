@@ -19,7 +19,11 @@ from xbm_jax.crossbar import Plan, Tiles
 from xbm_jax.errors import SpecError
 from xbm_jax.models import Chip, called_layers, digital_weights, reads_per_example
 
-__all__ = ["Inventory", "inventory"]
+__all__ = ["Inventory", "Numbers", "inventory"]
+
+
+Numbers = Any
+"""Arrays of NumPy, or JAX's where they are traced."""
 
 
 @jax.tree_util.register_dataclass
@@ -48,15 +52,15 @@ class Inventory:
         digital: weights that no array holds, the head left out; static.
     """
 
-    layer_of_column: jax.Array
-    group_of_column: jax.Array
-    layer_of_group: jax.Array
-    array_of_group: jax.Array
-    layer_of_array: jax.Array
-    rows_of_group: jax.Array
-    siemens: jax.Array
-    levels_siemens: jax.Array
-    per_layer: dict[str, jax.Array]
+    layer_of_column: Numbers
+    group_of_column: Numbers
+    layer_of_group: Numbers
+    array_of_group: Numbers
+    layer_of_array: Numbers
+    rows_of_group: Numbers
+    siemens: Numbers
+    levels_siemens: Numbers
+    per_layer: dict[str, Numbers]
     converters: tuple[tuple[int, int], ...] = field(metadata={"static": True})
     layers: tuple[str, ...] = field(metadata={"static": True})
     first: int = field(metadata={"static": True})

@@ -18,7 +18,7 @@ from xbm_jax.crossbar.primitives.quantise import input_code_limits
 from xbm_jax.crossbar.reading.sums import input_codes, input_digits
 from xbm_jax.crossbar.validate import check_choice, check_int, check_number
 from xbm_jax.errors import SpecError
-from xbm_jax.hardware.inventories import Inventory, inventory
+from xbm_jax.hardware.inventories import Inventory, Numbers, inventory
 from xbm_jax.models import Chip, check_calibrated, check_inputs, forward
 from xbm_jax.streams import checked_key
 from xbm_jax.tasks import Task, source_task
@@ -100,10 +100,10 @@ class Workload:
     """
 
     inventory: Inventory
-    nonzero: jax.Array
-    square: jax.Array
-    copies: jax.Array
-    batch: jax.Array | int = 1
+    nonzero: Numbers
+    square: Numbers
+    copies: Numbers
+    batch: Numbers = 1
     training: Training = field(default_factory=Training, metadata={"static": True})
     off_lines: Literal["conduct", "cut"] = field(default="conduct", metadata={"static": True})
 
