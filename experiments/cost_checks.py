@@ -5,8 +5,9 @@ Counts come from chips that are programmed here, prices from the technologies of
 Command:   python -m experiments.cost_checks                (--no-large: without VGG8)
 Hardware:  two CPU cores; VGG8 has 104 million cells and takes 2 GB of memory for a few seconds.
 Time:      20 seconds on cores that other jobs kept busy, most of it VGG8. No data is needed.
-Writes:    <out>/cost_isaac.md, cost_converters.md, cost_neurram.md, cost_vgg8.md, cost_puma.md; cost_components.md,
-           cost_constants.md and cost_sources.md: which component a technology prices, by which constants, from where.
+Writes:    <out>/cost_isaac.md, cost_converters.md, cost_neurram.md, cost_vgg8.md, cost_puma.md, cost_masks.md;
+           cost_components.md, cost_constants.md and cost_sources.md: which component a technology prices, by which
+           constants, from where.
 
 Expect:    ISAAC's table to 0.2 %, its array read to 3 %; both converter formulas to their printed digits; NeuRRAM
            within 10 %; of VGG8 the converters at twice NeuroSim's.
@@ -322,8 +323,37 @@ def vgg8_page() -> str:
         "codes for the offsets, with 32-bit adders of 45 nm; what shifts and adds slices and cycles has no constant. "
         "NeuroSim has adder trees and shift-adds as wide as they must be, at an activity of 0.15, and no offsets.\n\n"
         "Cells: a driven cell conducts for the read pulse of 10 ns, `V^2 G t`. NeuroSim counts an array's wires as "
-        "capacitances, and the column's current in its converter alone, for as long as that converts. So the `neurosim` "
-        "technologies have no `read_pulse_seconds` and price no cells.\n"
+        "capacitances, and the column's current in its converter alone, for as long as that converts. So the "
+        "`neurosim` technologies have no `read_pulse_seconds` and price no cells.\n"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What masks add to a chip
+
+
+def masks_page() -> str:
+    """Bits and bit-cell area of one resident task's masks on ResNet-20's chip, beside the area of its arrays."""
+    chip = program(xbm.load_backbone("cifar-resnet20"), xbm.spec_by_name("verified"), jax.random.key(0))
+    tech = load_technology("isaac-32nm")
+    found = xbm.hardware.mask_memory(chip, tech)
+    arrays = read_cost(chip, tech).total_area_m2
+    ways = {
+        "a column of a row tile: XBM": "column",
+        "a source line: XBM by line": "line",
+        "a kernel: KSM, were it applied without a write": "kernel",
+        "a weight: Piggyback, likewise": "weight",
+    }
+    rows = [
+        [name, f"{getattr(found, way):,}", f"{1e12 * found.m2[way]:,.0f}", f"{100 * found.m2[way] / arrays:.2f}"]
+        for name, way in ways.items()
+    ]
+    return (
+        f"Masks of one resident task on ResNet-20's chip of 64 x 64 cells, {tech.name}: six-transistor cells alone, "
+        f"beside {1e6 * float(arrays):.3f} mm2 of arrays with their converters, drivers and registers.\n\n"
+        f"{table(['a bit for', 'bits', 'um2', '% of the arrays'], rows)}\n"
+        "Not counted, for want of a source: the gate of a line and its driver. A mask bit is read when a task is "
+        "loaded, not in every read: it stands at its gate.\n"
     )
 
 
@@ -467,6 +497,7 @@ QUICK = {
     "cost_converters": converters_page,
     "cost_neurram": neurram_page,
     "cost_puma": puma_page,
+    "cost_masks": masks_page,
     "cost_components": components_page,
     "cost_constants": constants_page,
     "cost_sources": sources_page,
