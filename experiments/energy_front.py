@@ -164,7 +164,7 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
             mine = [row for row in own if row["arm"] == arm]
             accuracy = [100 * row["accuracy"] for row in mine]
             spread = f" ± {np.std(accuracy, ddof=1):.1f}" if len(mine) > 1 else ""
-            energies = [f"{1e6 * np.mean([row['joules'][name] for row in mine]):.3g}" for name in TECHNOLOGIES]
+            energies = [_microjoules(mine, name) for name in TECHNOLOGIES]
             left = f"{100 * np.mean([row['conversions'] for row in mine]):.0f}"
             lines.append([arm, f"{np.mean(accuracy):.1f}{spread}", left, *energies, str(len(mine))])
         heads = ["", "test accuracy, %", "conversions left, %", *(f"{n}, uJ" for n in TECHNOLOGIES), "seeds"]
@@ -175,6 +175,12 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
         "are undecided.\n"
     )
     return "\n".join([*parts, note])
+
+
+def _microjoules(rows: Sequence[Mapping[str, Any]], technology: str) -> str:
+    """The mean of the rows that have one."""
+    found = [row["joules"][technology] for row in rows if technology in row["joules"]]
+    return f"{1e6 * np.mean(found):.3g}" if found else "-"
 
 
 def draw(figure: Any, rows: Sequence[Mapping[str, Any]]) -> None:

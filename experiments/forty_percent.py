@@ -18,6 +18,7 @@ import dataclasses
 import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,15 +32,16 @@ from rich.console import Console
 import xbm_jax as xbm
 from xbm_jax import hardware, report, streams
 from xbm_jax.crossbar import cells_written
-from xbm_jax.hardware.adaption import written
+from xbm_jax.hardware.adaption import cell_joules, written
 from xbm_jax.masks import methods
+from xbm_jax.models import initial_trained
 from xbm_jax.storage.files import replace_file
 from xbm_jax.training.run import Run, begin
 from xbm_jax.training.step import train_step
 
 METHODS = ("norm_only", "xbm", "ksm_binary", "piggyback", "finetune")
 REWRITING = ("ksm_binary", "piggyback", "finetune")
-TECHNOLOGIES = ("isaac-32nm", "puma-32nm", "neurosim-22nm")
+TECHNOLOGIES = ("isaac-32nm", "puma-32nm", "neurosim-22nm", "survey-22nm")
 MARKS = (0.1, 0.4, 0.7)
 EVERY = 8
 """Steps of which one is looked at."""
@@ -105,7 +107,6 @@ def learned(config: Config, task_name: str, name: str, seed: int) -> dict[str, A
         "batch_size": config.batch_size,
         "cells": int(changes["cells"].sum()),
         "active_columns": float(np.mean([float(v) for v in task.meta["active_columns"].values()])),
-        "costs": {tech: costs(chip, data, task, tech, config) for tech in TECHNOLOGIES},
     }
     # How much moves on the way is the same method's, whatever the seed: one training is enough to count it.
     if name in REWRITING and seed == config.seeds[0]:
@@ -147,24 +148,32 @@ _applied = jax.jit(lambda rule, tiles, values: rule.apply(tiles, values)[0], sta
 """A layer as a rule has it."""
 
 
-def costs(chip: xbm.Chip, data: xbm.Dataset, task: xbm.Task, technology: str, config: Config) -> dict[str, Any]:
-    """Joules of learning by part, for either unit of the backward pass; of one write of a cell; of one example."""
-    tech, images = hardware.load_technology(technology), task.meta["images"]["train"]
-    activity = hardware.measure_activity(chip, data.x_test[:128])
-    small, found = xbm.tasks.compact(chip, task), {}
-    for backward in BACKWARD:
-        training = hardware.Training(images, config.epochs, config.batch_size, backward=backward)
-        load = hardware.workload(chip, data.x_test[:1], activity=activity, training=training)
-        counted = hardware.cost(chip, small, tech, load)
-        parts = {name: float(value) for name, value in counted.adaption_joules.items()}
-        cells, writes = (
-            float(counted.writing["cells"]),
-            parts.pop("cell writes", np.nan) + parts.pop("verify reads", 0.0),
-        )
-        found[backward] = parts
-        found["write"] = writes / cells if cells else 0.0
-        found["example"] = float(counted.inference_joules)
-    return found
+@lru_cache(maxsize=1)
+def chip_and_inputs(task_name: str) -> tuple[xbm.Chip, Any]:
+    """A chip, and images of the task: what a cost depends on is the same for all of its kind."""
+    chip = xbm.program(xbm.load_backbone("cifar-resnet20"), xbm.spec_by_name("verified"), jax.random.key(0))
+    return chip, xbm.for_chip(chip, xbm.load(task_name)).x_test[:128]
+
+
+@cache
+def costs(task_name: str, name: str, technology: str, backward: str, sizes: tuple[int, int, int]) -> dict[str, float]:
+    """Joules of learning by part, writes left out, and of one write of a cell with all its pulses (`each`).
+
+    Of the task as training starts it: passes have every column on, whatever the masks become.
+    """
+    chip, images = chip_and_inputs(task_name)
+    tech, method = hardware.load_technology(technology), make(name)
+    trained = initial_trained(chip, method, 10, jax.random.key(0))
+    task = xbm.tasks.compact(chip, xbm.Task(trained, chip.stats if method.norms == "full" else {}, method))
+    activity = hardware.measure_activity(chip, images)
+    training = hardware.Training(*sizes, backward=backward)  # type: ignore[arg-type]
+    load = hardware.workload(chip, images[:1], activity=activity, training=training)
+    parts = hardware.cost(chip, task, tech, load).adaption_joules
+    found = {part: float(value) for part, value in parts.items() if part not in ("cell writes", "verify reads")}
+    siemens = load.inventory.levels_siemens.mean()
+    pulse, check = (cell_joules(tech, what, siemens) for what in ("write", "read"))
+    each = float("nan") if pulse is None else float(pulse * tech.get("write_pulses", 1))
+    return found | {"each": each + float((check or 0.0) * tech.get("verify_reads", 0))}
 
 
 BACKWARD = ("digital", "arrays")
@@ -182,17 +191,17 @@ class Scenario(NamedTuple):
 def mean_of(rows: Sequence[Mapping[str, Any]], method: str, scenario: Scenario, epochs: float) -> dict[str, float]:
     """Joules of a method's training and its writes, and how many there are; means over seeds, after so many epochs."""
     own = [row for row in rows if row["method"] == method]
-    whole = own[0]["epochs"]
-    trained = np.mean([sum(row["costs"][scenario.technology][scenario.backward].values()) for row in own])
-    each = np.mean([row["costs"][scenario.technology]["write"] for row in own])
+    whole, sizes = own[0]["epochs"], (own[0]["images"], own[0]["epochs"], own[0]["batch_size"])
+    parts = dict(costs(own[0]["task"], method, scenario.technology, scenario.backward, sizes))
+    each, trained = parts.pop("each"), sum(parts.values())
     cells = float(np.mean([row["cells"] for row in own]))
     if method in REWRITING and scenario.schedule != "end":
         (counted,) = (row for row in own if "cells_per_step" in row)
         steps = counted["images"] // counted["batch_size"]
         by = {"epoch": counted["cells_per_epoch"], "step": counted["cells_per_step"] * steps}
         cells = by[scenario.schedule] * epochs
-    trained = float(trained) * epochs / whole
-    return {"trained": trained, "cells": cells, "each": float(each), "joules": trained + cells * float(each)}
+    trained *= epochs / whole
+    return {"trained": trained, "cells": cells, "each": each, "joules": trained + (cells * each if cells else 0.0)}
 
 
 def same_accuracy(rows: Sequence[Mapping[str, Any]], method: str) -> float:
@@ -251,18 +260,18 @@ def _methods_table(task: str, rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def scenarios(rows: Sequence[Mapping[str, Any]]) -> Iterator[Scenario]:
+def scenarios() -> Iterator[Scenario]:
     """All sets of assumptions."""
-    for technology, backward, schedule in itertools.product(rows[0]["costs"], BACKWARD, SCHEDULES):
+    for technology, backward, schedule in itertools.product(TECHNOLOGIES, BACKWARD, SCHEDULES):
         yield Scenario(technology, backward, schedule)
 
 
 def _savings_table(rows: Sequence[Mapping[str, Any]], epochs: int) -> str:
     lines = []
-    for scenario in scenarios(rows):
+    for scenario in scenarios():
         found = {m: mean_of(rows, m, scenario, epochs) for m in ("xbm", *REWRITING)}
         mine = found["xbm"]["joules"]
-        if not np.isfinite(mine):
+        if not all(np.isfinite(one["joules"]) for one in found.values()):
             continue
         saved = [1 - mine / found[m]["joules"] for m in REWRITING]
         writes = [found[m]["cells"] * found[m]["each"] / found[m]["joules"] for m in REWRITING]
@@ -276,9 +285,9 @@ def _savings_table(rows: Sequence[Mapping[str, Any]], epochs: int) -> str:
 def _needed_table(rows: Sequence[Mapping[str, Any]], epochs: int) -> str:
     """What one write of a cell would have to cost for XBM to save so much against fine-tuning."""
     lines = []
-    for scenario in scenarios(rows):
+    for scenario in scenarios():
         mine, other = (mean_of(rows, m, scenario, epochs) for m in ("xbm", "finetune"))
-        if not np.isfinite(mine["joules"]):
+        if not np.isfinite(other["joules"]):
             continue
         needed = [(mine["trained"] / (1 - mark) - other["trained"]) / other["cells"] for mark in MARKS]
         cells = [f"{1e12 * n:,.3g}" if n > 0 else "0: passes alone" for n in needed]
@@ -294,11 +303,11 @@ def _equal_table(rows: Sequence[Mapping[str, Any]]) -> str:
     for method in REWRITING:
         epochs = same_accuracy(rows, method)
         cells = []
-        for scenario in scenarios(rows):
+        for scenario in scenarios():
             if scenario.schedule == "epoch":
                 continue
             mine, other = mean_of(rows, "xbm", scenario, rows[0]["epochs"]), mean_of(rows, method, scenario, epochs)
-            if np.isfinite(mine["joules"]):
+            if np.isfinite(other["joules"]):
                 cells.append(f"{', '.join(scenario)}: {100 * (1 - mine['joules'] / other['joules']):+.0f}")
         reached = f"{epochs:.1f}" if np.isfinite(epochs) else "never in every seed"
         lines.append([method, reached, "; ".join(cells) if np.isfinite(epochs) else "-"])
