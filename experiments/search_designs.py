@@ -271,6 +271,8 @@ def draw(records: Mapping[str, Record]) -> Any:
 
 
 def _panel(axes: Any, records: Mapping[str, Record], technology: str) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     best = front(records, technology)
     for record in (r for r in records.values() if r["costs"]):
         joules, accuracy = record["costs"][technology]["joules"], record["validation"]
@@ -282,14 +284,24 @@ def _panel(axes: Any, records: Mapping[str, Record], technology: str) -> None:
     steps = [(1e6 * point.joules, 100 * point.accuracy) for point in best]
     axes.plot(*zip(*steps, strict=True), color=INK, lw=1, drawstyle="steps-post", zorder=1, label="front")
     axes.axhline(100 * records[FLOAT]["validation"], color="#777777", ls=":", lw=1.2, label=FLOAT)
-    for point, (x, y) in zip(best, steps, strict=True):
-        text = f"{point.design.adc_bits} bits"
-        axes.annotate(text, (x, y), (-5, 5), textcoords="offset points", fontsize=7.5, color=INK, ha="right")
+    _bits(axes, best, steps)
     axes.set_title(technology, fontsize=10, color=INK)
     axes.set_xlabel("one image, µJ", fontsize=9, color=INK)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="y", color=FAINT, lw=0.6)
     plain_axes(axes)
+
+
+def _bits(axes: Any, best: Sequence[Point], steps: Sequence[tuple[float, float]]) -> None:
+    """Converter bits beside the front's designs, left of each; where several stand in one place, of the first."""
+    labelled: list[tuple[float, float]] = []
+    for point, (x, y) in zip(best, steps, strict=True):
+        if all(abs(x / other - 1) > 0.06 or abs(y - beside) > 0.8 for other, beside in labelled):
+            text, labelled = f"{point.design.adc_bits} bits", [*labelled, (x, y)]
+            axes.annotate(text, (x, y), (-7, 2), textcoords="offset points", fontsize=7.5, color=INK, ha="right")
 
 
 def _kind(record: Record) -> str:
