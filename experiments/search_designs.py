@@ -254,6 +254,7 @@ def _line(name: str, record: Record, fronts: Mapping[str, set[str]]) -> list[str
 
 # Okabe and Ito (2008): told apart with any colour vision. Height by colour, cells and range by marker.
 COLOURS = {32: "#56B4E9", 64: "#0072B2", 128: "#009E73", 256: "#E69F00", 512: "#D55E00"}
+TICKS = (99.8, 99.5, 99, 98, 95, 90, 80, 50)
 MARKERS = {"7-bit cells, per layer": "o", "per tile": "s", "worst case": "X", "4-bit cells": "^", "2-bit cells": "v"}
 
 
@@ -272,23 +273,24 @@ def draw(records: Mapping[str, Record]) -> Any:
 
 
 def _panel(axes: Any, records: Mapping[str, Record], technology: str) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
     best = front(records, technology)
     for record in (r for r in records.values() if r["costs"]):
         joules, accuracy = record["costs"][technology]["joules"], record["validation"]
         on = any(point.design.name == record["design"] for point in best)
         style = {"marker": MARKERS[_kind(record)], "color": COLOURS[record["rows"]], "alpha": 1.0 if on else 0.45}
-        axes.plot(
-            1e6 * joules, 100 * accuracy, ls="", ms=8 if on else 5.5, mec=INK if on else "white", mew=0.8, **style
-        )
-    steps = [(1e6 * point.joules, 100 * point.accuracy) for point in best]
+        style |= {"ms": 8, "mec": INK, "zorder": 4} if on else {"ms": 5.5, "mec": "white", "zorder": 3}
+        axes.plot(1e6 * joules, _wrong(accuracy), ls="", mew=0.8, **style)
+    steps = [(1e6 * point.joules, _wrong(point.accuracy)) for point in best]
     axes.plot(*zip(*steps, strict=True), color=INK, lw=1, drawstyle="steps-post", zorder=1, label="front")
-    axes.axhline(100 * records[FLOAT]["validation"], color="#777777", ls=":", lw=1.2, label=FLOAT)
+    axes.axhline(_wrong(records[FLOAT]["validation"]), color="#777777", ls=":", lw=1.2, label=FLOAT)
     _bits(axes, best, steps)
     axes.set_title(technology, fontsize=10, color=INK)
     axes.set_xlabel("one image, µJ", fontsize=9, color=INK)
-    axes.set_xscale("log")
+    axes.set(xscale="log", yscale="log", xlim=(0.88 * min(x for x, _ in steps), None), ylim=(80, 0.12))
+    axes.set_yticks([100 - tick for tick in TICKS], [f"{tick:g}" for tick in TICKS])
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -296,11 +298,16 @@ def _panel(axes: Any, records: Mapping[str, Record], technology: str) -> None:
     plain_axes(axes)
 
 
+def _wrong(accuracy: float) -> float:
+    """Wrong answers in per cent, for an axis on which one of many differs from none: of those at least 0.15."""
+    return max(100 * (1 - accuracy), 0.15)
+
+
 def _bits(axes: Any, best: Sequence[Point], steps: Sequence[tuple[float, float]]) -> None:
     """Converter bits beside the front's designs, left of each; where several stand in one place, of the first."""
     labelled: list[tuple[float, float]] = []
     for point, (x, y) in zip(best, steps, strict=True):
-        if all(abs(x / other - 1) > 0.06 or abs(y - beside) > 0.8 for other, beside in labelled):
+        if all(abs(x / other - 1) > 0.06 or abs(y / beside - 1) > 0.25 for other, beside in labelled):
             text, labelled = f"{point.design.adc_bits} bits", [*labelled, (x, y)]
             axes.annotate(text, (x, y), (-7, 2), textcoords="offset points", fontsize=7.5, color=INK, ha="right")
 
