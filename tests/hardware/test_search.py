@@ -109,10 +109,11 @@ def test_designs_are_all_combinations_that_can_be_built() -> None:
     ],
 )
 def test_what_no_chip_has_is_named(wrong: dict[str, Any], message: str) -> None:
+    as_axes: dict[str, Any] = {name: (value,) for name, value in wrong.items()}
     with pytest.raises(SpecError, match=message):
         Design(**wrong)
     with pytest.raises(SpecError, match=message):
-        designs(**{name: (value,) for name, value in wrong.items()})
+        designs(**as_axes)
 
 
 def test_a_point_is_the_simulators_accuracy_and_the_reports_cost() -> None:
