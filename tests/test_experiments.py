@@ -257,10 +257,8 @@ def test_a_search_carries_on_and_tests_the_front_alone(
     plan = search_designs.grid()
     assert len(plan) >= 60 and len({design.name for design in plan}) == len(plan)
     first = search_designs.main(search_config)
-    low = [design for design in plan if design.rows == 16]
-    front = {f"test {design.name}" for design in low} | {
-        f"test {design.name}" for design in plan if design.rows == 32 and design.adc_bits > max(d.adc_bits for d in low)
-    }
+    least = {bits: min(d.rows for d in plan if d.adc_bits >= bits) for bits in (4, 5, 6, 7, 8)}
+    front = {f"test {d.name}" for d in plan if d.rows == least[d.adc_bits]}
     assert made_up_search[: len(plan)] == [design.name for design in plan]
     assert set(made_up_search[len(plan) :]) == front
     assert search_designs.main(search_config) == first and len(made_up_search) == len(plan) + len(front)

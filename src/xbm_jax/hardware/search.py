@@ -96,13 +96,12 @@ def designs(
     Raises:
         SpecError: a value that no chip has.
     """
-    base, axes = CrossbarSpec() if base is None else base, (rows, cell_bits, range, per, adc_bits)
+    base = CrossbarSpec() if base is None else base
     found: dict[tuple[Any, ...], Design] = {}
-    for height, cell, mode, shared, bits in itertools.product(*map(tuple, axes)):
+    for height, cell, mode, shared, bits in itertools.product(rows, cell_bits, range, per, adc_bits):
         made = Design(height, cell, bits, shared, mode)
-        shared = shared if mode == "calibrated" else ""
         if _possible(made, base):
-            found.setdefault((height, cell, mode, shared, bits), made)
+            found.setdefault((height, cell, mode, shared if mode == "calibrated" else "", bits), made)
     return list(found.values())
 
 
@@ -218,8 +217,8 @@ def priced(
 ) -> Point:
     """A design's chip under a technology; arguments as of :func:`measure` and :func:`xbm_jax.hardware.workload`."""
     report = cost(chip, source_task(chip), technology, workload(chip, inputs, activity=activity))
-    costs = (report.inference_joules, report.latency_seconds, report.total_area_m2)
-    return Point(design, accuracy, *(float(value) for value in costs), technology.name)
+    joules, seconds, m2 = (float(v) for v in (report.inference_joules, report.latency_seconds, report.total_area_m2))
+    return Point(design, accuracy, joules, seconds, m2, technology.name)
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:
