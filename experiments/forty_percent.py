@@ -260,59 +260,70 @@ def _methods_table(task: str, rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def scenarios() -> Iterator[Scenario]:
-    """All sets of assumptions."""
-    for technology, backward, schedule in itertools.product(TECHNOLOGIES, BACKWARD, SCHEDULES):
-        yield Scenario(technology, backward, schedule)
+def _rows_of_assumptions() -> Iterator[tuple[str, list[Scenario]]]:
+    """Unit of the backward pass and schedule, each with all technologies: a row of a table."""
+    for backward, schedule in itertools.product(BACKWARD, SCHEDULES):
+        yield f"{backward}, {schedule}", [Scenario(technology, backward, schedule) for technology in TECHNOLOGIES]
+
+
+def span(values: Sequence[float], digits: str = ".0f") -> str:
+    """The least and the largest of what is known."""
+    known = [value for value in values if np.isfinite(value)]
+    if not known:
+        return "-"
+    low, high = (f"{value:{digits}}" for value in (min(known), max(known)))
+    return low if low == high else f"{low} to {high}"
+
+
+def saved(rows: Sequence[Mapping[str, Any]], method: str, scenario: Scenario, epochs: float) -> float:
+    """Share of a method's energy, after so many epochs, that XBM saves."""
+    mine = mean_of(rows, "xbm", scenario, rows[0]["epochs"])
+    return 1 - mine["joules"] / mean_of(rows, method, scenario, epochs)["joules"]
 
 
 def _savings_table(rows: Sequence[Mapping[str, Any]], epochs: int) -> str:
     lines = []
-    for scenario in scenarios():
-        found = {m: mean_of(rows, m, scenario, epochs) for m in ("xbm", *REWRITING)}
-        mine = found["xbm"]["joules"]
-        if not all(np.isfinite(one["joules"]) for one in found.values()):
-            continue
-        saved = [1 - mine / found[m]["joules"] for m in REWRITING]
-        writes = [found[m]["cells"] * found[m]["each"] / found[m]["joules"] for m in REWRITING]
-        cells = [f"{1e3 * mine:.3g}", *(f"{100 * s:.1f} ({100 * w:.1f})" for s, w in zip(saved, writes, strict=True))]
-        lines.append([", ".join(scenario), *cells])
-    heads = ["technology, backward pass on, writes at", "XBM, mJ", *(f"saved against {m}, %" for m in REWRITING)]
-    told = "Energy of learning the task; in brackets the share of writes in the other method's energy."
-    return f"{told}\n\n{table(heads, lines)}"
+    for name, group in _rows_of_assumptions():
+        mine = [1e3 * mean_of(rows, "xbm", one, epochs)["joules"] for one in group]
+        cells = [span([100 * saved(rows, m, one, epochs) for one in group]) for m in REWRITING]
+        others = [mean_of(rows, "finetune", one, epochs) for one in group]
+        writes = [100 * one["cells"] * one["each"] / one["joules"] for one in others]
+        lines.append([name, span(mine, ".3g"), *cells, span(writes, ".2g")])
+    heads = ["backward pass on, written at", "XBM, mJ", *(f"saved against {m}, %" for m in REWRITING)]
+    told = f"Energy of learning the task, its range over {', '.join(TECHNOLOGIES)}."
+    return f"{told}\n\n{table([*heads, 'writes in fine-tuning, %'], lines)}"
 
 
 def _needed_table(rows: Sequence[Mapping[str, Any]], epochs: int) -> str:
     """What one write of a cell would have to cost for XBM to save so much against fine-tuning."""
     lines = []
-    for scenario in scenarios():
-        mine, other = (mean_of(rows, m, scenario, epochs) for m in ("xbm", "finetune"))
-        if not np.isfinite(other["joules"]):
-            continue
-        needed = [(mine["trained"] / (1 - mark) - other["trained"]) / other["cells"] for mark in MARKS]
-        cells = [f"{1e12 * n:,.3g}" if n > 0 else "0: passes alone" for n in needed]
-        lines.append([", ".join(scenario), f"{1e12 * other['each']:.3g}", *cells])
-    heads = ["technology, backward pass on, writes at", "a write is, pJ", *(f"for {100 * m:.0f} %, pJ" for m in MARKS)]
-    told = "What a cell's write, all its pulses, has to cost for that saving against fine-tuning."
+    for name, group in _rows_of_assumptions():
+        pairs = [[mean_of(rows, m, one, epochs) for m in ("xbm", "finetune")] for one in group]
+        cells = []
+        for mark in MARKS:
+            needed = [(mine["trained"] / (1 - mark) - other["trained"]) / other["cells"] for mine, other in pairs]
+            cells.append("0" if max(needed) <= 0 else span([1e9 * n for n in needed], ".2g"))
+        lines.append([name, span([1e9 * other["each"] for _, other in pairs], ".2g"), *cells])
+    heads = ["backward pass on, written at", "a write is, nJ", *(f"for {100 * m:.0f} %, nJ" for m in MARKS)]
+    told = (
+        "What a cell's write, all its pulses, has to cost for XBM to save so much against fine-tuning; 0: it saves "
+        "more though writes be free, because it needs no gradients of weights."
+    )
     return f"{told}\n\n{table(heads, lines)}"
 
 
 def _equal_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The same where each method stops as soon as it is as good as XBM."""
-    lines = []
+    lines, names = [], []
     for method in REWRITING:
-        epochs = same_accuracy(rows, method)
-        cells = []
-        for scenario in scenarios():
-            if scenario.schedule == "epoch":
-                continue
-            mine, other = mean_of(rows, "xbm", scenario, rows[0]["epochs"]), mean_of(rows, method, scenario, epochs)
-            if np.isfinite(other["joules"]):
-                cells.append(f"{', '.join(scenario)}: {100 * (1 - mine['joules'] / other['joules']):+.0f}")
-        reached = f"{epochs:.1f}" if np.isfinite(epochs) else "never in every seed"
-        lines.append([method, reached, "; ".join(cells) if np.isfinite(epochs) else "-"])
-    heads = ["method", "epochs until as good as XBM on validation images", "saved by XBM then, %"]
-    return f"At equal accuracy.\n\n{table(heads, lines)}"
+        epochs, cells, names = same_accuracy(rows, method), [], []
+        for name, group in _rows_of_assumptions():
+            names.append(name)
+            cells.append(span([100 * saved(rows, method, one, epochs) for one in group]))
+        reached = f"{epochs:.1f}" if np.isfinite(epochs) else "not in every seed"
+        lines.append([method, reached, *(cells if np.isfinite(epochs) else ["-"] * len(cells))])
+    heads = ["method", "epochs until as good as XBM", *(f"{name}, %" for name in names)]
+    return f"Saved by XBM where the other stops as soon as it is as good on validation images.\n\n{table(heads, lines)}"
 
 
 if __name__ == "__main__":

@@ -115,6 +115,7 @@ def main(config: Config) -> list[Record]:
                 design = design_of(record)
                 chip = xbm.program(xbm.load_backbone("cifar-resnet20"), design.spec(BASE), jax.random.key(config.seed))
                 record["costs"] = costs_of(config, chip, design, data.x_test[:1])
+        keep(config, path, records)
     missing = [design for design in grid() if design.name not in records]
     for record in measured(config, data, missing):
         records[record["design"]] = record

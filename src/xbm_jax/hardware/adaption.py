@@ -87,11 +87,11 @@ def beside_macs(chip: Chip, rule: Rule | None, reads: Any) -> Any:
 
 
 def backward_macs(method: Method, workload: Workload, columns: Any, beside: Any) -> dict[str, Any]:
-    """Multiply-adds of one example's backward pass: ``inputs``: dx of every layer but the first; ``values``: gradients
-    of what the rule learns.
+    """Multiply-adds of one example's backward pass.
 
-    dx is a product as large as the forward one. Gradients of weights (or of masks of weights) are as large again, of
-    column gains one for each column sum, of LoRA twice its own. A head alone needs neither; norms need dx.
+    ``inputs``: dx of every layer but the first; ``values``: gradients of what the rule learns. dx is a product as large
+    as the forward one. Gradients of weights (or of masks of weights) are as large again, of column gains one for each
+    column sum, of LoRA twice its own. A head alone needs neither; norms need dx.
     """
     counted = workload.inventory
     macs = counted.per_layer["reads"] * counted.per_layer["weights"]
@@ -109,8 +109,9 @@ def backward_macs(method: Method, workload: Workload, columns: Any, beside: Any)
 
 
 def writing(technology: Technology, workload: Workload, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes of a task by its schedule: cells, pulses, verify reads, cycles of the cell written most, tasks until it
-    has had as many as it is rated for.
+    """Writes of a task by its schedule.
+
+    Cells, pulses, verify reads, cycles of the cell written most, tasks until it has had as many as it is rated for.
     """
     training, cells = workload.training, changes["cells"].sum()
     events = 1 if training.schedule == "end" else training.writes * training.rewritten

@@ -166,9 +166,9 @@ def measure(
 def built(
     backbone: Backbone, base_spec: CrossbarSpec, choice: Iterable[Design], calibration_images: Any, key: jax.Array
 ) -> Iterator[tuple[Design, Chip]]:
-    """Each design with its chip of the key's draws, calibrated; designs behind one another that differ in nothing but
-    converter bits share what is measured.
+    """Each design with its chip of the key's draws, calibrated.
 
+    Designs behind one another that differ in nothing but converter bits share what is measured.
     Scales and ranges are those of :func:`xbm_jax.tasks.design`, ranges to ``2**-17`` of their span.
     """
     limits, last = None, None
