@@ -208,7 +208,7 @@ def test_bad_sweep_options_are_named(small_file: Path, tmp_path: Path, wrong: di
 def search_config(small_file: Path, tmp_path: Path) -> search_designs.Config:
     small_file.rename(small_file.with_name("cifar10.npz"))
     counts = {"images": 10, "calibration_images": 10, "test_images": 20}
-    return search_designs.Config(small_file.parent, tmp_path / "out", **counts)
+    return search_designs.Config(small_file.parent, tmp_path / "out", **counts)  # type: ignore[arg-type]
 
 
 @pytest.mark.timeout(600)

@@ -147,6 +147,8 @@ def write_seconds(technology: Technology, workload: Workload, changes: Mapping[s
     if pulse is None:
         return None
     unit = {"cell": "cells", "row": "rows", "array": "arrays"}[technology.write_unit]
+    if unit == "cells" and training.schedule != "end":
+        events = events * training.rewritten  # rows and arrays have to be visited for any of their cells
     return changes[unit].sum() * technology.get("write_pulses", 1) * pulse * events
 
 
