@@ -64,6 +64,7 @@ class Command(IntEnum):
     TASK = 1
     READ = 2
     QUICKSTART = 3
+    COST = 4
 
 
 class Host(IntEnum):

@@ -237,7 +237,7 @@ def test_a_second_task_takes_the_first_ones_place(tmp_path: Path) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Halves(Granularity):
+class PairsOfChannels(Granularity):
     """A mask of one's own: a value for each half of the columns, on both or averaged with its neighbour."""
 
     averaged: bool = False
@@ -254,11 +254,13 @@ class Halves(Granularity):
 
 def test_a_granularity_of_ones_own(tmp_path: Path) -> None:
     chip = bare_chip({"one": a_plan((20, 6))})
-    task = a_task(chip, methods.masked("halves", Halves(), Binary(), Identity()), seed=3)
+    task = a_task(chip, methods.masked("halves", PairsOfChannels(), Binary(), Identity()), seed=3)
     mask_buffer(chip, task).write(tmp_path)
     assert_same_bits(read_mask_buffer(tmp_path, chip), tasks_gains(chip, task))
-    with pytest.raises(MethodError, match=r"'Halves': a method whose mask is of columns"):
-        mask_buffer(chip, a_task(chip, methods.masked("mean", Halves(averaged=True), Binary(), Identity()), seed=3))
+    with pytest.raises(MethodError, match=r"'PairsOfChannels': a method whose mask is of columns"):
+        mask_buffer(
+            chip, a_task(chip, methods.masked("mean", PairsOfChannels(averaged=True), Binary(), Identity()), seed=3)
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------

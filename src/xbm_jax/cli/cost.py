@@ -83,7 +83,7 @@ def _counted(options: Cost, chip: Chip) -> Workload:
     if options.images is not None:
         data = for_chip(chip, load(options.images, seed=options.seed, image_size=options.image_size))
         chosen = stratified_sample(data.y_test, min(128, len(data.y_test)), 0, keep_every_class=False)
-        key = stream(jax.random.key(options.seed), Command.READ)
+        key = stream(jax.random.key(options.seed), Command.COST)
         activity = measure_activity(chip, data.x_test[chosen], key=key)
         first = data.x_test[:1]
         return workload(chip, first, activity=activity, batch=options.batch, copies=options.copies, off_lines=off)
