@@ -33,6 +33,7 @@ import xbm_jax as xbm
 from xbm_jax import hardware, report, streams
 from xbm_jax.crossbar import cells_written
 from xbm_jax.hardware.adaption import cell_joules, written
+from xbm_jax.hardware.workloads import Backward
 from xbm_jax.masks import methods
 from xbm_jax.models import initial_trained
 from xbm_jax.storage.files import replace_file
@@ -156,7 +157,9 @@ def chip_and_inputs(task_name: str) -> tuple[xbm.Chip, Any]:
 
 
 @cache
-def costs(task_name: str, name: str, technology: str, backward: str, sizes: tuple[int, int, int]) -> dict[str, float]:
+def costs(
+    task_name: str, name: str, technology: str, backward: Backward, sizes: tuple[int, int, int]
+) -> dict[str, float]:
     """Joules of learning by part, writes left out, and of one write of a cell with all its pulses (`each`).
 
     Of the task as training starts it: passes have every column on, whatever the masks become.
@@ -166,7 +169,8 @@ def costs(task_name: str, name: str, technology: str, backward: str, sizes: tupl
     trained = initial_trained(chip, method, 10, jax.random.key(0))
     task = xbm.tasks.compact(chip, xbm.Task(trained, chip.stats if method.norms == "full" else {}, method))
     activity = hardware.measure_activity(chip, images)
-    training = hardware.Training(*sizes, backward=backward)  # type: ignore[arg-type]
+    images_seen, epochs, batch_size = sizes
+    training = hardware.Training(images_seen, epochs, batch_size, backward=backward)
     load = hardware.workload(chip, images[:1], activity=activity, training=training)
     parts = hardware.cost(chip, task, tech, load).adaption_joules
     found = {part: float(value) for part, value in parts.items() if part not in ("cell writes", "verify reads")}
@@ -176,7 +180,7 @@ def costs(task_name: str, name: str, technology: str, backward: str, sizes: tupl
     return found | {"each": each + float((check or 0.0) * tech.get("verify_reads", 0))}
 
 
-BACKWARD = ("digital", "arrays")
+BACKWARD: tuple[Backward, ...] = ("digital", "arrays")
 SCHEDULES = ("end", "epoch", "step")
 
 
@@ -184,7 +188,7 @@ class Scenario(NamedTuple):
     """One set of assumptions."""
 
     technology: str
-    backward: str
+    backward: Backward
     schedule: str
 
 

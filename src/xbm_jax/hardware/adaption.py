@@ -15,20 +15,15 @@ from xbm_jax.either import known, total, xp_of
 from xbm_jax.hardware.components import pulse_joules
 from xbm_jax.hardware.constants.technology import Technology
 from xbm_jax.hardware.workloads import Workload
-from xbm_jax.masks import Masked, Method, Rule
-from xbm_jax.masks.alphabet import Binary, Shift, Ternary
-from xbm_jax.masks.arrays import ArrayChoice
-from xbm_jax.masks.levels import Levels
-from xbm_jax.masks.lowrank import LowRank
+from xbm_jax.masks import Method, Rule
 from xbm_jax.models import Chip
 
 __all__ = [
     "adaption_joules",
     "backward_macs",
-    "beside_macs",
     "cell_joules",
     "changed",
-    "gain_kind",
+    "seconds_of_a_write",
     "write_seconds",
     "writing",
     "written",
@@ -63,27 +58,6 @@ def changed(before: Tiles, after: Tiles) -> dict[str, Any]:
     arrays = jnp.zeros((above, beside), bool).at[plan.array_of_tile[plan.tile_index.reshape(-1)]].max(rows)
     count = jnp.sum(before.levels != after.levels)
     return {name: jnp.sum(v).astype(jnp.float32) for name, v in (("cells", count), ("rows", rows), ("arrays", arrays))}
-
-
-def gain_kind(rule: Rule | None) -> str:
-    """What a column's gain takes in hardware: ``"gate"`` (or none at all), ``"shift"`` or ``"multiply"``."""
-    if isinstance(rule, Levels | ArrayChoice):
-        return "multiply"
-    if isinstance(rule, Masked) and rule.granularity.on_columns and not isinstance(rule.alphabet, Binary | Ternary):
-        return "shift" if isinstance(rule.alphabet, Shift) else "multiply"
-    return "gate"
-
-
-def beside_macs(chip: Chip, rule: Rule | None, reads: Any) -> Any:
-    """Digital multiply-adds beside the arrays for one example, [L]: of LoRA ``reads * (K r + r N)``."""
-    if not isinstance(rule, LowRank):
-        return np.zeros(len(chip.tiles), np.float32)
-    each = []
-    for tiles in chip.tiles.values():
-        plan, shapes = tiles.plan, rule.stored(tiles.plan)
-        rank = shapes["up"].shape[1]
-        each.append(rank * (plan.rows * plan.groups + plan.columns))
-    return reads * np.array(each, np.float32)
 
 
 def backward_macs(method: Method, workload: Workload, columns: Any, beside: Any) -> dict[str, Any]:
@@ -135,21 +109,28 @@ def cell_joules(technology: Technology, what: _Pulse, siemens: Any) -> Any:
 
 
 def write_seconds(technology: Technology, workload: Workload, changes: Mapping[str, Any]) -> Any | None:
-    """Time of writing a task by its schedule, one array after another; ``None`` without the constants for it.
+    """Time of writing a task by its schedule, one array after another; ``None`` without the constants for it."""
+    training, once = workload.training, seconds_of_a_write(technology, changes)
+    if once is None or training.schedule == "end":
+        return once
+    # Rows and arrays have to be visited for any of their cells.
+    by_cell = technology.write_unit == "cell"
+    return once * training.writes * (training.rewritten if by_cell else 1)
+
+
+def seconds_of_a_write(technology: Technology, changes: Mapping[str, Any]) -> Any | None:
+    """Time of writing all ``changes`` (cells, rows, arrays) once; ``None`` without the constants for it.
 
     By cells: ``cells * pulses * pulse seconds``; by rows: the rows that hold such a cell; by arrays: those arrays.
     """
-    training = workload.training
-    events = 1 if training.schedule == "end" else training.writes
     if technology.write_unit == "array" and "array_write_seconds" in technology:
-        return changes["arrays"].sum() * technology.get("array_write_seconds") * events
+        return changes["arrays"].sum() * technology.get("array_write_seconds")
     pulse = technology.get("write_pulse_seconds")
-    if pulse is None:
-        return None
-    unit = {"cell": "cells", "row": "rows", "array": "arrays"}[technology.write_unit]
-    if unit == "cells" and training.schedule != "end":
-        events = events * training.rewritten  # rows and arrays have to be visited for any of their cells
-    return changes[unit].sum() * technology.get("write_pulses", 1) * pulse * events
+    return (
+        None
+        if pulse is None
+        else changes[f"{technology.write_unit}s"].sum() * technology.get("write_pulses", 1) * pulse
+    )
 
 
 def adaption_joules(

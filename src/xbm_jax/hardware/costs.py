@@ -13,17 +13,15 @@ from xbm_jax.errors import DataError
 from xbm_jax.hardware.adaption import (
     adaption_joules,
     backward_macs,
-    beside_macs,
-    gain_kind,
     write_seconds,
     writing,
     written,
 )
-from xbm_jax.hardware.components import COMPONENTS, Read, has
+from xbm_jax.hardware.components import COMPONENTS, has
 from xbm_jax.hardware.constants.technology import Technology
-from xbm_jax.hardware.events import count_events, lines_on
-from xbm_jax.hardware.inference import areas, energies, seconds
-from xbm_jax.hardware.memory import code_bits
+from xbm_jax.hardware.events import count_events
+from xbm_jax.hardware.inference import areas, energies, gain_kind, read_of, seconds
+from xbm_jax.hardware.memory import bits_of, code_bits
 from xbm_jax.hardware.workloads import Workload
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip
@@ -142,15 +140,13 @@ def cost(chip: Chip, task: Task, technology: Technology, workload: Workload) -> 
     task, technology, workload = (on_host(part) for part in (task, technology, workload))
     changes = written(chip, task.method.rule, task.trained["masks"])
     method, trained = task.method, task.trained
-    counted, rule = workload.inventory, method.rule
-    beside = beside_macs(chip, rule, counted.per_layer["reads"])
-    events = count_events(workload, lines_on(chip, rule, trained["masks"]))
-    read = Read(technology, workload, events, gain_kind(rule), beside)
-    energy, latency = energies(read), seconds(technology, workload, events)
+    counted = workload.inventory
+    read = read_of(chip, task, technology, workload)
+    events, energy, latency = read.events, energies(read), seconds(technology, workload, read.events)
     whole = count_events(workload, None)
     forward = energies(read._replace(events=whole))
     writes = writing(technology, workload, changes)
-    backward = backward_macs(method, workload, whole.column_sums, beside)
+    backward = backward_macs(method, workload, whole.column_sums, read.beside)
     bits = _task_bits(method, chip, trained, task.state)
     time = write_seconds(technology, workload, changes)
     array_cells = np.array([rows * cols for rows, cols in counted.array_shape], np.float32)
@@ -194,7 +190,7 @@ def _leakage(technology: Technology, workload: Workload, latency: Any) -> Any:
 def _task_bits(method: Method, chip: Chip, trained: dict[str, Any], state: Any) -> Any:
     """Bits of a task in the form that it has."""
     kept = {"norms": trained["norms"], "head": trained["head"], "state": state}
-    bits = sum(8 * leaf.dtype.itemsize * leaf.size for leaf in jax.tree.leaves(kept))
+    bits = bits_of(kept)
     if method.rule is None:
         return bits
     plans = {path: tiles.plan for path, tiles in chip.tiles.items()}
@@ -204,7 +200,7 @@ def _task_bits(method: Method, chip: Chip, trained: dict[str, Any], state: Any) 
 def _not_counted(technology: Technology, method: Method, digital: int, widths: Any) -> tuple[str, ...]:
     """What has no constant, or no model here."""
     rule = method.rule
-    needless = {"shifts", "multipliers"} - {f"{gain_kind(rule)}s".replace("multiplys", "multipliers")}
+    needless = {name for name, kind in (("shifts", "shift"), ("multipliers", "multiply")) if kind != gain_kind(rule)}
     if rule is None or not rule.computes_beside:
         needless |= {"beside"}
     # Word lines and DACs are two ways to price one thing, as are the two formulas of cells.

@@ -15,10 +15,8 @@ column counts is not read at all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from xbm_jax.crossbar import Tiles
@@ -27,6 +25,7 @@ from xbm_jax.hardware.inventories import Inventory
 from xbm_jax.hardware.workloads import Workload
 from xbm_jax.masks import ArrayChoice, Rule
 from xbm_jax.models import Chip
+from xbm_jax.tasks.watching import layer_gain
 
 __all__ = ["Events", "count_events", "lines_on", "per_layer"]
 
@@ -72,17 +71,11 @@ def _gates(rule: Rule) -> bool:
 
 def _layer_lines(rule: Rule, tiles: Tiles, values: Any) -> Any:
     # What is stored decides. Codes of NumPy stay such in most rules, so that nothing is compiled for them.
-    gain = _gain(rule, tiles, values) if rule.rewrites_cells else rule.apply(tiles, rule.encode(tiles, values))[1]
+    gain = layer_gain(rule, tiles, values) if rule.rewrites_cells else rule.apply(tiles, rule.encode(tiles, values))[1]
     assert gain is not None  # of a rule that gates columns
     on, xp = gain != 0, xp_of(gain)
     on = xp.stack([on, on]) if on.ndim == 2 else xp.moveaxis(on, 1, 0)
     return on.reshape(2, -1)
-
-
-@partial(jax.jit, static_argnames="rule")
-def _gain(rule: Rule, tiles: Tiles, values: Any) -> jax.Array | None:
-    """Compiled, so that the cells which the rule rewrites are not computed for its gains."""
-    return rule.apply(tiles, values)[1]
 
 
 def count_events(workload: Workload, on: Any) -> Events:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from xbm_jax.errors import DataError
-from xbm_jax.hardware.adaption import beside_macs, gain_kind
 from xbm_jax.hardware.components import COMPONENTS, Component, Read, has
 from xbm_jax.hardware.constants.converters import conversion_joules
 from xbm_jax.hardware.constants.technology import Technology
-from xbm_jax.hardware.events import count_events, lines_on
+from xbm_jax.hardware.inference import read_of
 from xbm_jax.hardware.workloads import Workload
 from xbm_jax.models import Chip
 from xbm_jax.tasks import Task
@@ -55,10 +54,7 @@ def explain(chip: Chip, task: Task, technology: Technology, workload: Workload, 
     counted = workload.inventory
     if layer not in counted.layers:
         raise DataError("layer", layer, "one of " + ", ".join(counted.layers))
-    rule, at = task.method.rule, counted.layers.index(layer)
-    beside = beside_macs(chip, rule, counted.per_layer["reads"])
-    events = count_events(workload, lines_on(chip, rule, task.trained["masks"]))
-    read = Read(technology, workload, events, gain_kind(rule), beside)
+    at, read = counted.layers.index(layer), read_of(chip, task, technology, workload)
     return [_term(name, part, read, at) for name, part in COMPONENTS.items()]
 
 

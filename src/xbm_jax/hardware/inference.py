@@ -11,11 +11,43 @@ from xbm_jax.either import added_by, most_by, xp_of
 from xbm_jax.hardware.components import COMPONENTS, Read, has
 from xbm_jax.hardware.constants.converters import conversion_seconds, converter_m2
 from xbm_jax.hardware.constants.technology import Technology
-from xbm_jax.hardware.events import Events
+from xbm_jax.hardware.events import Events, count_events, lines_on
 from xbm_jax.hardware.inventories import Inventory
 from xbm_jax.hardware.workloads import Workload
+from xbm_jax.masks import ArrayChoice, Binary, Levels, LowRank, Masked, Rule, Shift, Ternary
+from xbm_jax.models import Chip
+from xbm_jax.tasks import Task
 
-__all__ = ["AREAS", "areas", "energies", "seconds"]
+__all__ = ["AREAS", "areas", "energies", "gain_kind", "read_of", "seconds"]
+
+
+def gain_kind(rule: Rule | None) -> str:
+    """What a column's gain takes in hardware: ``"gate"`` (or none at all), ``"shift"`` or ``"multiply"``."""
+    if isinstance(rule, Levels | ArrayChoice):
+        return "multiply"
+    if isinstance(rule, Masked) and rule.granularity.on_columns and not isinstance(rule.alphabet, Binary | Ternary):
+        return "shift" if isinstance(rule.alphabet, Shift) else "multiply"
+    return "gate"
+
+
+def beside_macs(chip: Chip, rule: Rule | None, reads: Any) -> Any:
+    """Digital multiply-adds beside the arrays for one example, [L]: of LoRA ``reads * (K r + r N)``."""
+    if not isinstance(rule, LowRank):
+        return np.zeros(len(chip.tiles), np.float32)
+    each = []
+    for tiles in chip.tiles.values():
+        plan, shapes = tiles.plan, rule.stored(tiles.plan)
+        rank = shapes["up"].shape[1]
+        each.append(rank * (plan.rows * plan.groups + plan.columns))
+    return reads * np.array(each, np.float32)
+
+
+def read_of(chip: Chip, task: Task, technology: Technology, workload: Workload) -> Read:
+    """One example under a task's gains."""
+    rule = task.method.rule
+    events = count_events(workload, lines_on(chip, rule, task.trained["masks"]))
+    beside = beside_macs(chip, rule, workload.inventory.per_layer["reads"])
+    return Read(technology, workload, events, gain_kind(rule), beside)
 
 
 def energies(read: Read) -> dict[str, Any]:

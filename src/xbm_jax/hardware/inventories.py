@@ -17,7 +17,7 @@ import numpy as np
 
 from xbm_jax.crossbar import Plan, Tiles
 from xbm_jax.errors import SpecError
-from xbm_jax.models import Chip, called_layers, digital_weights, reads_per_example
+from xbm_jax.models import Chip, digital_weights, reads_in_order
 
 __all__ = ["Inventory", "Numbers", "inventory"]
 
@@ -94,7 +94,7 @@ def inventory(chip: Chip, inputs: Any) -> Inventory:
     Raises:
         SpecError: a layer with ideal converters: they have no cost. ModelError: see ``reads_per_example``.
     """
-    reads, found = reads_per_example(chip, inputs), []
+    reads, found = reads_in_order(chip, inputs), []
     groups = arrays = 0
     for index, (path, tiles) in enumerate(chip.tiles.items()):
         if tiles.plan.spec.adc.bits is None:
@@ -102,18 +102,18 @@ def inventory(chip: Chip, inputs: Any) -> Inventory:
         found.append(_layer(tiles, index, groups, arrays))
         groups, arrays = groups + len(found[-1]["rows_of_group"]), arrays + len(found[-1]["layer_of_array"])
     plans = [tiles.plan for tiles in chip.tiles.values()]
-    per_layer = [_numbers(plan, reads[path]) for path, plan in zip(chip.tiles, plans, strict=True)]
+    per_layer = [_numbers(plan, reads.get(path, 0)) for path, plan in zip(chip.tiles, plans, strict=True)]
     joined = {name: np.concatenate([part[name] for part in found], axis=-1) for name in found[0]}
     return Inventory(
         **joined,
         per_layer={name: np.array([own[name] for own in per_layer], np.float32) for name in per_layer[0]},
         converters=tuple((int(plan.spec.adc.bits or 0), _pulses(plan)) for plan in plans),
         layers=tuple(chip.tiles),
-        first=list(chip.tiles).index(next(iter(called_layers(chip, inputs)))),
+        first=list(chip.tiles).index(next(iter(reads))),
         pairs=tuple(plan.spec.subtract if plan.spec.polarities == 2 else "none" for plan in plans),
         array_shape=tuple((plan.spec.rows, plan.spec.cols) for plan in plans),
         head=chip.num_features,
-        digital=_digital_weights(chip),
+        digital=sum(digital_weights(chip).values()),
     )
 
 
@@ -171,7 +171,3 @@ def _pulses(plan: Plan) -> int:
     """Unit pulses that a read streams on a word line: the magnitude bits of its input codes."""
     bits = plan.spec.input_bits if plan.spec.cycles == 1 else plan.spec.dac_bits or plan.spec.input_bits
     return max(1, bits - 1 if plan.signed_inputs and not plan.two_pass and plan.spec.cycles == 1 else bits)
-
-
-def _digital_weights(chip: Chip) -> int:
-    return sum(digital_weights(chip).values())

@@ -17,13 +17,14 @@ from xbm_jax.errors import BankError, DataError, MethodError
 from xbm_jax.hardware.mask_files import CARD, buffer_card, geometry, memh, read_card, read_words
 from xbm_jax.hardware.mask_words import MaskWords, codes_of, hex_word, mask_words
 from xbm_jax.masks import Column, Levels, Masked
+from xbm_jax.masks.alphabet import code_dtype
 from xbm_jax.models import Chip
 from xbm_jax.paths import as_path
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.storage.codec import decode, encode
 from xbm_jax.storage.files import replace_file, replace_json
 from xbm_jax.tasks import Task, stored
-from xbm_jax.tasks.task import check_fits
+from xbm_jax.tasks.task import check_fits, same_bits
 
 __all__ = ["MaskBuffer", "mask_buffer", "read_mask_buffer"]
 
@@ -106,7 +107,9 @@ def _layer(path: str, tiles: Tiles, rule: Masked | Levels, values: Any) -> MaskW
             raise BankError(f"task.trained['masks'][{path!r}].shape", np.shape(part), allowed)
     codes, level = (values["mask"], int(values["low"][0])) if isinstance(rule, Levels) else (values, None)
     spread = np.asarray(own.granularity.spread(jnp.asarray(codes), plan))
-    if spread.shape not in _shapes(plan) or not _same(_gains(tiles, rule, spread, level), rule.apply(tiles, values)[1]):
+    if spread.shape not in _shapes(plan) or not same_bits(
+        _gains(tiles, rule, spread, level), rule.apply(tiles, values)[1]
+    ):
         raise MethodError("task.method", type(own.granularity).__name__, _ALLOWED)
     return MaskWords(path, plan, mask_words(plan, spread, own.alphabet.bits), level)
 
@@ -131,11 +134,6 @@ def _gains(tiles: Tiles, rule: Masked | Levels, spread: np.ndarray, level: int |
         gains = own.apply(tiles, codes)[1]
     assert gains is not None  # of columns or lines
     return gains
-
-
-def _same(one: Any, other: Any) -> bool:
-    a, b = np.asarray(one), np.asarray(other)
-    return (a.shape, a.dtype) == (b.shape, b.dtype) and a.tobytes() == b.tobytes()
 
 
 @numpy_promotion
@@ -182,8 +180,4 @@ def _read_gains(folder: Path, tiles: Tiles, rule: Masked | Levels, entry: dict[s
         allowed = "the same bit on all bit lines of a column, and 0 on those of none"
         raise BankError(f"{entry['file']}:{lines[odd[0]]}", hex_word(read[odd[0]]), allowed)
     level = None if entry["level"] is None else int(entry["level"], 16)
-    return _gains(tiles, rule, _narrow(codes, planes), level)
-
-
-def _narrow(codes: np.ndarray, bits: int) -> np.ndarray:
-    return codes.astype(np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)
+    return _gains(tiles, rule, codes.astype(code_dtype(planes)), level)

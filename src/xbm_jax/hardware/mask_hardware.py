@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xbm_jax.crossbar import Tiles
 from xbm_jax.errors import MethodError
-from xbm_jax.hardware.adaption import cell_joules, changed
+from xbm_jax.hardware.adaption import cell_joules, changed, seconds_of_a_write
 from xbm_jax.hardware.constants.technology import Technology
-from xbm_jax.hardware.memory import code_bits
+from xbm_jax.hardware.memory import bits_of, code_bits, layer_arrays
 from xbm_jax.models import Chip
 from xbm_jax.tasks import Task
 from xbm_jax.tasks.task import check_fits, stored
@@ -56,7 +56,7 @@ def mask_memory(chip: Chip, technology: Technology, tasks: int = 1) -> MaskMemor
         line += plan.row_tiles * plan.columns * plan.spec.polarities
         kernel += int(np.prod(plan.kernel_shape[-2:]))
         weight += int(np.prod(plan.kernel_shape))
-        cells += int(np.prod(plan.array_grid)) * plan.spec.rows * plan.spec.cols
+        cells += layer_arrays(plan) * plan.spec.rows * plan.spec.cols
     bits = {"column": column, "line": line, "kernel": kernel, "weight": weight}
     bits = {name: count * tasks for name, count in bits.items()}
     each, cell = technology.get("sram_m2_per_bit"), technology.get("cell_m2")
@@ -98,7 +98,8 @@ def switch_cost(chip: Chip, before: Task, after: Task, technology: Technology) -
     check_fits(chip, after)
     before, after = stored(chip, before), stored(chip, after)
     rule = after.method.rule
-    cells = rows = arrays = bits = differing = 0
+    changes: dict[str, np.ndarray] = {name: np.zeros(()) for name in ("cells", "rows", "arrays")}
+    bits = differing = 0
     if rule is not None:
         codes = [task.trained["masks"] for task in (before, after)]
         bits = sum(int(n) for n in code_bits(rule, {p: t.plan for p, t in chip.tiles.items()}, codes[1]).values())
@@ -106,16 +107,12 @@ def switch_cost(chip: Chip, before: Task, after: Task, technology: Technology) -
     if rule is not None and rule.rewrites_cells:
         for path, tiles in chip.tiles.items():
             states = [rule.apply(tiles, task.trained["masks"][path])[0] for task in (before, after)]
-            found = changed(_as_planned(states[0], tiles), _as_planned(states[1], tiles))
-            cells, rows, arrays = cells + int(found["cells"]), rows + int(found["rows"]), arrays + int(found["arrays"])
+            found = changed(*states)
+            changes = {name: count + np.float64(found[name]) for name, count in changes.items()}
     own = {"norms": after.trained["norms"], "head": after.trained["head"], "state": after.state}
-    bits += sum(8 * leaf.dtype.itemsize * leaf.size for leaf in jax.tree.leaves(own))
-    joules, seconds = _price(chip, technology, bits, {"cell": cells, "row": rows, "array": arrays})
-    return SwitchCost(bits, differing, cells, joules, seconds, technology.name)
-
-
-def _as_planned(state: Tiles, tiles: Tiles) -> Tiles:
-    return state.replace(plan=tiles.plan)
+    bits += bits_of(own)
+    joules, seconds = _price(chip, technology, bits, changes)
+    return SwitchCost(bits, differing, int(changes["cells"]), joules, seconds, technology.name)
 
 
 def _hamming(one: jax.Array, other: jax.Array) -> int:
@@ -124,16 +121,12 @@ def _hamming(one: jax.Array, other: jax.Array) -> int:
     return int(np.unpackbits(np.ascontiguousarray(differing).view(np.uint8)).sum())
 
 
-def _price(chip: Chip, technology: Technology, bits: int, units: dict[str, int]) -> tuple[float, float]:
-    load = technology.get("sram_write_joules_per_bit")
-    pulses = technology.get("write_pulses", 1)
+def _price(chip: Chip, technology: Technology, bits: int, changes: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    load, cells, unknown = technology.get("sram_write_joules_per_bit"), float(changes["cells"]), float("nan")
+    loaded = unknown if load is None else bits * float(load)
+    if not cells:
+        return loaded, 0.0
     siemens = np.mean([float(jnp.mean(tiles.conductance)) for tiles in chip.tiles.values()])
-    each, unknown = cell_joules(technology, "write", siemens), float("nan")
-    joules = 0.0 if units["cell"] == 0 else units["cell"] * pulses * float(unknown if each is None else each)
-    joules += unknown if load is None else bits * float(load)
-    if units["cell"] == 0:
-        return joules, 0.0
-    if technology.write_unit == "array" and "array_write_seconds" in technology:
-        return joules, float(units["array"] * technology.get("array_write_seconds"))
-    pulse = technology.get("write_pulse_seconds")
-    return joules, unknown if pulse is None else float(units[technology.write_unit] * pulses * pulse)
+    each, seconds = cell_joules(technology, "write", siemens), seconds_of_a_write(technology, changes)
+    pulses = cells * float(technology.get("write_pulses", 1))
+    return loaded + pulses * float(unknown if each is None else each), float(unknown if seconds is None else seconds)

@@ -17,7 +17,7 @@ from xbm_jax.tasks import Task
 from xbm_jax.tasks import compact as as_compact
 from xbm_jax.tasks.task import check_fits
 
-__all__ = ["TaskBits", "arrays_used", "code_bits", "layer_arrays", "task_bits", "task_cells_written"]
+__all__ = ["TaskBits", "arrays_used", "bits_of", "code_bits", "layer_arrays", "task_bits", "task_cells_written"]
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def task_bits(chip: Chip, task: Task, *, compact: bool = True) -> TaskBits:
     return TaskBits(
         mask_bits=bits["mask"],
         weight_bits_stored=bits["weights"],
-        norm_bits=_bits(kept.trained["norms"]) + _bits(kept.state),
-        head_bits=_bits(kept.trained["head"]),
+        norm_bits=bits_of(kept.trained["norms"]) + bits_of(kept.state),
+        head_bits=bits_of(kept.trained["head"]),
         backbone_weights=array_weights(chip),
         backbone_parameters=chip.network.num_parameters,
     )
@@ -119,5 +119,6 @@ def arrays_used(chip: Chip) -> int:
     return sum(layer_arrays(tiles.plan) for tiles in chip.tiles.values())
 
 
-def _bits(tree: Any) -> int:
+def bits_of(tree: Any) -> int:
+    """Bits of all arrays of a tree, in the dtypes that they have."""
     return sum(8 * leaf.dtype.itemsize * int(np.size(leaf)) for leaf in jax.tree.leaves(tree))

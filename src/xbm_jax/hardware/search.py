@@ -20,7 +20,7 @@ from xbm_jax.hardware.constants.technology import Technology
 from xbm_jax.hardware.costs import cost
 from xbm_jax.hardware.workloads import Activity, measure_activity, workload
 from xbm_jax.models import Backbone, Chip, program
-from xbm_jax.tasks import predict, source_task
+from xbm_jax.tasks import evaluate, source_task
 from xbm_jax.tasks.population import design as measured_design
 
 __all__ = ["Design", "Point", "accuracy", "built", "designs", "measure", "pareto", "priced"]
@@ -208,8 +208,7 @@ def accuracy(chip: Chip, images: Any, labels: np.ndarray, key: jax.Array | None 
     labels = check_labels("labels", labels, "images", count(images))
     if not len(labels):
         raise DataError("images", "0 images", "at least one image to measure accuracy on")
-    found = predict(chip, source_task(chip), images, key=key)
-    return float(np.mean(np.argmax(found, -1) == labels))
+    return evaluate(chip, source_task(chip), images, labels, key=key)
 
 
 def priced(

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -181,7 +180,7 @@ def measure_activity(chip: Chip, images: Any, task: Task | None = None, key: jax
     return Activity({p: float(v[0]) for p, v in found.items()}, {p: float(v[1]) for p, v in found.items()})
 
 
-@partial(jax.jit, static_argnames=())
+@jax.jit
 def _activities(chip: Chip, task: Task, inputs: Any, key: jax.Array | None) -> dict[str, jax.Array]:
     """``[nonzero, square]`` of each layer; of one called twice the mean of its calls."""
     seen: dict[str, list[jax.Array]] = {}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from xbm_jax.crossbar.validate import keep_int, keep_number
 from xbm_jax.errors import SpecError
 
-__all__ = ["Alphabet", "Binary", "Shift", "Soft", "Ternary"]
+__all__ = ["Alphabet", "Binary", "Shift", "Soft", "Ternary", "code_dtype"]
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,11 @@ class Soft(Alphabet):
         # A compiled quotient of equals may fall short of 1, by a code where codes are wide.
         share = jnp.where(a == top, 1, (a - low) / jnp.where(top == low, 1, top - low))
         grey = jnp.where((a == 0) | (top == low), 0, share)
-        code = jnp.round(grey * float(self._greys)).astype(_unsigned(self.width))
+        code = jnp.round(grey * float(self._greys)).astype(code_dtype(self.width))
         return jnp.where(on, jnp.asarray(self._greys + 1, code.dtype), code)
 
     def decode(self, codes: jax.Array, dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
-        on = codes > jnp.asarray(self._greys, _unsigned(self.width))
+        on = codes > jnp.asarray(self._greys, code_dtype(self.width))
         return jnp.where(on, 1, 0.5 * codes.astype(dtype) / float(self._greys)).astype(dtype)
 
 
@@ -165,5 +165,6 @@ class Shift(Alphabet):
         return jnp.array([0.0, *sizes, *(-s for s in sizes), 0.0], dtype)[codes]
 
 
-def _unsigned(bits: int) -> jax.typing.DTypeLike:
+def code_dtype(bits: int) -> jax.typing.DTypeLike:
+    """The narrowest unsigned integers that hold codes of so many bits."""
     return jnp.uint8 if bits <= 8 else jnp.uint16 if bits <= 16 else jnp.uint32

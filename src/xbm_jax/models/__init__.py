@@ -23,7 +23,7 @@ from xbm_jax.models.from_module import network_from_module
 from xbm_jax.models.network import Backbone, Calibration, Network, backbone
 from xbm_jax.models.passes import forward, initial_trained
 from xbm_jax.models.preprocess import Preprocess
-from xbm_jax.models.reads import called_layers, reads_per_example
+from xbm_jax.models.reads import reads_in_order, reads_per_example
 from xbm_jax.models.registry import MODELS, load_backbone, named_network
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
     "array_weights",
     "backbone",
     "calibrate",
-    "called_layers",
     "check_calibrated",
     "check_inputs",
     "digital_weights",
@@ -52,6 +51,7 @@ __all__ = [
     "network_from_module",
     "norm_statistics",
     "program",
+    "reads_in_order",
     "reads_per_example",
     "redrawn",
     "source_trained",

@@ -17,7 +17,7 @@ from xbm_jax.models.chip import Chip
 from xbm_jax.models.passes import forward
 from xbm_jax.promotion import numpy_promotion
 
-__all__ = ["called_layers", "reads_per_example"]
+__all__ = ["reads_in_order", "reads_per_example"]
 
 
 @numpy_promotion
@@ -39,23 +39,25 @@ def reads_per_example(chip: Chip, inputs: Any) -> dict[str, int]:
     Raises:
         ModelError: inputs without examples, or a layer whose reads are not the same for each of them.
     """
+    reads = reads_in_order(chip, inputs)
+    return {path: reads.get(path, 0) for path in chip.tiles}
+
+
+@numpy_promotion
+def reads_in_order(chip: Chip, inputs: Any) -> dict[str, int]:
+    """:func:`reads_per_example`, in the order in which a pass calls the layers; those never called are left out."""
     examples = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)}
     if len(examples) != 1 or not all(sum(count) for count in examples):
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(inputs)]
         raise ModelError("inputs", shapes, "arrays with one leading axis of at least one example")
-    called, ((count,),) = called_layers(chip, inputs), examples
-    reads = {path: called.get(path, 0) for path in chip.tiles}
+    reads, ((count,),) = _all_reads(chip, inputs), examples
     if uneven := [path for path, total in reads.items() if total % count]:
         raise ModelError(", ".join(uneven), "reads shared between examples", "layers that read every example alike")
     return {path: total // count for path, total in reads.items()}
 
 
-@numpy_promotion
-def called_layers(chip: Chip, inputs: Any) -> dict[str, int]:
-    """Reads of each column of a layer for all of the inputs, by path, in the order in which a pass calls the layers.
-
-    Nothing is computed; layers that are never called are left out.
-    """
+def _all_reads(chip: Chip, inputs: Any) -> dict[str, int]:
+    """Of all of the inputs together."""
     reads: dict[str, int] = {}
 
     def observe(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:

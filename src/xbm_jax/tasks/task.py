@@ -32,7 +32,7 @@ __all__ = [
     "source_task",
     "stored",
 ]
-__all__ += ["with_measured_norms"]
+__all__ += ["same_bits", "with_measured_norms"]
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -62,7 +62,7 @@ class Task:
         if not isinstance(other, Task):
             return NotImplemented
         (mine, structure), (theirs, of_other) = jax.tree.flatten(self), jax.tree.flatten(other)
-        return structure == of_other and all(_same_bits(a, b) for a, b in zip(mine, theirs, strict=True))
+        return structure == of_other and all(same_bits(a, b) for a, b in zip(mine, theirs, strict=True))
 
     def tree_flatten_with_keys(self) -> tuple[tuple, Method]:
         """Children with their names, for JAX."""
@@ -240,6 +240,7 @@ def checked_call(chip: Chip, task: Task | None, images: Any, batch_size: Any, ke
     return None if key is None else checked_key(key)
 
 
-def _same_bits(one: Any, other: Any) -> bool:
+def same_bits(one: Any, other: Any) -> bool:
+    """Whether two arrays are equal in shape, dtype and every bit."""
     a, b = np.asarray(one), np.asarray(other)
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()

@@ -125,12 +125,12 @@ def adc_clip_rates(chip: Chip, task: Task, images: Any, key: jax.Array | None = 
 def active_mask(chip: Chip, task: Task, path: str) -> np.ndarray:
     """Which columns of a layer count, bool [T, N], or which of their lines [T, 2, N]."""
     tiles, rule = chip.tiles[path], task.method.rule
-    gain = None if rule is None else _gain(rule, tiles, task.trained["masks"][path])
+    gain = None if rule is None else layer_gain(rule, tiles, task.trained["masks"][path])
     return np.ones((tiles.plan.row_tiles, tiles.plan.columns), bool) if gain is None else np.asarray(gain) != 0
 
 
 @partial(jax.jit, static_argnames="rule")
-def _gain(rule: Rule, tiles: Tiles, values: Any) -> jax.Array | None:
+def layer_gain(rule: Rule, tiles: Tiles, values: Any) -> jax.Array | None:
     """A layer's column gains; compiled, so that the cells which a rule rewrites are not computed for them."""
     return rule.apply(tiles, values)[1]
 
