@@ -13,13 +13,14 @@ loading: Orbax itself loads a flipped bit without a word.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +40,8 @@ _DESCRIPTION = "_CHECKPOINT_METADATA"  # Orbax's name
 _MARKS = (_DESCRIPTION, "commit_success.txt", "orbax.checkpoint")
 _GENERATION = re.compile(r"[0-9]{6,}")
 _OVERTAKEN = 100  # times that a reader begins anew because a writer took away what it was reading
+
+_COMPARE = "_check_directory_consistency"  # Orbax's name
 
 _T = TypeVar("_T")
 
@@ -162,7 +165,7 @@ def _write_generation(folder: Path, arrays: dict[str, np.ndarray], text: str) ->
     staged = Path(tempfile.mkdtemp(dir=writing)) / f"{number:06d}"
     # Orbax refuses empty arrays, whose shape and type are all there is to keep, and a checkpoint of nothing.
     full = {name: array for name, array in arrays.items() if array.size} or {"nothing": np.zeros(1, np.uint8)}
-    quietly(ocp.save, str(staged), full, custom_metadata={"json": text, "sha256": _sha256(text.encode())})
+    quietly(_by_itself, ocp.save, str(staged), full, custom_metadata={"json": text, "sha256": _sha256(text.encode())})
     _sync(staged)
     staged.rename(folder / staged.name)
     sync_folder(folder)
@@ -267,9 +270,28 @@ def _is_undamaged(custom: Any) -> bool:
 
 def _from_orbax(generation: Path, function: Callable[..., Any], *args: Any) -> Any:
     try:
-        return quietly(function, str(generation), *args)
+        return quietly(_by_itself, function, str(generation), *args)
     except CallError as error:
         raise BankError("folder", str(generation), f"a readable checkpoint ({error})") from error
+
+
+def _by_itself(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """A call of Orbax by this process alone: of several that run one program, Orbax would wait for the others."""
+    import jax
+    from orbax.checkpoint import v1 as ocp
+
+    if jax.process_count() == 1:
+        return function(*args, **kwargs)
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+    # Orbax 0.12.8 compares the path among all processes, whatever the options say; nobody else saves here.
+    saving = importlib.import_module("orbax.checkpoint.experimental.v1._src.saving.execution")
+    with ExitStack() as undo:
+        undo.enter_context(ocp.Context(multiprocessing_options=alone))
+        if compare := getattr(saving, _COMPARE, None):
+            undo.callback(setattr, saving, _COMPARE, compare)
+            setattr(saving, _COMPARE, lambda _: None)
+        return function(*args, **kwargs)
 
 
 def _digest(array: np.ndarray) -> str:

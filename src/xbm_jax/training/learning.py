@@ -16,9 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from xbm_jax.data import Dataset, resize, to_rgb
 from xbm_jax.errors import DataError
+from xbm_jax.layout import Layout
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip
 from xbm_jax.promotion import numpy_promotion
@@ -67,6 +69,7 @@ def adapt(
     report: Report | None = None,
     start: Task | None = None,
     chip_of_step: ChipOfStep | None = None,
+    mesh: Mesh | None = None,
 ) -> Task:
     """Learn ``data`` on ``chip`` without changing the chip.
 
@@ -81,6 +84,8 @@ def adapt(
             same) training starts from, of each what ``method`` trains; ``None``: the chip's norms and a random head.
         chip_of_step: ``(chip, key) -> chip``, traceable: the chip of every training step, for masks that hold on many
             chips (``xbm.models.redrawn``). Validation and test are on ``chip`` itself.
+        mesh: devices that share every batch (:func:`xbm_jax.layout.mesh`), of all processes, each of which makes this
+            very call; ``None``: one device.
 
     Raises:
         SpecError, DataError, MethodError: what cannot be learned, before the first step.
@@ -90,7 +95,8 @@ def adapt(
         The task. ``task.meta`` holds test and validation accuracy, the history, the share of active columns and the
         ADC clip rate per layer, and the time it took.
     """
-    run = Run(chip, data, method, Recipe() if config is None else config, key, report, start, chip_of_step)
+    config = Recipe() if config is None else config
+    run = Run(chip, data, method, config, key, report, start, chip_of_step, layout=Layout(mesh))
     return _learned([run])[0]
 
 
@@ -105,6 +111,7 @@ def adapt_together(
     report: Report | None = None,
     start: Sequence[Task | None] | None = None,
     chip_of_step: ChipOfStep | None = None,
+    mesh: Mesh | None = None,
 ) -> list[Task]:
     """:func:`~xbm_jax.training.adapt` of every task, to rounding: one compiled step for all of them.
 
@@ -117,6 +124,7 @@ def adapt_together(
         report: called after every step, with the means over tasks.
         start: as for one task, one for each.
         chip_of_step: as for one task.
+        mesh: devices that share tasks, along its axis ``task``, and every batch, along ``data``.
 
     Raises:
         SpecError, DataError, MethodError: as for one task, and tasks that do not fit together; before the first step.
@@ -131,10 +139,10 @@ def adapt_together(
     if not len(data) == len(keys) == len(each) == len(first):
         value = f"{len(keys)}, {len(each)} chips and {len(first)} tasks to start from"
         raise DataError("keys", value, f"one for each of {len(data)} tasks")
-    config = Recipe() if config is None else config
+    config, layout = Recipe() if config is None else config, Layout(mesh)
     places = [f" ({i} of {len(data)})" for i in range(1, len(data) + 1)]
     runs = [
-        Run(chip, task, method, config, key, report if i == 0 else None, begun, chip_of_step, place)
+        Run(chip, task, method, config, key, report if i == 0 else None, begun, chip_of_step, place, layout)
         for i, (chip, task, key, begun, place) in enumerate(zip(each, data, keys, first, places, strict=True))
     ]
     return _learned(runs) if runs else []
@@ -171,8 +179,12 @@ def _learned(runs: Sequence[Run]) -> list[Task]:
     for run in runs:
         run.check()
     _check(runs)
-    states = [begin(run) for run in runs]
-    for _ in range(runs[0].recipe.epochs):
-        states = advance(runs, states, clock)
+    recipe = runs[0].recipe
+    layout = runs[0].layout
+    layout.check(len(runs), recipe.batch_size, recipe.eval_batch_size)
+    with layout.context:
+        states = [begin(run) for run in runs]
+        for _ in range(recipe.epochs):
+            states = advance(runs, states, clock)
     seconds = (time.perf_counter() - began) / len(runs)
     return [finished(run, state, clock, seconds, len(runs)) for run, state in zip(runs, states, strict=True)]

@@ -47,19 +47,19 @@ def advance(runs: Sequence[Run], states: Sequence[RunState], clock: Clock) -> li
 
 def _steps(runs: Sequence[Run], states: Sequence[RunState], clock: Clock) -> tuple[list[TrainState], list[float]]:
     """What an epoch's steps make of each run's state, and their mean losses."""
-    first, epoch = runs[0], int(states[0].epoch)
+    first, epoch, layout = runs[0], int(states[0].epoch), runs[0].layout
     shared = all(run.chip is first.chip for run in runs)
-    chips = first.chip if shared else stacked([run.chip for run in runs])
+    chips = first.placed_chip if shared else layout.by_task(stacked([run.chip for run in runs]), len(runs))
     # Copies: a step donates what it is given, and the states of before are kept.
-    train = jax.tree.map(jnp.array, stacked([state.train for state in states]))
+    train = layout.by_task(jax.tree.map(jnp.array, stacked([state.train for state in states])), len(runs))
     orders, losses = [run.order(epoch) for run in runs], []
     batches = made_ahead(lambda i: _batch(runs, orders, epoch, i), first.steps)
     for i, (inputs, targets) in enumerate(batches):
         step = epoch * first.steps + i
         rule = first.method.rule
         if rule is not None and rule.turns(step, first.steps, first.recipe.epochs):
-            each = zip(runs, unstacked(train, len(runs)), strict=True)
-            train = stacked([turned(run, own, epoch) for run, own in each])
+            each = zip(runs, unstacked(layout.whole(train), len(runs)), strict=True)
+            train = layout.by_task(stacked([turned(run, own, epoch) for run, own in each]), len(runs))
         train, seen = _step(runs, chips, train, inputs, targets, step, shared)
         losses.append(seen["loss"])
         clock.step(losses[-1])
@@ -68,10 +68,10 @@ def _steps(runs: Sequence[Run], states: Sequence[RunState], clock: Clock) -> tup
         elif i >= _IN_FLIGHT:
             jax.block_until_ready(losses[i - _IN_FLIGHT])
     clock.read(losses[-1])
-    found = np.asarray(jnp.stack(losses), np.float64).reshape(first.steps, len(runs))
+    found = np.asarray(layout.host(jnp.stack(losses)), np.float64).reshape(first.steps, len(runs))
     for run, state, own in zip(runs, states, found.T, strict=True):
         check_losses(run, state, own, epoch * first.steps)
-    return unstacked(train, len(runs)), np.mean(found, axis=0).tolist()
+    return unstacked(layout.whole(train), len(runs)), np.mean(found, axis=0).tolist()
 
 
 def _step(
@@ -79,20 +79,25 @@ def _step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of all runs."""
     first = runs[0]
-    paces = stacked([run.pace(step) for run in runs])
-    keys = stacked([run.draw(streams.Run.STEP, step) for run in runs])
+    paces = first.layout.by_task(stacked([run.pace(step) for run in runs]), len(runs))
+    keys = first.layout.by_task(stacked([run.draw(streams.Run.STEP, step) for run in runs]), len(runs))
     given = (first.method.learned, first.how, chips, train, inputs, targets, paces, keys, first.chip_of_step)
     return train_step(*given) if len(runs) == 1 else train_steps(*given, shared=shared)
 
 
 def _batch(runs: Sequence[Run], orders: Sequence[np.ndarray], epoch: int, i: int) -> tuple[Any, Any]:
     """Inputs and targets of a step of all runs."""
-    return stacked([run.batch(order[i], epoch, i) for run, order in zip(runs, orders, strict=True)])
+
+    def rows_of(task: int, rows: slice) -> tuple[Any, np.ndarray]:
+        return runs[task].batch(orders[task][i], epoch, i, rows)
+
+    return runs[0].layout.batch(rows_of, len(runs), runs[0].recipe.batch_size)
 
 
 def _tell(runs: Sequence[Run], states: Sequence[RunState], clock: Clock, step: int, seen: dict[str, Any]) -> None:
     """Report a step of the whole run: means over tasks."""
     first = runs[0]
+    seen = first.layout.host(seen)
     losses = np.asarray(seen["loss"], np.float64).reshape(len(runs))
     for run, state, loss in zip(runs, states, losses, strict=True):
         check_losses(run, state, [loss], step)

@@ -23,6 +23,7 @@ def finished(run: Run, state: RunState, clock: Clock, seconds: float, together: 
     """The task of the best epoch; ``seconds``: how long learning took, one of so many runs ``together``."""
     method, kept, recipe = run.method, state.best, run.recipe
     tested = score(run, state, kept, *test_examples(run), run.draw(streams.Run.TEST))
+    kept = run.layout.here(kept)
     head = method.head.cut(kept.trained["head"], run.outputs)
     own_state = jax.device_get(kept.stats) if method.norms == "full" else {}
     task = Task({**kept.trained, "head": head}, own_state, method, chip=chip_mark(run.chip))
