@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -36,6 +36,16 @@ hypothesis.settings.load_profile("repeatable")
 @pytest.hookimpl(tryfirst=True)  # before what chooses by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_sampled(items)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def whole_batches() -> Iterator[None]:
+    """Reads of a whole batch at once: in pieces, as users' are on a CPU, every test compiles several times as much."""
+    from xbm_jax.crossbar.reading import loops
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loops, "_CONCURRENT", 1)
+        yield
 
 
 @pytest.fixture(scope="session")

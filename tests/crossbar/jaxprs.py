@@ -1,9 +1,17 @@
 """What a traced function computes with."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax.extend
+
+from xbm_jax.crossbar.primitives.platforms import known
+
+
+def traced(function: Callable[..., Any], *args: Any) -> Any:
+    """The jaxpr of a function as a CPU computes it; of both forms, if it has two, that one alone."""
+    with known(True):
+        return jax.make_jaxpr(function)(*args)
 
 
 def products(jaxpr: Any) -> Iterator[Any]:

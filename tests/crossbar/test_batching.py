@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax import lax
 
+from crossbar.jaxprs import traced
 from xbm_jax.crossbar.primitives.batching import one_by_one
-from xbm_jax.crossbar.primitives.products import Conv, on_cpu, product
+from xbm_jax.crossbar.primitives.products import Conv, product
 
 CONV = Conv(strides=(2, 1), padding=((1, 1), (1, 0)))
 
@@ -54,13 +55,14 @@ def test_gradients_of_gradients() -> None:
     np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.skipif(not on_cpu(), reason="elsewhere a grouped convolution is the faster one")
 def test_tasks_of_their_own_kernels_make_no_grouped_convolution() -> None:
-    def groups(function: object) -> set[str]:
-        text = jax.jit(jax.vmap(jax.grad(function, (0, 1)))).lower(*inputs()).as_text()  # type: ignore[arg-type]
+    def groups(function: object, platform: str = "cpu") -> set[str]:
+        traced = jax.jit(jax.vmap(jax.grad(function, (0, 1)))).trace(*inputs())  # type: ignore[arg-type]
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
         return set(re.findall(r"(?:batch|feature)_group_count = (\d+)", text))
 
     assert groups(loss) == {"1"}
+    assert groups(loss, "cuda") == {"1", "3"}  # the faster one there
     assert groups(plain_loss) == {"1", "3"}
 
 
@@ -68,7 +70,7 @@ def test_a_shared_argument_keeps_the_batched_form() -> None:
     matmul = one_by_one(jnp.matmul)
     x, y = jnp.ones((3, 4, 5)), jnp.ones((5, 2))
     counts = [
-        str(jax.make_jaxpr(jax.vmap(matmul, axes))(*args)).count("dot_general")
+        str(traced(jax.vmap(matmul, axes), *args)).count("dot_general")
         for axes, args in (((0, None), (x, y)), ((0, 0), (x, jnp.stack([y] * 3))))
     ]
     assert counts == [1, 3]

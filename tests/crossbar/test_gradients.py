@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jax.interpreters import partial_eval
 
-from crossbar.jaxprs import products
+from crossbar.jaxprs import products, traced
 from crossbar.literal import (
     Codes,
     Literal,
@@ -287,7 +287,7 @@ def test_gain_gradient_is_that_of_what_was_read_noise_included(conv: Conv | None
 
 def used_products(function: Callable, *arguments: Any) -> list[tuple[int, ...]]:
     """Shapes of the products left once what no output needs is gone."""
-    closed = jax.make_jaxpr(function)(*arguments)
+    closed = traced(function, *arguments)
     used, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     return [equation.outvars[0].aval.shape for equation in products(used)]
 

@@ -13,7 +13,7 @@ import pytest
 
 from cost import slow_but
 from crossbar.cell_by_cell import CellByCell
-from crossbar.jaxprs import products
+from crossbar.jaxprs import products, traced
 from crossbar.literal import input_codes
 from xbm_jax.crossbar import (
     PUBLISHED,
@@ -36,6 +36,7 @@ from xbm_jax.crossbar import (
     with_signed_inputs,
 )
 from xbm_jax.crossbar.reading import loops
+from xbm_jax.crossbar.reading.sums import Converters
 from xbm_jax.crossbar.writing.cells import seen_through_wires
 from xbm_jax.errors import SpecError
 
@@ -186,10 +187,10 @@ def test_a_loop_over_tiles_is_the_tiles_one_by_one(variant: str, monkeypatch: py
 
         return quick_jit(again)(x, gain)
 
-    assert not loops.is_scanned(tiles.plan, x)
+    assert not loops.orders(tiles.plan, x, Converters())[0].scanned
     wanted = everything()
     monkeypatch.setattr(loops, "_TALL", 2)
-    assert loops.is_scanned(tiles.plan, x)
+    assert loops.orders(tiles.plan, x, Converters())[0].scanned
     for got, want in zip(everything(), wanted, strict=True):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
 
@@ -204,7 +205,7 @@ def test_tasks_by_line_share_the_products(variant: str) -> None:
     tasks = jax.vmap(lambda a: read(tiles, x, a, gain_at="columns"))
     wanted = np.stack([alone(a) for a in gains])
     np.testing.assert_allclose(quick_jit(tasks)(gains), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
-    found = products(jax.make_jaxpr(tasks)(gains).jaxpr)
+    found = products(traced(tasks, gains).jaxpr)
     batches = [e.outvars[0].aval.shape[0] for e in found if "conv" in e.primitive.name]  # cycles lie side by side in it
     count = tiles.plan.row_tiles * (1 if variant == "digital" else 2)
     assert batches == [len(x) * len(tiles.plan.cycle_weights)] * count

@@ -13,9 +13,13 @@ import numpy as np
 import pytest
 
 from cost import slow_but
+from crossbar.jaxprs import traced
 from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Gaussian, Tiles, plan, program, read
+from xbm_jax.crossbar.primitives.platforms import known
 from xbm_jax.crossbar.reading import loops
 from xbm_jax.crossbar.reading.sums import Converters
+from xbm_jax.crossbar.writing.plans import Plan
+from xbm_jax.layout import mesh
 
 SERIAL = CrossbarSpec(rows=8, dac_bits=2, cell=Cell(bits=3), adc=Adc(bits=5, range=(-40.0, 40.0)))
 
@@ -116,10 +120,10 @@ def test_a_loop_over_channel_windows_is_the_tiles_one_by_one(
 
         return jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))(tiles.effective, x, gain)
 
-    assert not loops.is_scanned(tiles.plan, x)
+    assert not loops.orders(tiles.plan, x, Converters())[0].scanned
     wanted = everything()
     monkeypatch.setattr(loops, "_TALL", 2)
-    assert loops.is_scanned(tiles.plan, x)
+    assert loops.orders(tiles.plan, x, Converters())[0].scanned
     for got, want in zip(jax.tree.leaves(everything()), jax.tree.leaves(wanted), strict=True):
         assert_close(got, want)
 
@@ -127,28 +131,31 @@ def test_a_loop_over_channel_windows_is_the_tiles_one_by_one(
 def test_a_tall_convolution_is_one_loop_of_the_program() -> None:
     """What it compiles for does not grow with its tiles: one product forward, whatever the height."""
     tiles = layer(SERIAL, (3, 3, 32, 4), Conv(padding="SAME"))  # 36 tiles of 8 rows
-    program_text = str(jax.make_jaxpr(lambda x: read(tiles, x))(inputs(1, 4, 4, 32)))
+    program_text = str(traced(lambda x: read(tiles, x), inputs(1, 4, 4, 32)))
     assert program_text.count("conv_general_dilated[") == 1
 
 
-def test_which_convolutions_are_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_convolutions_are_loops() -> None:
     """Tall ones anywhere; on a CPU also those whose partial sums leave its cache; never grouped or offset ones."""
+
+    def scanned(plan: Plan, codes: jax.Array) -> tuple[bool, bool]:
+        on_cpu, elsewhere = loops.orders(plan, codes, Converters())
+        return on_cpu.scanned, elsewhere.scanned
+
     nine = layer(SERIAL, (3, 3, 8, 4), Conv(padding="SAME")).plan
     small, large = jnp.zeros((1, 8, 8, 8)), jnp.zeros((1, 128, 128, 8))
-    assert not loops.is_scanned(nine, small)
-    assert loops.is_scanned(nine, large)
-    monkeypatch.setattr(loops, "on_cpu", lambda: False)
-    assert not loops.is_scanned(nine, large)
+    assert scanned(nine, small) == (False, False)
+    assert scanned(nine, large) == (True, False)
     tall = layer(SERIAL, (3, 3, 32, 4), Conv()).plan
-    assert loops.is_scanned(tall, small)
+    assert scanned(tall, small) == (True, True)
     offset = SERIAL.replace(encoding="offset", adc=Adc(bits=6, range=(0.0, 120.0)))
-    assert not loops.is_scanned(layer(offset, (3, 3, 32, 4), Conv()).plan, small)
-    assert not loops.is_scanned(layer(SERIAL, (3, 3, 32, 4), Conv(groups=2)).plan, small)
+    assert scanned(layer(offset, (3, 3, 32, 4), Conv()).plan, small) == (False, False)
+    assert scanned(layer(SERIAL, (3, 3, 32, 4), Conv(groups=2)).plan, small) == (False, False)
 
 
 @pytest.mark.parametrize("batch", slow_but([6], [1, 6, 8]))
 def test_a_batch_in_pieces_is_the_whole_batch(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loops.jax, "device_count", lambda: 1)
+    monkeypatch.setattr(loops, "_CONCURRENT", 16)
     tiles = layer(SERIAL, (3, 3, 4, 5), Conv(padding="SAME"))
     x, gain = inputs(batch, 4, 4, 4), gains(tiles)
 
@@ -156,21 +163,27 @@ def test_a_batch_in_pieces_is_the_whole_batch(batch: int, monkeypatch: pytest.Mo
         return jax.jit(jax.value_and_grad(lambda x, gain: jnp.sum(read(tiles, x, gain) ** 2), (0, 1)))(x, gain)
 
     got = value_and_grads()
-    monkeypatch.setattr(loops, "on_cpu", lambda: False)
-    wanted = value_and_grads()
+    with known(False):
+        wanted = value_and_grads()
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         assert_close(a, b)
 
 
 def test_pieces_cover_the_batch_once_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loops.jax, "device_count", lambda: 1)
+    monkeypatch.setattr(loops, "_CONCURRENT", 16)
     tiles = layer(SERIAL, (3, 3, 4, 5), Conv(padding="SAME"))  # 5 tiles: 4 pieces make 20 products
     codes = jnp.zeros((24, 4, 4, 4))
-    parts = loops.pieces(tiles.plan, codes, Converters())
+
+    def pieces(codes: jax.Array, converters: Converters) -> list[slice]:
+        on_cpu, elsewhere = loops.orders(tiles.plan, codes, converters)
+        assert elsewhere.parts == [slice(None)]
+        return on_cpu.parts
+
+    parts = pieces(codes, Converters())
     assert len(parts) == 4
     assert np.concatenate([np.arange(24)[part] for part in parts]).tolist() == list(range(24))
     noisy = Converters(variance=jnp.ones_like(tiles.effective))
-    assert loops.pieces(tiles.plan, codes, noisy) == [slice(None)]  # one draw for the whole batch, on any machine
-    assert loops.pieces(tiles.plan, codes[:1], Converters()) == [slice(0, 1)]
-    monkeypatch.setattr(loops, "on_cpu", lambda: False)
-    assert loops.pieces(tiles.plan, codes, Converters()) == [slice(None)]
+    assert pieces(codes, noisy) == [slice(None)]  # one draw for the whole batch, on any machine
+    assert pieces(codes[:1], Converters()) == [slice(0, 1)]
+    with jax.set_mesh(mesh()):
+        assert pieces(codes, Converters()) == [slice(None)]  # a slice would have to be gathered from several devices

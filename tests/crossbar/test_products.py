@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from crossbar.jaxprs import products as products_of
-from xbm_jax.crossbar.primitives import products
+from xbm_jax.crossbar.primitives.platforms import known
 from xbm_jax.crossbar.primitives.products import Conv, product, tile_product
 
 
@@ -83,10 +83,11 @@ def test_pixel_pairs_are_the_convolution(
     np.testing.assert_array_equal(tile_product(x, weights, conv, everything), xla(x, weights, conv))
 
 
-def strides_of(x: jax.Array, weights: jax.Array, conv: Conv) -> list[tuple[int, int]]:
+def strides_of(x: jax.Array, weights: jax.Array, conv: Conv, on_cpu: bool = True) -> list[tuple[int, int]]:
     """Window strides of the convolutions that a tile of all rows is computed by."""
     everything = np.ones(weights.shape[:3], bool)
-    jaxpr = jax.make_jaxpr(lambda x, w: tile_product(x, w, conv, everything))(x, weights)
+    with known(on_cpu):
+        jaxpr = jax.make_jaxpr(lambda x, w: tile_product(x, w, conv, everything))(x, weights)
     return [equation.params["window_strides"] for equation in products_of(jaxpr)]
 
 
@@ -106,9 +107,21 @@ def test_pixel_pairs_are_chosen_by_shape(conv: Conv, columns: int, channels: int
     assert found == [(1, 2) if paired else conv.strides]
 
 
-def test_other_platforms_take_the_plain_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_platforms_take_the_plain_forms() -> None:
     x = jnp.zeros((1, 6, 6, 2))
     pairs, depthwise = (jnp.zeros((3, 3, 2, 4)), Conv()), (jnp.zeros((3, 3, 1, 2)), Conv(groups=2))
     assert (strides_of(x, *pairs), strides_of(x, *depthwise)) == ([(1, 2)], [])
-    monkeypatch.setattr(products, "on_cpu", lambda: False)
-    assert strides_of(x, *pairs) == strides_of(x, *depthwise) == [(1, 1)]
+    assert strides_of(x, *pairs, on_cpu=False) == strides_of(x, *depthwise, on_cpu=False) == [(1, 1)]
+
+
+def test_the_form_is_chosen_by_the_platform_that_a_program_is_lowered_for() -> None:
+    """Not by the process's: this one has a CPU alone. The strides tell the forms apart."""
+    x, kernel, everything = jnp.zeros((1, 6, 6, 2)), jnp.zeros((3, 3, 2, 4)), np.ones((3, 3, 2), bool)
+
+    def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.sum(tile_product(x, kernel, Conv(), everything) ** 2)
+
+    traced = jax.jit(jax.grad(loss, (0, 1))).trace(x, kernel)
+    texts = {platform: traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "cuda", "tpu")}
+    assert [name for name, text in texts.items() if "stride = [1, 2]" in text] == ["cpu"]
+    assert " conditional(" not in jax.jit(jax.grad(loss, (0, 1))).lower(x, kernel).compile().as_text()

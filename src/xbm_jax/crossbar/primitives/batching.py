@@ -1,4 +1,4 @@
-"""Operations that a CPU runs faster one after another than batched.
+"""Operations that a CPU runs faster one after another than batched; elsewhere the batched form is the faster one.
 
 A convolution whose kernels differ from one task of a ``vmap`` to the next becomes one grouped convolution. XLA's CPU
 backend runs that many times slower than the convolutions one by one, and slower still inside a loop.
@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from xbm_jax.crossbar.primitives.platforms import by_platform
+
 __all__ = ["one_by_one"]
 
 _AT_MOST = 16
@@ -20,7 +22,7 @@ _AT_MOST = 16
 
 
 def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``, which ``vmap`` calls once for each element, side by side in one program.
+    """``function``, which ``vmap`` calls once for each element, side by side in one program, if that is for a CPU.
 
     Where only one argument is batched, JAX's own batching makes one larger operation of all elements, and stays.
 
@@ -58,14 +60,17 @@ def _each(
     *args: Any,
 ) -> Any:
     """The rule of ``vmap``."""
-    if size > _AT_MOST or sum(batched) == 1:
-        out = jax.vmap(function, in_axes=[0 if is_batched else None for is_batched in batched])(*args)
-    else:
-        outs = [
+    as_one = jax.vmap(function, in_axes=[0 if is_batched else None for is_batched in batched])
+
+    def side_by_side(*args: Any) -> Any:
+        elements = [
             again(*(a[i] if is_batched else a for a, is_batched in zip(args, batched, strict=True)))
             for i in range(size)
         ]
-        out = jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *elements)
+
+    few = sum(batched) > 1 and size <= _AT_MOST
+    out = by_platform(side_by_side, as_one, *args) if few else as_one(*args)
     return out, jax.tree.map(lambda _: True, out)
 
 

@@ -19,10 +19,11 @@ import numpy as np
 from jax import lax
 
 from xbm_jax.crossbar.primitives.batching import one_by_one
+from xbm_jax.crossbar.primitives.platforms import by_platform
 from xbm_jax.errors import SpecError
 from xbm_jax.promotion import numpy_promotion
 
-__all__ = ["Conv", "kernel_matrix_shape", "on_cpu", "product", "tile_product"]
+__all__ = ["Conv", "kernel_matrix_shape", "product", "tile_product"]
 
 # A converter turns a small error of the product into a wrong code: bf16 (TPU) or TF32 (GPU) passes would do that.
 PRECISION = lax.Precision.HIGHEST
@@ -71,14 +72,10 @@ def product(x: jax.Array, kernel: jax.Array, conv: Conv | None) -> jax.Array:
     """``x @ kernel`` over the last axis (dense), or the convolution of NHWC ``x`` with HWIO ``kernel``."""
     if conv is None:
         return jnp.matmul(x, kernel, precision=PRECISION)
-    if conv.groups > 1 and kernel.shape[2] == 1 and on_cpu():
-        return _by_taps(x, kernel, conv)
-    return _convolution(x, kernel, conv, conv.strides)
-
-
-def on_cpu() -> bool:
-    """Whether programs are compiled for a CPU, where some forms of one sum are much faster than others."""
-    return jax.default_backend() == "cpu"
+    native = partial(_convolution, conv=conv, strides=conv.strides)
+    if conv.groups > 1 and kernel.shape[2] == 1:
+        return by_platform(partial(_by_taps, conv=conv), native, x, kernel)
+    return native(x, kernel)
 
 
 def _convolution(x: jax.Array, kernel: jax.Array, conv: Conv, strides: tuple[int, int]) -> jax.Array:
@@ -91,8 +88,7 @@ def _convolution(x: jax.Array, kernel: jax.Array, conv: Conv, strides: tuple[int
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=PRECISION,
     )
-    # Tasks that are stepped together have kernels of their own where masks fold into them.
-    return one_by_one(native)(x, kernel) if on_cpu() else native(x, kernel)
+    return one_by_one(native)(x, kernel)  # tasks that are stepped together have kernels of their own
 
 
 def tile_product(
@@ -116,8 +112,8 @@ def tile_product(
         part = part * inside[..., None].astype(kernel.dtype)
     if inside.shape[-1] < tile.shape[-1]:
         x = _channels(x, conv, tile.shape[-1], chosen)
-    if conv is not None and on_cpu() and _suits_pixel_pairs(x, part, conv):
-        return _by_pixel_pairs(x, part, conv)
+    if conv is not None and _suits_pixel_pairs(x, part, conv):
+        return by_platform(partial(_by_pixel_pairs, conv=conv), partial(product, conv=conv), x, part)
     return product(x, part, conv)
 
 

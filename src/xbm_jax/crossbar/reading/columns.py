@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from xbm_jax.crossbar.primitives.adc import clipped
 from xbm_jax.crossbar.primitives.products import product, tile_product
-from xbm_jax.crossbar.reading.loops import is_scanned, pieces, scanned_tiles
+from xbm_jax.crossbar.reading.loops import Order, in_order, scanned_tiles
 from xbm_jax.crossbar.reading.sums import (
     Converters,
     cell_noise,
@@ -86,7 +86,13 @@ def accumulated(
     plan: Plan, codes: jax.Array, effective: jax.Array, gain: jax.Array | None, converters: Converters
 ) -> jax.Array:
     """Tile by tile: analog sums, converters, shift and add, column gain, digital accumulation."""
-    if is_scanned(plan, codes):
+    return in_order(plan, codes, converters, partial(_accumulated, plan, codes, effective, gain, converters))
+
+
+def _accumulated(
+    plan: Plan, codes: jax.Array, effective: jax.Array, gain: jax.Array | None, converters: Converters, order: Order
+) -> jax.Array:
+    if order.scanned:
         factors = jnp.ones((plan.row_tiles, 1), codes.dtype) if gain is None else gain
         tiles, partial_sum_of = scanned_tiles(plan, codes, effective, converters)
         one = jax.eval_shape(partial_sum_of, jax.tree.map(lambda a: a[0], tiles))
@@ -96,7 +102,7 @@ def accumulated(
             (tiles, factors),
         )[0]
     parts = []
-    for part in pieces(plan, codes, converters):
+    for part in order.parts:
         total: jax.Array | float = 0.0
         for t, partial_sum in tile_sums(plan, codes[part], effective, converters):
             total = total + (partial_sum if gain is None else partial_sum * gain[t])
@@ -135,12 +141,18 @@ def _gain_gradient(
     plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters, dy: jax.Array
 ) -> jax.Array:
     """``dL/da[t, n] = sum_batch dy[n] * D[t, n]``, [T, N], from recomputed tile sums."""
+    return in_order(plan, codes, converters, partial(_gain_gradient_of, plan, codes, effective, converters, dy))
+
+
+def _gain_gradient_of(
+    plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters, dy: jax.Array, order: Order
+) -> jax.Array:
     batch = tuple(range(dy.ndim - 1))
-    if is_scanned(plan, codes):
+    if order.scanned:
         tiles, partial_sum_of = scanned_tiles(plan, codes, effective, converters)
         return jax.lax.map(lambda tile: jnp.sum(dy * partial_sum_of(tile), batch), tiles)
     total: jax.Array | float = 0.0
-    for part in pieces(plan, codes, converters):
+    for part in order.parts:
         sums = tile_sums(plan, codes[part], effective, converters)
         total = total + jnp.stack([jnp.sum(dy[part] * d, batch) for _, d in sums])
     return jnp.asarray(total)

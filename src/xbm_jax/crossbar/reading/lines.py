@@ -28,7 +28,7 @@ from xbm_jax.crossbar.reading.columns import (
     unclipped_gradient,
 )
 from xbm_jax.crossbar.reading.gates import LineGains, gated, gated_variance
-from xbm_jax.crossbar.reading.loops import is_scanned, pieces, scanned_tiles
+from xbm_jax.crossbar.reading.loops import Order, in_order, scanned_tiles
 from xbm_jax.crossbar.reading.sums import Converters, column_sums, tile_sums
 from xbm_jax.crossbar.writing.lines import Lines
 from xbm_jax.crossbar.writing.plans import Plan
@@ -148,11 +148,24 @@ def _gain_gradient(
     dy: jax.Array,
 ) -> jax.Array:
     """``dL/da[t, l, n]``, [T, 2, N], from recomputed tile sums."""
+    given = (plan, codes, effective, gain, negative, converters, dy)
+    return in_order(plan, codes, converters, partial(_gain_gradient_of, *given))
 
+
+def _gain_gradient_of(
+    plan: Plan,
+    codes: jax.Array,
+    effective: jax.Array,
+    gain: jax.Array,
+    negative: Lines | None,
+    converters: Converters,
+    dy: jax.Array,
+    order: Order,
+) -> jax.Array:
     def under(gain: jax.Array) -> Converters:
         return converters._replace(lines=LineGains(gain, negative))
 
-    if is_scanned(plan, codes):
+    if order.scanned:
         tiles, partial_sum_of = scanned_tiles(plan, codes, effective, under(gain))
 
         def of_tile(tile: tuple) -> jax.Array:
@@ -169,7 +182,7 @@ def _gain_gradient(
         return sum(d for _, d in tile_sums(plan, own_codes, effective, under(gain)))
 
     total: jax.Array | float = 0.0
-    for part in pieces(plan, codes, converters):
+    for part in order.parts:
         total = total + jax.vjp(partial(sums_of, own_codes=codes[part]), gain)[1](dy[part])[0]
     return jnp.asarray(total)
 

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from xbm_jax.crossbar.primitives.products import on_cpu
+from xbm_jax.crossbar.primitives.platforms import by_platform
 from xbm_jax.crossbar.reading.gates import LineGains
 from xbm_jax.crossbar.reading.sums import Converters, tile_sums
 from xbm_jax.crossbar.writing.orders import ChannelOrder
 from xbm_jax.crossbar.writing.plans import Plan
 from xbm_jax.layout import alone
 
-__all__ = ["is_scanned", "pieces", "scanned_tiles"]
+__all__ = ["Order", "in_order", "orders", "scanned_tiles"]
 
 
 _TALL = 24
@@ -31,15 +31,42 @@ _SPILLS = (8, 200_000)
 """Row tiles, and partial sums of an image, from which a loop is faster on a CPU: unrolled, they all leave its cache."""
 
 
-def is_scanned(plan: Plan, codes: jax.Array) -> bool:
-    """Whether a read takes its row tiles in a loop; else each tile is an operation of the program."""
+class Order(NamedTuple):
+    """In which order a read goes.
+
+    Attributes:
+        scanned: takes its row tiles in a loop; else each tile is an operation of the program.
+        parts: slices of the batch that are read one by one, where it is no loop.
+    """
+
+    scanned: bool
+    parts: list[slice]
+
+
+_WHOLE = [slice(None)]
+_T = TypeVar("_T")
+
+
+def in_order(plan: Plan, codes: jax.Array, converters: Converters, read: Callable[[Order], _T]) -> _T:
+    """``read`` of the order that suits the platform which the program is compiled for."""
+    on_cpu, elsewhere = orders(plan, codes, converters)
+    if on_cpu == elsewhere:
+        return read(on_cpu)
+    return by_platform(lambda: read(on_cpu), lambda: read(elsewhere))
+
+
+def orders(plan: Plan, codes: jax.Array, converters: Converters) -> tuple[Order, Order]:
+    """The order on a CPU, and the one elsewhere."""
     if plan.conv is None:
-        return plan.row_tiles > 1
+        return (Order(plan.row_tiles > 1, _WHOLE),) * 2
+    tall = plan.row_tiles >= _TALL
     if plan.groups > 1 or plan.digital_offset:  # groups are short; an offset's input sum counts a tile's own rows only
-        return False
-    sums = plan.row_tiles * math.prod(codes.shape[1:3]) * plan.columns / math.prod(plan.conv.strides)
-    spills = on_cpu() and plan.row_tiles >= _SPILLS[0] and sums >= _SPILLS[1]
-    return plan.row_tiles >= _TALL or spills
+        tall, spills = False, False
+    else:
+        sums = plan.row_tiles * math.prod(codes.shape[1:3]) * plan.columns / math.prod(plan.conv.strides)
+        spills = plan.row_tiles >= _SPILLS[0] and sums >= _SPILLS[1]
+    loop, unrolled = Order(True, _WHOLE), Order(False, _pieces(plan, codes, converters))
+    return (loop if tall or spills else unrolled), (loop if tall else Order(False, _WHOLE))
 
 
 def scanned_tiles(
@@ -147,15 +174,16 @@ _CONCURRENT = 16
 """Independent products that XLA's CPU runtime needs before it runs some of them side by side."""
 
 
-def pieces(plan: Plan, codes: jax.Array, converters: Converters) -> list[slice]:
+def _pieces(plan: Plan, codes: jax.Array, converters: Converters) -> list[slice]:
     """Slices of the batch that are read one by one, so that a CPU with several cores finds enough to do at once.
 
     A tile's product alone is too small for XLA to spread over cores, and few of them are not run side by side. Noise is
-    drawn for the whole batch: a noisy read stays whole, so that its bits do not depend on the machine.
+    drawn for the whole batch: a noisy read stays whole, so that its bits do not depend on the machine. So does a batch
+    that devices share (``jax.set_mesh``): a slice would have to be gathered from them.
     """
     noisy = converters.variance is not None or plan.spec.adc.noise_lsb > 0
-    if plan.conv is None or plan.row_tiles == 1 or plan.fold or noisy or not on_cpu() or not alone():
-        return [slice(None)]
+    if plan.conv is None or plan.row_tiles == 1 or plan.fold or noisy or not alone():
+        return _WHOLE
     count = math.gcd(codes.shape[0], 2 ** math.ceil(math.log2(max(_CONCURRENT / plan.row_tiles, 1))))
     size = codes.shape[0] // max(count, 1)
     return [slice(i * size, (i + 1) * size) for i in range(count)]
