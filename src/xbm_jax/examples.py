@@ -9,7 +9,7 @@ import numpy as np
 
 from xbm_jax.errors import DataError
 
-__all__ = ["check_alike", "check_arrays", "check_targets", "count", "take"]
+__all__ = ["check_alike", "check_arrays", "check_targets", "chosen", "count", "take"]
 
 
 def count(examples: Any) -> int:
@@ -20,6 +20,11 @@ def count(examples: Any) -> int:
 def take(examples: Any, index: Any) -> Any:
     """The examples of an index, a mask or a slice."""
     return jax.tree.map(lambda array: array[index], examples)
+
+
+def chosen(examples: Any, index: Any) -> Any:
+    """The examples of an index or a mask, to be taken later: what stays on disk still does."""
+    return jax.tree.map(lambda array: array.only(index) if hasattr(array, "only") else array[index], examples)
 
 
 def check_arrays(field: str, examples: Any) -> Any:

@@ -11,14 +11,17 @@ from xbm_jax.data.images import center_crop, resize, to_rgb
 from xbm_jax.data.published import PUBLISHED_SETS, prepare_published
 from xbm_jax.data.sources import BUNDLED, load
 from xbm_jax.data.split import epoch_batches, eval_batches, split_test, split_validation, stratified_sample
+from xbm_jax.data.streamed import Streamed, each
 
 __all__ = [
     "BUNDLED",
     "PUBLISHED_SETS",
     "Augment",
     "Dataset",
+    "Streamed",
     "calibration_images",
     "center_crop",
+    "each",
     "epoch_batches",
     "eval_batches",
     "load",

@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from xbm_jax.data.images import center_crop, check_size
+from xbm_jax.data.streamed import each
 from xbm_jax.errors import DataError
 from xbm_jax.streams import Host, generator
 
@@ -86,9 +87,10 @@ class Augment:
             deque(pool.map(cut, range(len(images))), maxlen=0)
         return out
 
-    def evaluate(self, images: np.ndarray) -> np.ndarray:
+    def evaluate(self, images: Any) -> Any:
         """The centres [n, size, size, C] of images, without any draw."""
-        return images if self.size is None else center_crop(images, self.size)
+        size = self.size
+        return images if size is None else each(images, lambda x: center_crop(x, size), f"centre {size}")
 
 
 def random_patches(

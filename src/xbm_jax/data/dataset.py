@@ -12,8 +12,9 @@ import numpy as np
 
 from xbm_jax.crossbar.validate import check_choice
 from xbm_jax.data.split import stratified_sample
+from xbm_jax.data.streamed import Streamed
 from xbm_jax.errors import DataError
-from xbm_jax.examples import check_alike, check_arrays, check_targets, count, take
+from xbm_jax.examples import check_alike, check_arrays, check_targets, chosen, count
 from xbm_jax.pixels import IMAGES, check_uint8, warn_if_binary
 
 __all__ = ["Dataset", "check_images", "check_label_range", "check_labels", "class_text"]
@@ -34,6 +35,8 @@ class Dataset:
     Arrays: ``x_*`` is a pytree of arrays with a leading axis of examples, of one structure, shapes and dtypes in both
     splits; ``y_*`` one array with that axis. With ``class_names`` targets are labels as above, without any they are
     what the task's objective takes.
+
+    Images may stay on disk (``load(..., stream=True)``): ``x_*`` is then a :class:`~xbm_jax.data.Streamed`.
 
     A split without a pixel above 1 is warned of: binary images that were not brought to 0 and 255 are black on black.
 
@@ -72,7 +75,8 @@ class Dataset:
 
     def _images(self, split: str, x: np.ndarray) -> np.ndarray:
         x = check_images(f"x_{split}", x)
-        warn_if_binary(f"{self.name}: x_{split}", x)
+        if not isinstance(x, Streamed):
+            warn_if_binary(f"{self.name}: x_{split}", x)
         return x
 
     def _labels(self, split: str, y: np.ndarray, examples: int) -> np.ndarray:
@@ -103,10 +107,10 @@ class Dataset:
         test_rows = stratified_sample(of_test, test, seed, keep_every_class=False, number=1)
         return replace(
             self,
-            x_train=take(self.x_train, rows),
+            x_train=chosen(self.x_train, rows),
             y_train=self.y_train[rows],
             groups=None if self.groups is None else self.groups[rows],
-            x_test=take(self.x_test, test_rows),
+            x_test=chosen(self.x_test, test_rows),
             y_test=self.y_test[test_rows],
         )
 
@@ -122,9 +126,9 @@ class Dataset:
         keep, keep_test = y_train >= 0, y_test >= 0
         return replace(
             self,
-            x_train=take(self.x_train, keep),
+            x_train=chosen(self.x_train, keep),
             y_train=y_train[keep],
-            x_test=take(self.x_test, keep_test),
+            x_test=chosen(self.x_test, keep_test),
             y_test=y_test[keep_test],
             class_names=names,
             groups=None if self.groups is None else self.groups[keep],
@@ -133,6 +137,8 @@ class Dataset:
 
 def check_images(field: str, images: np.ndarray) -> np.ndarray:
     """Return ``images`` as an array if it is uint8 ``[n, H, W, 1 or 3]`` and not empty; else raise DataError."""
+    if isinstance(images, Streamed):  # of that form wherever it comes from
+        return images  # type: ignore[return-value]
     images = np.asarray(images)
     check_uint8(field, images)
     if images.ndim != 4:

@@ -7,14 +7,17 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from xbm_jax.data.cache import cached_images
 from xbm_jax.data.dataset import Dataset
 from xbm_jax.data.decode import check_on_bad, decode_all
 from xbm_jax.data.images import check_size, stack
 from xbm_jax.data.split import split_test
 from xbm_jax.errors import DataError, warn
+from xbm_jax.examples import chosen
 
 __all__ = ["class_trees", "load_folder"]
 
@@ -31,11 +34,20 @@ _SHOWN = 5
 _Trees = dict[str, dict[str, list[Path]]]
 
 
-def load_folder(root: Path, *, seed: int = 0, image_size: int | None = None, on_bad: str = "raise") -> Dataset:
+def load_folder(
+    root: Path,
+    *,
+    seed: int = 0,
+    image_size: int | None = None,
+    on_bad: str = "raise",
+    cache: Path | None = None,
+) -> Dataset:
     """Read ``root/train/CLASS/*`` and ``root/test/CLASS/*``, or ``root/CLASS/*`` with a seeded stratified 80/20 split.
 
     Images become grey ``[n, H, W, 1]`` if every file is grey, else RGB. ``image_size`` resizes each to a square
     (bilinear); without it all must have one size. ``on_bad="skip"`` leaves undecodable files out with a warning.
+
+    With ``cache`` images are RGB, decoded once into a file there and read from it when they are asked for.
 
     Other files are left out with a warning that counts them: images in deeper folders, beside the class folders or in
     folders that programs leave behind (``@eaDir``, hidden ones), and files of a class that have another suffix.
@@ -55,8 +67,13 @@ def load_folder(root: Path, *, seed: int = 0, image_size: int | None = None, on_
         raise DataError(f"folder:{root}", "no images", f"{_FORMS}, with files ending in {', '.join(SUFFIXES)}")
     paths = [file for *_, file in files]
     names = [str(file.relative_to(root)) for file in paths]
-    kept, images = decode_all(paths, names, image_size, f"folder:{root}", on_bad)
-    stacked = stack(images, f"folder:{root}")
+    name, field = root.resolve().name, f"folder:{root}"
+    images: Any
+    if cache is None:
+        kept, decoded = decode_all(paths, names, image_size, field, on_bad)
+        images = stack(decoded, field)
+    else:
+        kept, images = cached_images(name, paths, root, image_size, cache, field, on_bad)
     labels = np.array([files[i][1] for i in kept], np.int64)
     if "test" in trees:
         is_test = np.array([files[i][0] == "test" for i in kept])
@@ -65,7 +82,8 @@ def load_folder(root: Path, *, seed: int = 0, image_size: int | None = None, on_
         raise DataError(f"folder:{root}", "one image a class", "two images of a class at least: one is for testing")
     else:
         train, test = split_test(labels, _TEST_FRACTION, seed)
-    return Dataset(root.resolve().name, stacked[train], labels[train], stacked[test], labels[test], tuple(classes))
+    x_train, x_test = chosen(images, train), chosen(images, test)
+    return Dataset(name, x_train, labels[train], x_test, labels[test], tuple(classes))
 
 
 def class_trees(root: Path) -> _Trees:

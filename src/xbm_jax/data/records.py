@@ -16,7 +16,9 @@ from xbm_jax.data.dataset import Dataset
 from xbm_jax.data.decode import decode_all
 from xbm_jax.data.images import check_size, resize, stack
 from xbm_jax.data.split import split_test
+from xbm_jax.data.streamed import Streamed
 from xbm_jax.errors import DataError
+from xbm_jax.examples import chosen
 from xbm_jax.paths import as_path
 
 __all__ = ["BUNDLED", "load_bundled", "load_tfds"]
@@ -40,7 +42,12 @@ def load_bundled(name: str, image_size: int | None = None) -> Dataset:
 
 
 def load_tfds(
-    name: str, *, seed: int = 0, image_size: int | None = None, data_dir: str | Path | None = None
+    name: str,
+    *,
+    seed: int = 0,
+    image_size: int | None = None,
+    data_dir: str | Path | None = None,
+    stream: bool = False,
 ) -> Dataset:
     """Read a prepared TFDS image-classification set ``NAME[/config][:version]`` from ``data_dir`` (default: TFDS' own).
 
@@ -62,22 +69,23 @@ def load_tfds(
         raise DataError("source", f"tfds:{name}", _how_to_prepare(tfds, name, where)) from error
     except ValueError as error:
         raise DataError("source", f"tfds:{name}", f"NAME[/config][:version]; {str(error).splitlines()[0]}") from error
-    return read_builder(builder, seed=seed, image_size=image_size)
+    return read_builder(builder, seed=seed, image_size=image_size, stream=stream)
 
 
-def read_builder(builder: Any, *, seed: int = 0, image_size: int | None = None) -> Dataset:
+def read_builder(builder: Any, *, seed: int = 0, image_size: int | None = None, stream: bool = False) -> Dataset:
     """Read a ``tfds.core.DatasetBuilder`` of one image and one class label per example into a Dataset."""
     image_key, label_key = _keys(builder)
     splits = builder.info.splits
     if "train" not in splits:
         raise DataError(f"tfds:{builder.info.full_name} splits", sorted(splits), "a set with a split called train")
-    x, y = _read_split(builder, "train", image_key, label_key, image_size)
+    read_split = _streamed_split if stream else _read_split
+    x, y = read_split(builder, "train", image_key, label_key, image_size)
     test_split = next((split for split in ("test", "validation") if split in splits), None)
     if test_split is None:
         train, test = split_test(y, _TEST_FRACTION, seed)
-        x_test, y_test, x, y = x[test], y[test], x[train], y[train]
+        x_test, y_test, x, y = chosen(x, test), y[test], chosen(x, train), y[train]
     else:
-        x_test, y_test = _read_split(builder, test_split, image_key, label_key, image_size)
+        x_test, y_test = read_split(builder, test_split, image_key, label_key, image_size)
     metadata = builder.info.metadata or {}
     return Dataset(
         name=builder.info.name,
@@ -135,15 +143,52 @@ def _read_split(
     return stacked, np.asarray(labels, np.int64)
 
 
+def _streamed_split(
+    builder: Any, split: str, image_key: str, label_key: str, size: int | None
+) -> tuple[Streamed, np.ndarray]:
+    """The images of one split, which stay on disk, and all labels, for which every record is read once."""
+    import tensorflow_datasets as tfds
+
+    feature: Any = builder.info.features[image_key]
+    field, channels = f"tfds:{builder.info.full_name}", 1 if feature.shape[-1] == 1 else 3
+    height, width = (size, size) if size is not None else feature.shape[:2]
+    if height is None or width is None:
+        raise DataError("image_size", size, f"a size: the images of {field} have several, and are read one by one")
+    encoded = isinstance(feature, tfds.features.Image)
+    source = _source(builder, split, {image_key: tfds.decode.SkipDecoding()} if encoded else None)
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        found = [example[image_key] for example in source.__getitems__([int(row) for row in rows])]
+        if encoded:
+            names = [f"{split} image {row}" for row in rows]
+            return np.stack(decode_all(found, names, size, field, "raise", channels)[1])
+        images = np.stack([np.asarray(image) for image in found])
+        return images if size is None else resize(images, size)
+
+    labels = [
+        example[label_key]
+        for block in _blocks(builder, split, {image_key: tfds.decode.SkipDecoding()})
+        for example in block
+    ]
+    known = f"{field} {split} {builder.info.splits[split].num_bytes} {size}"
+    shape = (int(height), int(width), channels)
+    return Streamed(read, np.arange(len(labels)), shape, known), np.asarray(labels, np.int64)
+
+
 def _blocks(builder: Any, split: str, decoders: Any) -> Iterator[list[dict[str, Any]]]:
     """The examples of a split, a thousand at a time."""
+    source = _source(builder, split, decoders)
+    for start in range(0, len(source), _CHUNK):
+        yield source.__getitems__(list(range(start, min(start + _CHUNK, len(source)))))
+
+
+def _source(builder: Any, split: str, decoders: Any) -> Any:
+    """A split's examples at random."""
     try:
-        source: Any = builder.as_data_source(split=split, decoders=decoders)
+        return builder.as_data_source(split=split, decoders=decoders)
     except NotImplementedError as error:  # TFDS: the set's files allow no random access
         allowed = "array_record files; prepare it again with `tfds build --file_format=array_record`"
         raise DataError(f"tfds:{builder.info.full_name}", str(builder.info.file_format), allowed) from error
-    for start in range(0, len(source), _CHUNK):
-        yield source.__getitems__(list(range(start, min(start + _CHUNK, len(source)))))
 
 
 def _how_to_prepare(tfds: Any, name: str, data_dir: str | None) -> str:

@@ -11,7 +11,7 @@ from xbm_jax.data.images import check_size
 from xbm_jax.data.npz import load_npz
 from xbm_jax.data.records import BUNDLED, load_bundled, load_tfds
 from xbm_jax.errors import DataError
-from xbm_jax.paths import as_path
+from xbm_jax.paths import as_path, cache_folder
 
 __all__ = ["BUNDLED", "load"]
 
@@ -23,6 +23,8 @@ def load(
     image_size: int | None = None,
     data_dir: str | Path | None = None,
     on_bad: str = "raise",
+    stream: bool = False,
+    cache: str | Path | None = None,
 ) -> Dataset:
     """Load a task.
 
@@ -33,6 +35,8 @@ def load(
       image_size: pixels a side to resize to (bilinear); None keeps the images as they are.
       data_dir: where TFDS looks for prepared sets; ``tfds:`` alone.
       on_bad: "raise" or "skip" for images that cannot be decoded; ``folder:`` and ``npz:``.
+      stream: leave the images on disk and read them when they are asked for; ``folder:`` and ``tfds:``.
+      cache: where a streamed folder's images are kept once they are decoded; None: in the user's cache folder.
 
     Raises:
       DataError: names what is wrong with the source and what is allowed.
@@ -41,14 +45,17 @@ def load(
     check_on_bad(on_bad)
     source = str(source)
     kind, _, rest = source.partition(":")
+    if stream and kind not in ("folder", "tfds"):
+        raise DataError("stream", stream, f"False for {source}; folder: and tfds: can be streamed")
     if source in BUNDLED:
         return load_bundled(source, image_size)
     if kind == "npz" and rest:
         return load_npz(as_path(rest), image_size, on_bad)
     if kind == "folder" and rest:
-        return load_folder(as_path(rest), seed=seed, image_size=image_size, on_bad=on_bad)
+        place = (cache_folder("images") if cache is None else as_path(cache)) if stream else None
+        return load_folder(as_path(rest), seed=seed, image_size=image_size, on_bad=on_bad, cache=place)
     if kind == "tfds" and rest:
-        return load_tfds(rest, seed=seed, image_size=image_size, data_dir=data_dir)
+        return load_tfds(rest, seed=seed, image_size=image_size, data_dir=data_dir, stream=stream)
     raise DataError("source", source, f"{', '.join(BUNDLED)}, npz:PATH, folder:DIR or tfds:NAME{_hint(source)}")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from xbm_jax.data import Dataset, resize, to_rgb
+from xbm_jax.data import Dataset, each, resize, to_rgb
 from xbm_jax.errors import DataError
 from xbm_jax.layout import Layout
 from xbm_jax.masks import Method
@@ -52,9 +52,9 @@ def for_chip(chip: Chip, data: Dataset, image_size: int | None = None) -> Datase
     if images[0].shape[-1] > channels:
         raise DataError("data channels", images[0].shape[-1], f"{channels}, as the chip's backbone takes them")
     if channels == 3:
-        images = [to_rgb(x) for x in images]
+        images = [each(x, to_rgb, "RGB") for x in images]
     if image_size is not None:
-        images = [resize(x, image_size) for x in images]
+        images = [each(x, lambda x: resize(x, image_size), f"{image_size} px") for x in images]
     return dataclasses.replace(data, x_train=images[0], x_test=images[1])
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from xbm_jax import streams
 from xbm_jax.data import Dataset, epoch_batches, split_validation
-from xbm_jax.examples import take
+from xbm_jax.examples import chosen, take
 from xbm_jax.layout import Layout
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip, initial_trained
@@ -115,7 +115,7 @@ class Run:
     def features(self) -> tuple[jax.Array, jax.Array]:
         """The head's inputs for training examples, then for validation examples, and the targets."""
         index = np.concatenate([self.train_index, self.val_index])
-        trained, inputs = {"masks": {}, "norms": {}}, take(self.data.x_train, index)
+        trained, inputs = {"masks": {}, "norms": {}}, chosen(self.data.x_train, index)
         key, size = self.draw(streams.Run.FEATURES), self.recipe.eval_batch_size
         given = (self.placed_chip, self.method, trained, self.chip.stats, inputs, key)
         found = features(*given, batch_size=size, layout=self.layout)
@@ -161,7 +161,7 @@ def begin(run: Run) -> RunState:
 
 def examples_of(run: Run, index: np.ndarray) -> tuple[Any, np.ndarray]:
     """Training examples as they are evaluated, and their targets."""
-    return run.evaluated(take(run.data.x_train, index)), run.data.y_train[index]
+    return run.evaluated(chosen(run.data.x_train, index)), run.data.y_train[index]
 
 
 def test_examples(run: Run) -> tuple[Any, np.ndarray]:
