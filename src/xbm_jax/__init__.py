@@ -32,6 +32,7 @@ from xbm_jax.data import Dataset, load
 from xbm_jax.errors import (
     BankError,
     DataError,
+    Interrupted,
     MethodError,
     ModelError,
     OutputError,
@@ -52,7 +53,7 @@ from xbm_jax.tasks import (
     predict,
     source_task,
 )
-from xbm_jax.training import Recipe, Schedule, TrainConfig, adapt, adapt_together, for_chip
+from xbm_jax.training import Recipe, Saves, Schedule, TrainConfig, adapt, adapt_together, for_chip
 
 __version__ = _metadata.version("xbm_jax")
 
@@ -70,6 +71,7 @@ __all__ = [
     "Faults",
     "Gaussian",
     "Ideal",
+    "Interrupted",
     "MaskBank",
     "Method",
     "MethodError",
@@ -78,6 +80,7 @@ __all__ = [
     "OutputError",
     "Population",
     "Recipe",
+    "Saves",
     "Schedule",
     "SpecError",
     "Task",

@@ -13,8 +13,8 @@ import jax
 
 from xbm_jax.banks import ChipCard, MaskBank, describe, load_chip
 from xbm_jax.cli.console import Output, complain, say, writable
-from xbm_jax.cli.interrupt import heeding
 from xbm_jax.cli.options import Adapt, Inspect
+from xbm_jax.cli.resume import carried_on, kept_log, outlets
 from xbm_jax.cli.settle import chip_for_bank, names_in, placement, settled
 from xbm_jax.crossbar import CrossbarSpec, Gaussian, spec_by_name
 from xbm_jax.data import load, stratified_sample
@@ -22,7 +22,7 @@ from xbm_jax.errors import BankError, DataError
 from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Chip, load_backbone, program
-from xbm_jax.report import TrainingProgress, draw_inspection, print_bank, print_inspection
+from xbm_jax.report import TrainingProgress, all_of, draw_inspection, print_bank, print_inspection
 from xbm_jax.storage.files import replace_json
 from xbm_jax.streams import Command, stream
 from xbm_jax.tasks import Task, inspect
@@ -52,6 +52,8 @@ def adapt_command(options: Adapt) -> int:
     _check_name(options, name)
     for part in ("chip", f"tasks/{name}"):
         writable("--bank", options.bank / part)
+    if options.profile is not None:
+        writable("--profile", options.profile)
     key = jax.random.key(options.seed)
     programmed = program(backbone, spec, key)
     say(console, placement(programmed))
@@ -59,11 +61,14 @@ def adapt_command(options: Adapt) -> int:
     chip = chip_for_bank(console, options.bank, programmed, data)
     Run(chip, data, method, config, task_key).check()  # raises what learning would, before anything is written
     chip = settled(options.bank, chip, programmed)
-    with TrainingProgress(console) as progress:
-        bar = progress.task(f"{name} {method.name}")
-        task = adapt(chip, data, method=method, key=task_key, config=config, report=heeding(bar.report))
-    stored_as = name if options.replace else _free_name(options.bank, name)
-    MaskBank.open(options.bank, chip).put(stored_as, task, compact=options.compact)
+    with carried_on(options.bank, name, "--restart, to begin it anew", options.restart) as save:
+        with TrainingProgress(console) as progress, outlets(options, name) as others:
+            report = all_of(progress.task(f"{name} {method.name}").report, *others)
+            task = adapt(chip, data, method=method, key=task_key, config=config, report=report, save=save)
+        stored_as = name if options.replace else _free_name(options.bank, name)
+        MaskBank.open(options.bank, chip).put(stored_as, task, compact=options.compact)
+        if options.log == "jsonl":
+            kept_log(save, options.bank, stored_as)
     say(console, _summary(stored_as, chip, task, options.compact) + f" Stored in {options.bank}.")
     if stored_as == name:
         return 0

@@ -105,6 +105,9 @@ class Adapt:
         batch_size: images per step.
         compact: store two numbers a channel in 16 bits and a head of 8 bits a weight; else all of it, to learn on.
         seed: every random draw follows from it; 0 to 4294967295.
+        restart: begin anew where a run of this name was cut short; otherwise the same command carries on.
+        log: keep a log in <bank>/logs: lines of JSON, TensorBoard's events, or W&B's run.
+        profile: folder for a trace of steps 2 to 7, for TensorBoard's profiler or Perfetto.
     """
 
     task: str
@@ -127,6 +130,9 @@ class Adapt:
     batch_size: int = 32
     compact: bool = True
     seed: int = 0
+    restart: bool = False
+    log: Literal["jsonl", "tensorboard", "wandb"] | None = None
+    profile: _Path | None = None
 
 
 @dataclass(frozen=True)

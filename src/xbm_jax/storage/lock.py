@@ -23,13 +23,14 @@ _POLL_SECONDS = 0.02
 
 
 @contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
+def locked(folder: str | Path, wait_seconds: float | None = None) -> Iterator[None]:
     """Hold the lock of ``folder``, which must be there. It goes when its holder ends, however that ends.
 
     Not for a thread that holds it already: it would wait for itself.
 
     Raises:
-        OutputError: the lock cannot be had, or another writer holds it for all of :data:`WAIT_SECONDS`.
+        OutputError: the lock cannot be had, or another writer holds it for all of ``wait_seconds``, by default
+            :data:`WAIT_SECONDS`.
     """
     path = Path(folder) / LOCK
     try:
@@ -37,7 +38,7 @@ def locked(folder: str | Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError("lock", str(path), f"a file that can be written ({error.strerror})") from error
     try:
-        _acquire(descriptor, path)
+        _acquire(descriptor, path, WAIT_SECONDS if wait_seconds is None else wait_seconds)
         try:
             yield
         finally:
@@ -46,14 +47,14 @@ def locked(folder: str | Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(descriptor: int, path: Path) -> None:
-    until = time.monotonic() + WAIT_SECONDS
+def _acquire(descriptor: int, path: Path, wait_seconds: float) -> None:
+    until = time.monotonic() + wait_seconds
     while True:
         try:
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() > until:
-                allowed = f"a lock that is free within {WAIT_SECONDS:g} s; another process is writing there"
+                allowed = f"a lock that is free within {wait_seconds:g} s; another process is writing there"
                 raise OutputError("lock", str(path), allowed) from error
         except OSError as error:
             raise OutputError("lock", str(path), f"a file system that has locks ({error.strerror})") from error

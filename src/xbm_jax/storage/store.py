@@ -32,7 +32,7 @@ from xbm_jax.storage.forms import check_form, stamp
 from xbm_jax.storage.lock import locked
 from xbm_jax.storage.quiet import CallError, quietly
 
-__all__ = ["checked_directory", "exists", "load", "load_metadata", "save", "take_away"]
+__all__ = ["checked_directory", "exists", "generations", "load", "load_metadata", "save", "take_away"]
 
 _WRITING = ".xbm-writing"
 _DESCRIPTION = "_CHECKPOINT_METADATA"  # Orbax's name
@@ -49,12 +49,14 @@ def save(
     metadata: dict[str, Any],
     *,
     form: int = 1,
+    keep: int = 1,
     lock: str | Path | None = None,
 ) -> None:
     """Write one generation, then take away the older ones.
 
     Args:
         form: number of the form of ``arrays`` and ``metadata``.
+        keep: how many generations there are then at most, the new one among them.
         lock: the folder whose lock is held meanwhile; ``folder`` itself by default.
 
     Raises:
@@ -68,7 +70,7 @@ def save(
     with locked(lock or folder):
         checked_directory(folder)
         try:
-            _write_generation(folder, arrays, text)
+            _write_generation(folder, arrays, text, keep)
         except (CallError, OSError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise OutputError("folder", str(folder), f"a folder that takes what is to be stored ({reason})") from None
@@ -78,16 +80,21 @@ def save(
                 folder.rmdir()
 
 
-def load(folder: str | Path, *, form: int = 1) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def load(
+    folder: str | Path, *, form: int = 1, generation: int | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and metadata of the newest generation.
 
     Args:
         form: the newest form that the caller reads.
+        generation: another one, by its number.
 
     Raises:
         BankError: nothing there, unreadable, of a newer form, or an array that differs from what was saved; each is
             named.
     """
+    if generation is not None:
+        return _load(as_path(folder).resolve() / f"{generation:06d}", form)
     return _of_newest(folder, lambda generation: _load(generation, form))
 
 
@@ -99,6 +106,11 @@ def load_metadata(folder: str | Path, *, form: int = 1) -> dict[str, Any]:
 def exists(folder: str | Path) -> bool:
     """Whether a generation is there, damaged or not."""
     return bool(_generations(as_path(folder)))
+
+
+def generations(folder: str | Path) -> list[int]:
+    """Numbers of the generations that are there, damaged or not, oldest first."""
+    return [int(path.name) for path in _generations(as_path(folder))]
 
 
 def take_away(folder: Path) -> None:
@@ -148,7 +160,7 @@ def _can_be_stored(dtype: np.dtype) -> bool:
     return dtype.isnative and np.dtype(str(dtype)) == dtype
 
 
-def _write_generation(folder: Path, arrays: dict[str, np.ndarray], text: str) -> None:
+def _write_generation(folder: Path, arrays: dict[str, np.ndarray], text: str, keep: int) -> None:
     from orbax.checkpoint import v1 as ocp
 
     there = _generations(folder)
@@ -166,7 +178,7 @@ def _write_generation(folder: Path, arrays: dict[str, np.ndarray], text: str) ->
     _sync(staged)
     staged.rename(folder / staged.name)
     sync_folder(folder)
-    for older in filter(_is_own, there):
+    for older in filter(_is_own, there[: max(len(there) + 1 - keep, 0)]):
         with suppress(OSError):  # it stays, and is in nobody's way
             older.rename(writing / older.name)
 
