@@ -10,19 +10,37 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from xbm_jax.errors import BankError, OutputError
 from xbm_jax.paths import as_path
-from xbm_jax.storage.record import MAX_TEXT, digest, is_undamaged, parse_json
+from xbm_jax.storage.record import digest, is_undamaged, read_json
 
-__all__ = ["DESCRIPTION", "WRITING", "checked_directory", "clean", "custom_of", "exists", "files_digest", "found_in"]
+__all__ = [
+    "DESCRIPTION",
+    "WRITING",
+    "Stored",
+    "checked_directory",
+    "clean",
+    "custom_of",
+    "exists",
+    "files_digest",
+    "found_in",
+]
 __all__ += ["generations", "prune", "take_away"]
 
 WRITING = ".xbm-writing"
 DESCRIPTION = "_CHECKPOINT_METADATA"  # Orbax's name
 _MARKS = (DESCRIPTION, "commit_success.txt", "orbax.checkpoint")
 _GENERATION = re.compile(r"[0-9]{6,}")
+
+
+class Stored(NamedTuple):
+    """A generation: its number, the SHA-256 of its description, and one of all its files."""
+
+    number: int
+    sha256: str
+    files: str
 
 
 def generations(folder: str | Path) -> list[int]:
@@ -38,7 +56,7 @@ def exists(folder: str | Path) -> bool:
 def prune(folder: Path, keep: int, needed: int | None = None) -> list[int]:
     """Take away generations but the newest ``keep`` and the ``needed`` one; the caller holds the lock. Gives those."""
     there, gone = found_in(folder), []
-    for older in there[: len(there) - keep]:
+    for older in there[: max(0, len(there) - keep)]:
         if int(older.name) != needed and _is_own(older):
             with suppress(OutputError):  # it stays, and is in nobody's way
                 take_away(older)
@@ -125,7 +143,7 @@ def custom_of(generation: Path) -> Any:
     """
     path = generation / DESCRIPTION
     try:
-        return parse_json("description", _small(path))["custom_metadata"]
+        return read_json("description", path)["custom_metadata"]
     except OSError as error:
         raise BankError("folder", str(generation), f"a readable checkpoint ({error.strerror})") from error
     except (KeyError, TypeError, BankError) as error:
@@ -136,9 +154,3 @@ def files_digest(generation: Path) -> str:
     """SHA-256 of names and contents of all files under a generation."""
     names = sorted(path.relative_to(generation).as_posix() for path in generation.rglob("*") if path.is_file())
     return digest("".join(f"{name}\0{digest((generation / name).read_bytes())}\n" for name in names).encode())
-
-
-def _small(path: Path) -> bytes:
-    """The content of a file of JSON, or what is too much of it."""
-    with path.open("rb") as file:
-        return file.read(MAX_TEXT + 1)

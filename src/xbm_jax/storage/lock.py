@@ -1,7 +1,8 @@
 """One writer at a time in a folder, among the processes of a machine or of a shared file system, and their threads.
 
-The lock is the operating system's (``flock``): it goes when its holder ends, however that ends. The file says who it is. Some file systems of clusters have no such locks; there ``.xbm-lock-owner`` beside it is the lock: whoever
-makes it holds it, shows by its time that it is alive, and whoever finds it dead takes it away.
+The lock is the operating system's (``flock``): it goes when its holder ends, however that ends; its file says who that
+is. Some file systems of clusters have no such locks. There ``.xbm-lock-owner`` beside it is the lock: whoever makes it
+holds it and shows by its time that it is alive; whoever finds it dead takes it away.
 """
 
 from __future__ import annotations

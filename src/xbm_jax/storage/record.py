@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,18 @@ from xbm_jax.errors import BankError
 from xbm_jax.storage.files import strict_json
 from xbm_jax.storage.forms import check_form, stamp
 
-__all__ = ["MAX_TEXT", "Description", "Record", "cut", "digest", "envelope", "is_undamaged", "opened", "parse_json"]
+__all__ = [
+    "MAX_TEXT",
+    "Description",
+    "Record",
+    "cut",
+    "digest",
+    "envelope",
+    "is_undamaged",
+    "opened",
+    "parse_json",
+    "read_json",
+]
 
 LAYOUT = 2
 MAX_TEXT = 2**24
@@ -161,7 +173,13 @@ def parse_json(field: str, text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BankError(field, "damaged", f"a readable checkpoint, described in JSON ({error})") from error
+        raise BankError(field, "damaged", f"JSON ({error})") from error
+
+
+def read_json(field: str, path: Path) -> Any:
+    """The JSON of a file, as :func:`parse_json`; OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return parse_json(field, file.read(MAX_TEXT + 1))
 
 
 def digest(data: bytes | memoryview) -> str:

@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -33,6 +33,7 @@ from xbm_jax.paths import as_path
 from xbm_jax.storage.files import sync_folder
 from xbm_jax.storage.generations import (
     WRITING,
+    Stored,
     checked_directory,
     custom_of,
     exists,
@@ -45,21 +46,13 @@ from xbm_jax.storage.lock import locked
 from xbm_jax.storage.quiet import CallError, quietly
 from xbm_jax.storage.record import Description, Record, cut, digest, envelope, opened
 
-__all__ = ["Stored", "checked_directory", "exists", "load", "load_metadata", "read", "read_description", "save"]
+__all__ = ["checked_directory", "exists", "load", "load_metadata", "read", "read_description", "save"]
 __all__ += ["verified", "write"]
 
 _DATA = "state/data/0"  # the one chunk of the one array of Orbax's pytree
 _OVERTAKEN = 100  # times that a reader begins anew because a writer took away what it was reading
 
 _T = TypeVar("_T")
-
-
-class Stored(NamedTuple):
-    """A generation: its number, the SHA-256 of its description, and one of all its files."""
-
-    number: int
-    sha256: str
-    files: str
 
 
 def save(
@@ -209,16 +202,18 @@ def _synced(generation: Path) -> str:
 def _of_generation(folder: str | Path, number: int | None, read: Callable[[Path], _T]) -> _T:
     """What ``read`` makes of a generation; of the newest one anew where a writer replaced that one meanwhile."""
     path = as_path(folder).resolve()
+    if number is not None:
+        if not (path / f"{number:06d}").is_dir():
+            raise BankError("folder", str(folder), f"a folder with {number:06d} in it")
+        return read(path / f"{number:06d}")
     for _ in range(_OVERTAKEN):
         there = found_in(path)
-        wanted = there[-1:] if number is None else [path / f"{number:06d}"]
-        if not wanted or wanted[0] not in there:
-            allowed = "a folder that was saved to" if number is None else f"a folder with {number:06d} in it"
-            raise BankError("folder", str(folder), allowed)
+        if not there:
+            raise BankError("folder", str(folder), "a folder that was saved to")
         try:
-            return read(wanted[0])
+            return read(there[-1])
         except BankError:
-            if number is not None or found_in(path)[-1:] == wanted:
+            if found_in(path)[-1:] == there[-1:]:
                 raise
     raise BankError("folder", str(folder), f"a folder that is not replaced {_OVERTAKEN} times while it is read")
 
