@@ -291,7 +291,7 @@ def test_one_damaged_task_leaves_the_others(bank, task):
     assert bank.names == task_names(bank.folder) == ["x", "y", "z"]
     tasks = describe(bank.folder)["tasks"]
     assert list(tasks) == ["x", "y", "z"]
-    assert tasks["x"] == tasks["z"] and tasks["x"]["meta"] == task.meta
+    assert tasks["x"]["method"] == tasks["z"]["method"] and tasks["x"]["meta"] == task.meta
     assert list(tasks["y"]) == ["error"]
     assert "y/000001" in tasks["y"]["error"] and "a readable checkpoint" in tasks["y"]["error"]
     with pytest.raises(BankError, match=r"y/000001"):

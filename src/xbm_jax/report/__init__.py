@@ -8,7 +8,7 @@ from xbm_jax.report.layers import draw_inspection
 from xbm_jax.report.page import write_report
 from xbm_jax.report.progress import TrainingBar, TrainingProgress
 from xbm_jax.report.rows import Row, read_results, row_of, write_results
-from xbm_jax.report.table import markdown_table, print_bank, print_inspection, print_table
+from xbm_jax.report.table import markdown_table, print_bank, print_history, print_inspection, print_table
 
 __all__ = [
     "CostRow",
@@ -23,6 +23,7 @@ __all__ = [
     "markdown_table",
     "print_bank",
     "print_costs",
+    "print_history",
     "print_inspection",
     "print_table",
     "read_results",
