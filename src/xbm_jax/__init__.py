@@ -14,7 +14,7 @@ predict = xbm.serve(chip, bank)
 from importlib import metadata as _metadata
 
 from xbm_jax import banks, crossbar, data, errors, hardware, masks, models, report, tasks, training
-from xbm_jax.banks import MaskBank, load_chip, save_chip, serve
+from xbm_jax.banks import MaskBank, load_bank, load_chip, save_chip, serve
 from xbm_jax.crossbar import (
     Adc,
     Cell,
@@ -103,6 +103,7 @@ __all__ = [
     "inspect",
     "load",
     "load_backbone",
+    "load_bank",
     "load_chip",
     "masks",
     "measure_norms",

@@ -7,8 +7,9 @@ import sys
 
 import tyro
 
+from xbm_jax.cli.bank_options import Bank
 from xbm_jax.cli.console import flushed, printable
-from xbm_jax.cli.options import Adapt, Bank, BankList, BankShow, Command, Cost, Inspect, Quickstart, check_seed
+from xbm_jax.cli.options import Adapt, Command, Cost, Inspect, Quickstart, check_seed
 from xbm_jax.errors import Interrupted, XbmError
 from xbm_jax.training import interruptible
 
@@ -55,7 +56,7 @@ def _parsed(args: list[str] | None) -> Command:
 
 def _run(command: Command) -> int:
     """Do what was asked; a command's own modules are imported when it is, so that ``--help`` is quick."""
-    from xbm_jax.cli import commands, cost, quickstart
+    from xbm_jax.cli import bank, commands, cost, quickstart
 
     check_seed(command)
     match command:
@@ -67,8 +68,6 @@ def _run(command: Command) -> int:
             commands.inspect_command(command)
         case Cost():
             cost.cost_command(command)
-        case Bank(BankList(folder)):
-            return commands.bank_list(folder)
-        case Bank(BankShow(folder, task)):
-            return commands.bank_show(folder, task)
+        case Bank(action):
+            return bank.bank_command(action)
     return 0

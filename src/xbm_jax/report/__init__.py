@@ -9,7 +9,7 @@ from xbm_jax.report.outlets import Outlet, all_of, profiled, to_tensorboard, to_
 from xbm_jax.report.page import write_report
 from xbm_jax.report.progress import TrainingBar, TrainingProgress
 from xbm_jax.report.rows import Row, read_results, row_of, write_results
-from xbm_jax.report.table import markdown_table, print_bank, print_inspection, print_table
+from xbm_jax.report.table import markdown_table, print_bank, print_history, print_inspection, print_table
 
 __all__ = [
     "CostRow",
@@ -26,6 +26,7 @@ __all__ = [
     "markdown_table",
     "print_bank",
     "print_costs",
+    "print_history",
     "print_inspection",
     "print_table",
     "profiled",

@@ -22,7 +22,7 @@ import numpy as np
 
 from xbm_jax.errors import BankError, OutputError, warn
 from xbm_jax.paths import as_path
-from xbm_jax.storage import store
+from xbm_jax.storage import generations, store
 from xbm_jax.storage.lock import LOCK, locked
 from xbm_jax.storage.trees import from_named, named
 from xbm_jax.training.asked import asked, check_asked
@@ -160,7 +160,7 @@ def forget(folder: str | os.PathLike[str]) -> None:
         return
     with _alone(path):
         if (path / _STATE).is_dir():
-            store.take_away(path / _STATE)
+            generations.take_away(path / _STATE)
         (path / LOG).unlink(missing_ok=True)
         (path / LOCK).unlink(missing_ok=True)
     with suppress(OSError):  # raised where anything is in it
@@ -182,7 +182,7 @@ def _alone(folder: Path) -> Iterator[None]:
 def _newest(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """The newest save that is whole, if there is any; damaged ones after it are warned of."""
     damaged: BankError | None = None
-    for number in reversed(store.generations(folder)):
+    for number in reversed(generations.generations(folder)):
         try:
             found = store.load(folder, form=_FORM, generation=number)
         except BankError as error:
