@@ -22,7 +22,7 @@ PACKAGE = "xbm_jax"
 # one. A part is named after its rooms: its own modules stand on them. `xbm_jax` is the package's own `__init__`, which
 # gathers the public face; only the command line stands above it.
 ORDER = (
-    *("errors", "streams", "pixels", "archives", "promotion", "examples", "paths", "either"),
+    *("errors", "streams", "pixels", "archives", "promotion", "examples", "paths", "either", "layout"),
     *("crossbar.validate", "crossbar.primitives", "crossbar.devices", "crossbar.writing", "crossbar.reading"),
     *("crossbar", "masks"),
     *("models.zoo", "models.weights", "models"),

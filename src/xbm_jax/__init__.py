@@ -41,6 +41,7 @@ from xbm_jax.errors import (
     WeightsError,
     XbmError,
 )
+from xbm_jax.layout import mesh
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Backbone, Chip, calibrate, load_backbone, measure_norms, measure_ranges, program
 from xbm_jax.tasks import (
@@ -108,6 +109,7 @@ __all__ = [
     "masks",
     "measure_norms",
     "measure_ranges",
+    "mesh",
     "methods",
     "models",
     "population_accuracy",

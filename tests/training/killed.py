@@ -23,6 +23,7 @@ import numpy as np
 
 from tasks import tiny
 from xbm_jax.data import Augment
+from xbm_jax.layout import mesh
 from xbm_jax.storage.trees import digest
 from xbm_jax.tasks import Task
 from xbm_jax.training import Recipe, Saves, adapt, adapt_together, read_log
@@ -31,7 +32,7 @@ EPOCHS = 3
 STEPS = 17
 """Of an epoch."""
 
-CASES = ("xbm", "xma2", "noisy", "augmented", "head_only", "together")
+CASES = ("xbm", "xma2", "noisy", "augmented", "head_only", "together", "mesh")
 TIMES = ("seconds", "images_per_second")
 
 
@@ -47,7 +48,8 @@ def learned(case: str, save: Any = None, report: Any = None, epochs: int = EPOCH
     if case == "augmented":
         config = dataclasses.replace(config, augment=Augment(size=10))
     method = tiny.METHODS[case if case in tiny.METHODS else "xbm"]
-    return [adapt(chip, data, method=method, key=key, config=config, report=report, save=save)]
+    shared = mesh() if case == "mesh" else None
+    return [adapt(chip, data, method=method, key=key, config=config, report=report, save=save, mesh=shared)]
 
 
 def digest_of(tasks: Sequence[Task]) -> str:

@@ -169,10 +169,10 @@ def test_a_place_that_cannot_be_written_is_named_before_the_first_step(tmp_path,
 def test_data_that_can_no_longer_be_read_are_an_error(tmp_path, monkeypatch):
     batch = Run.batch
 
-    def gone(run, index, epoch, step):
+    def gone(run, index, epoch, step, *rows):
         if (epoch, step) == (1, 3):
             raise OSError(5, "Input/output error")
-        return batch(run, index, epoch, step)
+        return batch(run, index, epoch, step, *rows)
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "batch", gone)

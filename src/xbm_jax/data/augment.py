@@ -58,15 +58,21 @@ class Augment:
         if self.size is not None and shortest < self.size:
             raise DataError("Augment.size", self.size, f"at most {shortest}, the images' shorter side in pixels")
 
-    def train(self, images: np.ndarray, seed: int, *numbers: int) -> np.ndarray:
-        """Changed copies of uint8 images [n, H, W, C]: [n, size, size, C]; equal seed and numbers give equal images."""
-        rng = generator(seed, Host.AUGMENT, *numbers)
-        flipped = rng.random(len(images)) < 0.5 if self.flip else np.zeros(len(images), bool)
+    def train(
+        self, images: np.ndarray, seed: int, *numbers: int, rows: slice = slice(None), batch: int | None = None
+    ) -> np.ndarray:
+        """Changed copies of uint8 images [n, H, W, C]: [n, size, size, C]; equal seed and numbers give equal images.
+
+        Args:
+          rows: which of a batch these images are, where others hold the rest; ``batch``: how many it has in all.
+        """
+        rng, count = generator(seed, Host.AUGMENT, *numbers), len(images) if batch is None else batch
+        flipped = (rng.random(count) < 0.5 if self.flip else np.zeros(count, bool))[rows]
         if self.size is None:
             out = images.copy()
             out[flipped] = images[flipped, :, ::-1]
             return out
-        patches = random_patches(rng, len(images), images.shape[1:3], self.scale, self.ratio)
+        patches = random_patches(rng, count, images.shape[1:3], self.scale, self.ratio)[rows]
         out = np.empty((len(images), self.size, self.size, images.shape[-1]), np.uint8)
 
         def cut(i: int) -> None:

@@ -16,11 +16,12 @@ earlier versions, is read by Orbax.
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +52,8 @@ __all__ += ["verified", "write"]
 
 _DATA = "state/data/0"  # the one chunk of the one array of Orbax's pytree
 _OVERTAKEN = 100  # times that a reader begins anew because a writer took away what it was reading
+
+_COMPARE = "_check_directory_consistency"  # Orbax's name
 
 _T = TypeVar("_T")
 
@@ -178,12 +181,17 @@ def _write_generation(folder: Path, text: str, data: np.ndarray) -> Stored:
 
 @contextmanager
 def _alone(ocp: Any) -> Iterator[None]:
-    """Orbax's options of a save: bytes as they are, and by this process alone, whatever others there are."""
+    """Orbax's options: bytes as they are, and this process alone; of several that run one program it would wait."""
     context, process = ocp.Context(), jax.process_index()
     saving, among = context.array.saving, context.multiprocessing
     saving.use_ocdbt = saving.use_zarr3 = saving.use_compression = saving.enable_write_sharding_file = False
     among.primary_host, among.active_processes, among.barrier_sync_key_prefix = process, {process}, f"xbm_{process}"
-    with context:
+    # Orbax 0.12.8 compares the path among all processes, whatever the options say; nobody else saves here.
+    module = importlib.import_module("orbax.checkpoint.experimental.v1._src.saving.execution")
+    with context, ExitStack() as undo:
+        if jax.process_count() > 1 and (compare := getattr(module, _COMPARE, None)):
+            undo.callback(setattr, module, _COMPARE, compare)
+            setattr(module, _COMPARE, lambda _: None)
         yield
 
 
@@ -266,7 +274,10 @@ def _load_by_orbax(generation: Path, described: Description) -> dict[str, np.nda
 
 
 def _from_orbax(generation: Path, function: Callable[..., Any], *args: Any) -> Any:
+    from orbax.checkpoint import v1 as ocp
+
     try:
-        return quietly(function, str(generation), *args)
+        with _alone(ocp):
+            return quietly(function, str(generation), *args)
     except CallError as error:
         raise BankError("folder", str(generation), f"a readable checkpoint ({error})") from error

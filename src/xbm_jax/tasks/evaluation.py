@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xbm_jax.examples import count, take
+from xbm_jax.layout import Layout
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip, forward
 from xbm_jax.streams import stream
@@ -22,6 +23,8 @@ EVAL_BATCH = 128
 """Examples per evaluation step: one compiled shape for validation, test and prediction."""
 
 _NARROWEST = 64
+
+ANYWHERE = Layout()
 
 
 class Batch(NamedTuple):
@@ -84,18 +87,24 @@ def features(
     key: jax.Array | None = None,
     *,
     batch_size: int = EVAL_BATCH,
+    layout: Layout = ANYWHERE,
 ) -> np.ndarray:
     """The inputs of a task's head, [n, features]; ``trained`` needs no head."""
     of_batch = partial(_batch_features, method.learned, chip, trained, stats)
-    return np.concatenate(list(_parts(of_batch, inputs, key, batch_size)))
+    return np.concatenate(list(_parts(of_batch, inputs, key, batch_size, layout)))
 
 
 def _parts(
-    of_batch: Callable[[Any, jax.Array | None], jax.Array], inputs: Any, key: jax.Array | None, batch_size: int
+    of_batch: Callable[[Any, jax.Array | None], jax.Array],
+    inputs: Any,
+    key: jax.Array | None,
+    batch_size: int,
+    layout: Layout = ANYWHERE,
 ) -> Iterator[np.ndarray]:
     """What a compiled function gives for the examples of each batch that count; noise is drawn by the batch's start."""
     for start, batch, valid in batches(inputs, batch_size):
-        yield np.asarray(of_batch(batch, None if key is None else stream(key, start)))[:valid]
+        found = of_batch(layout.examples(batch), None if key is None else stream(key, start))
+        yield layout.host(found)[:valid]
 
 
 def scores(
@@ -110,6 +119,7 @@ def scores(
     key: jax.Array | None = None,
     *,
     batch_size: int = EVAL_BATCH,
+    layout: Layout = ANYWHERE,
 ) -> tuple[np.ndarray, int]:
     """The objective's score of every example, float64 [n], and of how many the outputs are not finite.
 
@@ -118,8 +128,8 @@ def scores(
     parts, broken = [], 0
     for start, (batch, wanted), valid in batches((inputs, targets), batch_size):
         batch_key = None if key is None else stream(key, start)
-        found = _batch_scores(method.learned, objective, chip, trained, stats, batch, wanted, outputs, batch_key)
-        score, finite = (np.asarray(array)[:valid] for array in found)
+        given = (chip, trained, stats, *layout.examples((batch, wanted)), outputs, batch_key)
+        score, finite = (array[:valid] for array in layout.host(_batch_scores(method.learned, objective, *given)))
         parts.append(score.astype(np.float64))
         broken += int(np.sum(~finite))
     return np.concatenate(parts), broken

@@ -74,10 +74,10 @@ def saving_first(folder: Path) -> Iterator[None]:
     heed(folder)
 
 
-def stop_asked() -> bool:
-    """Whether a signal came that was not heeded yet."""
+def stop_asked() -> int:
+    """The number of a signal that came and was not heeded yet; 0 if none did."""
     handler = _handler()
-    return handler is not None and handler.came is not None
+    return 0 if handler is None else handler.came or 0
 
 
 def heed(folder: Path | None = None) -> None:

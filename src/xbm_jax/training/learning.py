@@ -16,9 +16,11 @@ from os import PathLike
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from xbm_jax.data import Dataset, resize, to_rgb
 from xbm_jax.errors import DataError
+from xbm_jax.layout import Layout
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip
 from xbm_jax.promotion import numpy_promotion
@@ -73,6 +75,7 @@ def adapt(
     start: Task | None = None,
     chip_of_step: ChipOfStep | None = None,
     save: Save = None,
+    mesh: Mesh | None = None,
 ) -> Task:
     """Learn ``data`` on ``chip`` without changing the chip.
 
@@ -90,6 +93,9 @@ def adapt(
         save: a folder of this run alone, or :class:`~xbm_jax.training.Saves`: all of its state is saved there while it
             goes on, with a log. Killed at any moment, the same call carries on, and ends bit for bit the same; once it
             is done, the same call gives the task at once.
+        mesh: devices that share every batch (:func:`xbm_jax.layout.mesh`), of all processes, each of which makes this
+            very call; ``None``: one device. A run may be carried on over another mesh: that is no other run, but sums
+            are of another order.
 
     Raises:
         SpecError, DataError, MethodError: what cannot be learned, before the first step.
@@ -103,7 +109,8 @@ def adapt(
         The task. ``task.meta`` holds test and validation accuracy, the history, the share of active columns and the
         ADC clip rate per layer, and the time it took.
     """
-    run = Run(chip, data, method, Recipe() if config is None else config, key, report, start, chip_of_step)
+    config = Recipe() if config is None else config
+    run = Run(chip, data, method, config, key, report, start, chip_of_step, layout=Layout(mesh))
     return _learned([run], save)[0]
 
 
@@ -119,6 +126,7 @@ def adapt_together(
     start: Sequence[Task | None] | None = None,
     chip_of_step: ChipOfStep | None = None,
     save: Save = None,
+    mesh: Mesh | None = None,
 ) -> list[Task]:
     """:func:`~xbm_jax.training.adapt` of every task, to rounding: one compiled step for all of them.
 
@@ -132,6 +140,7 @@ def adapt_together(
         start: as for one task, one for each.
         chip_of_step: as for one task.
         save: as for one task; one folder for all.
+        mesh: devices that share tasks, along its axis ``task``, and every batch, along ``data``.
 
     Raises:
         SpecError, DataError, MethodError: as for one task, and tasks that do not fit together; before the first step.
@@ -147,10 +156,10 @@ def adapt_together(
     if not len(data) == len(keys) == len(each) == len(first):
         value = f"{len(keys)}, {len(each)} chips and {len(first)} tasks to start from"
         raise DataError("keys", value, f"one for each of {len(data)} tasks")
-    config = Recipe() if config is None else config
+    config, layout = Recipe() if config is None else config, Layout(mesh)
     places = [f" ({i} of {len(data)})" for i in range(1, len(data) + 1)]
     runs = [
-        Run(chip, task, method, config, key, report if i == 0 else None, begun, chip_of_step, place)
+        Run(chip, task, method, config, key, report if i == 0 else None, begun, chip_of_step, place, layout)
         for i, (chip, task, key, begun, place) in enumerate(zip(each, data, keys, first, places, strict=True))
     ]
     return _learned(runs, save) if runs else []
@@ -187,13 +196,16 @@ def _learned(runs: Sequence[Run], save: Save) -> list[Task]:
     for run in runs:
         run.check()
     _check(runs)
+    layout, recipe = runs[0].layout, runs[0].recipe
+    layout.check(len(runs), recipe.batch_size, recipe.eval_batch_size)
     with watching(saves, runs, clock) as watch:
-        states = watch.states()
+        with layout.context:
+            states = watch.states()
+            while watch.metas is None and int(states[0].epoch) < recipe.epochs:
+                states = advance(runs, states, clock, watch.stepped)
+                watch.ended(states)
         if watch.metas is not None:
             return [finished_before(*each) for each in zip(runs, states, watch.metas, strict=True)]
-        while int(states[0].epoch) < runs[0].recipe.epochs:
-            states = advance(runs, states, clock, watch.stepped)
-            watch.ended(states)
         seconds = watch.seconds / len(runs)
         tasks = [finished(run, state, clock, seconds, len(runs)) for run, state in zip(runs, states, strict=True)]
         watch.done(states, [task.meta for task in tasks])

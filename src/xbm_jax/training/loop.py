@@ -60,19 +60,19 @@ def _steps(
     runs: Sequence[Run], states: Sequence[RunState], clock: Clock, watch: Stepped | None
 ) -> tuple[list[TrainState], list[float]]:
     """What the rest of an epoch's steps makes of each run's state, and the mean losses of all of the epoch's."""
-    first, epoch, done = runs[0], int(states[0].epoch), len(states[0].losses)
+    first, epoch, done, layout = runs[0], int(states[0].epoch), len(states[0].losses), runs[0].layout
     shared = all(run.chip is first.chip for run in runs)
-    chips = first.chip if shared else stacked([run.chip for run in runs])
+    chips = first.placed_chip if shared else layout.by_task(stacked([run.chip for run in runs]), len(runs))
     # Copies: a step donates what it is given, and the states of before are kept.
-    train = jax.tree.map(jnp.array, stacked([state.train for state in states]))
+    train = layout.by_task(jax.tree.map(jnp.array, stacked([state.train for state in states])), len(runs))
     orders, losses = [run.order(epoch) for run in runs], []
     batches = made_ahead(lambda i: _batch(runs, orders, epoch, done + i), first.steps - done)
     for i, (inputs, targets) in enumerate(batches):
         step = epoch * first.steps + done + i
         rule = first.method.rule
         if rule is not None and rule.turns(step, first.steps, first.recipe.epochs):
-            each = zip(runs, unstacked(train, len(runs)), strict=True)
-            train = stacked([turned(run, own, epoch) for run, own in each])
+            each = zip(runs, unstacked(layout.whole(train), len(runs)), strict=True)
+            train = layout.by_task(stacked([turned(run, own, epoch) for run, own in each]), len(runs))
         train, seen = _step(runs, chips, train, inputs, targets, step, shared)
         losses.append(seen["loss"])
         clock.step(losses[-1])
@@ -84,14 +84,15 @@ def _steps(
             watch(step, seen, partial(_standing, runs, states, train, losses))
     if losses:
         clock.read(losses[-1])
-    return unstacked(train, len(runs)), np.mean(_checked(runs, states, losses), axis=0).tolist()
+    return unstacked(layout.whole(train), len(runs)), np.mean(_checked(runs, states, losses), axis=0).tolist()
 
 
 def _checked(runs: Sequence[Run], states: Sequence[RunState], losses: Sequence[jax.Array]) -> np.ndarray:
     """Losses of all steps of the epoch so far, float64 [steps, runs]: those of the states, then ``losses``."""
-    before = np.stack([np.asarray(state.losses, np.float64) for state in states], axis=1)
-    new = [np.asarray(jnp.stack(losses), np.float64).reshape(len(losses), len(runs))] if losses else []
-    found = np.concatenate([before, *new])
+    found = np.stack([np.asarray(state.losses, np.float64) for state in states], axis=1)
+    if losses:
+        new = np.asarray(runs[0].layout.host(jnp.stack(losses)), np.float64)
+        found = np.concatenate([found, new.reshape(len(losses), len(runs))])
     for run, state, own in zip(runs, states, found.T, strict=True):
         check_losses(run, state, own, int(state.epoch) * run.steps)
     return found
@@ -101,7 +102,7 @@ def _standing(
     runs: Sequence[Run], states: Sequence[RunState], train: TrainState, losses: Sequence[jax.Array]
 ) -> list[RunState]:
     """Each run's state after these steps; the next step donates ``train``, so these are copies."""
-    own = unstacked(jax.tree.map(jnp.array, train), len(runs))
+    own = unstacked(runs[0].layout.whole(jax.tree.map(jnp.array, train)), len(runs))
     found = _checked(runs, states, losses)
     return [state.within(each, loss) for state, each, loss in zip(states, own, found.T, strict=True)]
 
@@ -111,16 +112,20 @@ def _step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of all runs."""
     first = runs[0]
-    paces = stacked([run.pace(step) for run in runs])
-    keys = stacked([run.draw(streams.Run.STEP, step) for run in runs])
+    paces = first.layout.by_task(stacked([run.pace(step) for run in runs]), len(runs))
+    keys = first.layout.by_task(stacked([run.draw(streams.Run.STEP, step) for run in runs]), len(runs))
     given = (first.method.learned, first.how, chips, train, inputs, targets, paces, keys, first.chip_of_step)
     return train_step(*given) if len(runs) == 1 else train_steps(*given, shared=shared)
 
 
 def _batch(runs: Sequence[Run], orders: Sequence[np.ndarray], epoch: int, i: int) -> tuple[Any, Any]:
     """Inputs and targets of a step of all runs."""
+
+    def rows_of(task: int, rows: slice) -> tuple[Any, np.ndarray]:
+        return runs[task].batch(orders[task][i], epoch, i, rows)
+
     try:
-        return stacked([run.batch(order[i], epoch, i) for run, order in zip(runs, orders, strict=True)])
+        return runs[0].layout.batch(rows_of, len(runs), runs[0].recipe.batch_size)
     except OSError as error:  # of what lies in a file
         names = ", ".join(dict.fromkeys(run.data.name for run in runs))
         raise DataError("data", names, f"examples that can be read ({error.strerror or error})") from error
@@ -129,6 +134,7 @@ def _batch(runs: Sequence[Run], orders: Sequence[np.ndarray], epoch: int, i: int
 def _tell(runs: Sequence[Run], states: Sequence[RunState], clock: Clock, step: int, seen: dict[str, Any]) -> None:
     """Report a step of the whole run: means over tasks."""
     first = runs[0]
+    seen = first.layout.host(seen)
     losses = np.asarray(seen["loss"], np.float64).reshape(len(runs))
     for run, state, loss in zip(runs, states, losses, strict=True):
         check_losses(run, state, [loss], step)

@@ -39,7 +39,7 @@ def _gradients(run: Run, state: TrainState, rule: Rule, epoch: int) -> dict[str,
     key, total = run.draw(streams.Run.CHOICE), None
     for i, index in enumerate(run.order(epoch)[:_BATCHES]):
         inputs, targets = run.batch(index, epoch, i)
-        given = (method, run.how, run.chip, state.trained, state.stats, inputs, targets, run.pace(0).outputs)
+        given = (method, run.how, run.placed_chip, state.trained, state.stats, inputs, targets, run.pace(0).outputs)
         found = _batch_gradients(*given, stream(key, i))
         total = found if total is None else jax.tree.map(jnp.add, total, found)
     assert total is not None  # an epoch has a step

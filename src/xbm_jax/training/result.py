@@ -58,7 +58,7 @@ def finished_before(run: Run, state: RunState, meta: dict[str, Any]) -> Task:
 
 def _task(run: Run, state: RunState) -> Task:
     """The task of the best epoch, without what was measured of it."""
-    method, kept = run.method, state.best
+    method, kept = run.method, run.layout.here(state.best)
     head = method.head.cut(kept.trained["head"], run.outputs)
     own_state = jax.device_get(kept.stats) if method.norms == "full" else {}
     return Task({**kept.trained, "head": head}, own_state, method, chip=chip_mark(run.chip))

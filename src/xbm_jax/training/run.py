@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from xbm_jax import streams
 from xbm_jax.data import Dataset, epoch_batches, split_validation
 from xbm_jax.examples import take
+from xbm_jax.layout import Layout
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip, initial_trained
 from xbm_jax.streams import stream
@@ -46,6 +47,7 @@ class Run:
     start: Task | None = None
     chip_of_step: ChipOfStep | None = None
     place: str = ""
+    layout: Layout = field(default_factory=Layout)
 
     def check(self) -> None:
         """Raise unless all of it goes together."""
@@ -57,6 +59,11 @@ class Run:
     def draw(self, purpose: streams.Run, *numbers: int) -> jax.Array:
         """The key of a purpose, and of the numbers that tell its draws apart."""
         return stream(self.key, purpose, *numbers)
+
+    @cached_property
+    def placed_chip(self) -> Chip:
+        """The chip on every device of the mesh."""
+        return self.layout.everywhere(self.chip)
 
     @cached_property
     def seed(self) -> int:
@@ -110,7 +117,8 @@ class Run:
         index = np.concatenate([self.train_index, self.val_index])
         trained, inputs = {"masks": {}, "norms": {}}, take(self.data.x_train, index)
         key, size = self.draw(streams.Run.FEATURES), self.recipe.eval_batch_size
-        found = features(self.chip, self.method, trained, self.chip.stats, inputs, key, batch_size=size)
+        given = (self.placed_chip, self.method, trained, self.chip.stats, inputs, key)
+        found = features(*given, batch_size=size, layout=self.layout)
         return jnp.asarray(found), jnp.asarray(self.data.y_train[index])
 
     def order(self, epoch: int) -> np.ndarray:
@@ -128,11 +136,13 @@ class Run:
             outputs=np.int32(self.outputs),
         )
 
-    def batch(self, index: np.ndarray, epoch: int, step: int) -> tuple[Any, np.ndarray]:
-        """Training inputs and targets of a step of an epoch, changed as the recipe asks."""
-        inputs, augment = take(self.data.x_train, index), self.recipe.augment
-        changed = inputs if augment is None else augment.train(inputs, self.seed, epoch, step)
-        return changed, self.data.y_train[index]
+    def batch(self, index: np.ndarray, epoch: int, step: int, rows: slice = slice(None)) -> tuple[Any, np.ndarray]:
+        """Training inputs and targets of a step of an epoch, or some rows of them, changed as the recipe asks."""
+        own, augment = index[rows], self.recipe.augment
+        inputs = take(self.data.x_train, own)
+        if augment is not None:
+            inputs = augment.train(inputs, self.seed, epoch, step, rows=rows, batch=len(index))
+        return inputs, self.data.y_train[own]
 
     def evaluated(self, inputs: Any) -> Any:
         """Inputs as they are evaluated: images' centres where the training images are patches."""
@@ -145,8 +155,8 @@ def begin(run: Run) -> RunState:
     trained, stats = started(trained, run.chip.stats, run.method, run.start)
     # Copies: a step donates its state's buffers, and the chip's are not its own.
     trained, stats = padded(run.method, trained), jax.tree.map(jnp.array, stats)
-    train = init_state(run.how, trained, stats)
-    return RunState(train, Kept(trained, stats), np.int64(0), np.int64(0), np.full((run.recipe.epochs, 2), np.nan))
+    train, kept = run.layout.everywhere((init_state(run.how, trained, stats), Kept(trained, stats)))
+    return RunState(train, kept, np.int64(0), np.int64(0), np.full((run.recipe.epochs, 2), np.nan))
 
 
 def examples_of(run: Run, index: np.ndarray) -> tuple[Any, np.ndarray]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from xbm_jax.errors import BankError, OutputError, warn
+from xbm_jax.errors import BankError, Interrupted, OutputError, warn
 from xbm_jax.paths import as_path
 from xbm_jax.storage import generations, store
 from xbm_jax.storage.lock import LOCK, locked
@@ -50,9 +50,9 @@ class _Save(NamedTuple):
 
 
 class _Saved(Watch):
-    """Of a training that is saved in a folder."""
+    """Of a training that is saved in a folder; of several processes the first writes, and all carry on from it."""
 
-    def __init__(self, runs: Sequence[Run], clock: Clock, saves: Saves, log: Log) -> None:
+    def __init__(self, runs: Sequence[Run], clock: Clock, saves: Saves, log: Log | None) -> None:
         super().__init__(runs, clock)
         self._saves, self._log = saves, log
         self._asked = [asked(run) for run in runs]
@@ -73,40 +73,56 @@ class _Saved(Watch):
         if there is not None:
             template = [s.replace(losses=np.zeros(there[1]["losses"])) for s in states]
             states, self._there = from_named(there[0], template), None
-        if self.metas is not None:
-            return states
-        at = {"step": int(states[0].step), "epoch": int(states[0].epoch), "jax": jax.__version__}
-        self._log.note("begin", {**at, "platform": jax.default_backend(), "seconds": self._before})
+        if self.metas is None and self._log is not None:
+            at = {"step": int(states[0].step), "epoch": int(states[0].epoch), "jax": jax.__version__}
+            self._log.note("begin", {**at, "platform": jax.default_backend(), "seconds": self._before})
         return states
 
     def stepped(self, step: int, seen: dict[str, jax.Array], standing: Callable[[], list[RunState]]) -> None:
         self.writer.check()
-        if (step + 1) % self._saves.log_steps == 0:
-            self._log.add("step", self._step_row(step, seen))
-        if stop_asked():
-            self._stop(standing())
-        if time.monotonic() - self._last >= self._saves.every_seconds:
-            self._put(standing())
+        whole = (step + 1) % self._saves.log_steps == 0
+        if whole:
+            self._tell("step", self._step_row(step, seen))
+        if jax.process_count() == 1 or whole:
+            stop, due = self._agreed(time.monotonic() - self._last >= self._saves.every_seconds)
+            if stop or due:
+                self._put(_Save(standing(), self.seconds))
+            self._stop(stop)
 
     def ended(self, states: list[RunState]) -> None:
         row = self.row(states)
-        self._log.add("epoch", row)
-        self._put(states)
+        self._tell("epoch", row)
+        self._put(_Save(states, self.seconds))
         self.tell_epoch(row)
-        if stop_asked():
-            self._stop(states)
+        self._stop(self._agreed(False)[0])
 
     def done(self, states: list[RunState], metas: list[dict[str, Any]]) -> None:
-        self.writer.put(_Save(states, self.seconds, metas))
+        self._put(_Save(states, self.seconds, metas))
         self.writer.flush()
 
-    def _stop(self, states: list[RunState]) -> None:
-        self._put(states)
-        self.writer.flush()
-        heed(self._saves.path)
+    def _agreed(self, due: bool) -> tuple[int, bool]:
+        """The signal to stop by, or 0, and whether a save is due: the same in all processes, as they save together."""
+        if jax.process_count() == 1:
+            return stop_asked(), due
+        from jax.experimental.multihost_utils import process_allgather
 
-    def _put(self, states: list[RunState]) -> None:
-        self.writer.put(_Save(states, self.seconds))
+        found = np.asarray(process_allgather(np.array([stop_asked(), int(due)])))
+        return int(found[:, 0].max()), bool(found[:, 1].any())
+
+    def _stop(self, number: int) -> None:
+        """Stop by a signal, if there is one, once all is written."""
+        if number:
+            self.writer.flush()
+            heed(self._saves.path)
+            raise Interrupted(number, self._saves.path)  # it came to another process
+
+    def _tell(self, kind: str, row: dict[str, Any]) -> None:
+        if self._log is not None:
+            self._log.add(kind, row)
+
+    def _put(self, save: _Save) -> None:
+        if self._log is not None:
+            self.writer.put(save)
         self._last = time.monotonic()
 
     def _write(self, save: _Save) -> None:
@@ -117,7 +133,8 @@ class _Saved(Watch):
 
     def _step_row(self, step: int, seen: dict[str, jax.Array]) -> dict[str, Any]:
         first = self.runs[0]
-        loss, score = (float(np.mean(np.asarray(seen[name], np.float64))) for name in ("loss", "score"))
+        whole = first.layout.host({"loss": seen["loss"], "score": seen["score"]})
+        loss, score = (float(np.mean(np.asarray(whole[name], np.float64))) for name in ("loss", "score"))
         self.clock.read(seen["loss"])
         rates, factors = first.recipe.rates(first.method, first.all_steps), first.pace(step).factors
         return {
@@ -142,11 +159,18 @@ def watching(saves: Saves | None, runs: Sequence[Run], clock: Clock) -> Iterator
     if saves is None:
         yield Watch(runs, clock)
         return
-    check_place(saves.path)
-    with _alone(saves.path), saving_first(saves.path), Log(saves.path) as log:
+    with ExitStack() as held:
+        log = None
+        if jax.process_index() == 0:
+            check_place(saves.path)
+            held.enter_context(_alone(saves.path))
+            log = Log(saves.path)
+        held.enter_context(saving_first(saves.path))
+        if log is not None:
+            held.enter_context(log)
         watch = _Saved(runs, clock, saves, log)
-        with watch.writer:
-            yield watch
+        held.enter_context(watch.writer)
+        yield watch
 
 
 def forget(folder: str | os.PathLike[str]) -> None:

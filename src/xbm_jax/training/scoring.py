@@ -17,9 +17,8 @@ __all__ = ["score"]
 
 def score(run: Run, state: RunState, train: Any, inputs: Any, targets: np.ndarray, key: jax.Array) -> float:
     """Mean score of what was trained on examples, in evaluation mode."""
-    found, broken = scores(
-        *(run.chip, run.method, run.recipe.objective, train.trained, train.stats, inputs, targets, run.outputs, key),
-        batch_size=run.recipe.eval_batch_size,
-    )
+    given = (run.method, run.recipe.objective, train.trained, train.stats, inputs, targets, run.outputs, key)
+    with run.layout.context:
+        found, broken = scores(run.placed_chip, *given, batch_size=run.recipe.eval_batch_size, layout=run.layout)
     check_score(run, state, broken, len(found))
     return float(np.mean(found))

@@ -19,6 +19,7 @@ from xbm_jax.crossbar.reading.gates import LineGains
 from xbm_jax.crossbar.reading.sums import Converters, tile_sums
 from xbm_jax.crossbar.writing.orders import ChannelOrder
 from xbm_jax.crossbar.writing.plans import Plan
+from xbm_jax.layout import alone
 
 __all__ = ["is_scanned", "pieces", "scanned_tiles"]
 
@@ -153,7 +154,7 @@ def pieces(plan: Plan, codes: jax.Array, converters: Converters) -> list[slice]:
     drawn for the whole batch: a noisy read stays whole, so that its bits do not depend on the machine.
     """
     noisy = converters.variance is not None or plan.spec.adc.noise_lsb > 0
-    if plan.conv is None or plan.row_tiles == 1 or plan.fold or noisy or not on_cpu() or jax.device_count() > 1:
+    if plan.conv is None or plan.row_tiles == 1 or plan.fold or noisy or not on_cpu() or not alone():
         return [slice(None)]
     count = math.gcd(codes.shape[0], 2 ** math.ceil(math.log2(max(_CONCURRENT / plan.row_tiles, 1))))
     size = codes.shape[0] // max(count, 1)
