@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from experiments.resume import read_records, write_records
+from experiments.resume import adapt, command, read_records, write_records
 from experiments.suite.pages import picture, table
 from experiments.suite.parts import Job, chip_for, coded, data_of, hits, learn
 from rich.console import Console
@@ -108,7 +107,7 @@ def learned(config: Config, task_name: str, arm: str, seed: int) -> dict[str, An
         budget = Budget(prices, float(number)) if float(number) else None
         recipe = dataclasses.replace(config.training, budget=budget)
         given = {"config": recipe, "method": methods.xbm(), "key": jax.random.key(seed)}
-        task = xbm.adapt(chip, data, **given)
+        task = adapt(config.out, chip, data, **given)
     elif kind == "by size":
         task = learn(
             config, chip, data, methods.xbm(lr=0.0), seed, start=smallest_off(chip, dict(prices), float(number))
@@ -209,7 +208,5 @@ def _point(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    try:
+    with command("energy_front"):
         main(tyro.cli(Config, description=__doc__))
-    except xbm.XbmError as error:
-        sys.exit(f"energy_front: {error}")

@@ -21,7 +21,6 @@ Writes:    <out>/estimators_<backbone>.json after every arm, and its table. Run 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +29,7 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
-from experiments.resume import read_records, write_records
+from experiments.resume import adapt, command, read_records, write_records
 from experiments.suite.chips import ChipKind, backbone_of, chip_of
 from experiments.suite.parts import PIXELS
 from experiments.tasks import local_task
@@ -227,7 +226,7 @@ def prepared(config: Config, task: str) -> tuple[xbm.Chip, xbm.Dataset]:
 def learn(config: Config, chip: xbm.Chip, data: xbm.Dataset, method: Method, seed: int) -> dict[str, Any]:
     """Validation accuracy of one arm on one task."""
     training = xbm.Recipe(epochs=config.epochs)
-    meta = xbm.adapt(chip, data, method=method, key=jax.random.key(seed), config=training).meta
+    meta = adapt(config.out, chip, data, method=method, key=jax.random.key(seed), config=training).meta
     history = [row["val_accuracy"] for row in meta["history"]]
     active = float(np.mean(list(meta["active_columns"].values())))  # the mean over layers
     seconds = round(meta["seconds"])
@@ -275,7 +274,5 @@ def _difference(
 
 
 if __name__ == "__main__":
-    try:
+    with command("estimators"):
         main(tyro.cli(Config, description=__doc__))
-    except xbm.XbmError as error:
-        sys.exit(f"estimators: {error}")

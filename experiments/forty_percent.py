@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import tyro
-from experiments.resume import read_records, write_records
+from experiments.resume import adapt, command, read_records, write_records
 from experiments.suite.pages import table
 from rich.console import Console
 
@@ -98,7 +97,7 @@ def learned(config: Config, task_name: str, name: str, seed: int) -> dict[str, A
     chip = xbm.program(xbm.load_backbone("cifar-resnet20"), xbm.spec_by_name("verified"), jax.random.key(seed))
     data = xbm.for_chip(chip, data)
     recipe = xbm.Recipe(epochs=config.epochs, batch_size=config.batch_size)
-    task = xbm.adapt(chip, data, method=make(name), key=jax.random.key(seed), config=recipe)
+    task = adapt(config.out, chip, data, method=make(name), key=jax.random.key(seed), config=recipe)
     changes = written(chip, task.method.rule, task.trained["masks"])
     found = {
         "accuracy": task.meta["accuracy"],
@@ -331,7 +330,5 @@ def _equal_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    try:
+    with command("forty_percent"):
         main(tyro.cli(Config, description=__doc__))
-    except xbm.XbmError as error:
-        sys.exit(f"forty_percent: {error}")

@@ -18,7 +18,6 @@ Writes:    <out>/results.json after every row, and table.md with the published r
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
-from experiments.resume import check_same
+from experiments.resume import adapt, check_same, command, forget_learned
 from experiments.suite.jobs import GRIDS
 from experiments.suite.pages import table
 from experiments.tasks import local_task
@@ -147,6 +146,7 @@ def main(config: Config) -> None:
         for method in missing:
             rows.append(learn(config, chip, data, name, method, augment))
             report.write_results(path, rows, report.run_context(config.kept, config.seed))
+            forget_learned()
             console.print(f"{name:14} {method:18} {rows[-1].accuracy:6.1%}", highlight=False)
     replace_file(config.out / "table.md", results_table(config, rows))
 
@@ -168,7 +168,7 @@ def learn(config: Config, chip: xbm.Chip, data: xbm.Dataset, name: str, method: 
     """One row: a method's recipe on one set."""
     recipe, schedule = RECIPES[method]
     training = xbm.Recipe(config.epochs, config.batch_size, schedule=schedule, augment=augment)
-    task = xbm.adapt(chip, data, method=recipe, key=jax.random.key(config.seed), config=training)
+    task = adapt(config.out, chip, data, method=recipe, key=jax.random.key(config.seed), config=training)
     return report.row_of(chip, task, name=name, seed=config.seed)
 
 
@@ -198,7 +198,5 @@ def results_table(config: Config, rows: list[report.Row]) -> str:
 
 
 if __name__ == "__main__":
-    try:
+    with command("imagenet_to_sketch"):
         main(tyro.cli(Config, description=__doc__))
-    except xbm.XbmError as error:
-        sys.exit(f"imagenet_to_sketch: {error}")

@@ -40,7 +40,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import tyro
-from experiments.resume import check_same
+from experiments.resume import adapt, check_same, command, forget_learned
 from rich.console import Console
 
 import xbm_jax as xbm
@@ -142,7 +142,8 @@ def learn(config: Config, seed: int, rows: int, name: str, console: Console) -> 
     key = jax.random.fold_in(jax.random.key(seed), 1)
     with report.TrainingProgress(console) as progress:
         bar = progress.task(f"{rows} rows {name}")
-        task = xbm.adapt(chip, data, method=METHODS[name](), key=key, config=config.training, report=bar.report)
+        given = {"config": config.training, "report": bar.report}
+        task = adapt(config.out, chip, data, method=METHODS[name](), key=key, **given)
     return report.row_of(chip, task, name=data.name, seed=seed)
 
 
@@ -172,6 +173,7 @@ def read_finished(config: Config, path: Path) -> list[report.Row]:
 def keep(config: Config, path: Path, rows: list[report.Row]) -> None:
     """Replace results.json in one step."""
     report.write_results(path, rows, report.run_context(config.kept, config.seeds[0]))
+    forget_learned()
 
 
 def labelled(rows: list[report.Row]) -> list[report.Row]:
@@ -209,7 +211,5 @@ def draw(rows: list[report.Row], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with command("rows_and_bits"):
         main(tyro.cli(Config, description=__doc__))
-    except xbm.XbmError as error:
-        raise SystemExit(f"rows_and_bits: {error}") from None

@@ -33,6 +33,7 @@ MAX_CHAIN = 8
 """Modules of one room that may stand on each other in a row."""
 MAX_LINES = 350
 HEAVY = ("tensorflow_datasets", "array_record", "grain", "orbax", "tensorstore", "matplotlib", "tensorflow")
+HEAVY += ("tensorboardX", "wandb")
 # A developer's folder, a temporary one, or the reference data that no user has.
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|Users|tmp|work)/|[A-Z]:\\\\?Users|\.\./shared")
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
+from experiments.resume import adapt_together
 from experiments.suite import bad_chips as suite_bad_chips
 from experiments.suite import forgetting as suite_forgetting
 from experiments.suite.chips import BAD
 from experiments.suite.parts import Job, chip_for, data_of, learn, row_of
 
-import xbm_jax as xbm
 from xbm_jax.masks import Filter, Masked, Method, methods
 
 SMALL = ("fashion_mnist", "gtsrb43_32px", "quickdraw100", "notmnist", "usps", "omniglot8")
@@ -103,7 +103,7 @@ def run(config: Any, jobs: Sequence[Job]) -> list[dict[str, Any]]:
         tasks = [learn(config, chips[0], data[0], method, jobs[0].seed)]
     else:
         keys = [jax.random.key(job.seed) for job in jobs]
-        tasks = xbm.adapt_together(chips, data, method=method, keys=keys, config=config.training)
+        tasks = adapt_together(config.out, chips, data, method=method, keys=keys, config=config.training)
     seconds = (time.perf_counter() - began) / len(jobs)
     parts = zip(jobs, chips, tasks, data, strict=True)
     return [row_of(config, job, chip, task, images, seconds) for job, chip, task, images in parts]

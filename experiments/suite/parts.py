@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from experiments.resume import adapt
 from experiments.suite.chips import CHIPS, backbone_of, chip_of
 from experiments.tasks import local_task
 
@@ -39,7 +40,7 @@ class Job:
 
 def learn(config: Any, chip: xbm.Chip, data: xbm.Dataset, method: Method, seed: int, **options: Any) -> xbm.Task:
     """The task, by the rules that all comparisons share."""
-    return xbm.adapt(chip, data, method=method, key=jax.random.key(seed), config=config.training, **options)
+    return adapt(config.out, chip, data, method=method, key=jax.random.key(seed), config=config.training, **options)
 
 
 def chip_for(config: Any, job: Job, arrays: Mapping[str, int] | None = None) -> xbm.Chip:

@@ -14,7 +14,7 @@ predict = xbm.serve(chip, bank)
 from importlib import metadata as _metadata
 
 from xbm_jax import banks, crossbar, data, errors, hardware, masks, models, report, tasks, training
-from xbm_jax.banks import MaskBank, load_chip, save_chip, serve
+from xbm_jax.banks import MaskBank, load_bank, load_chip, save_chip, serve
 from xbm_jax.crossbar import (
     Adc,
     Cell,
@@ -32,6 +32,7 @@ from xbm_jax.data import Dataset, load
 from xbm_jax.errors import (
     BankError,
     DataError,
+    Interrupted,
     MethodError,
     ModelError,
     OutputError,
@@ -53,7 +54,7 @@ from xbm_jax.tasks import (
     predict,
     source_task,
 )
-from xbm_jax.training import Recipe, Schedule, TrainConfig, adapt, adapt_together, for_chip
+from xbm_jax.training import Recipe, Saves, Schedule, TrainConfig, adapt, adapt_together, for_chip
 
 __version__ = _metadata.version("xbm_jax")
 
@@ -71,6 +72,7 @@ __all__ = [
     "Faults",
     "Gaussian",
     "Ideal",
+    "Interrupted",
     "MaskBank",
     "Method",
     "MethodError",
@@ -79,6 +81,7 @@ __all__ = [
     "OutputError",
     "Population",
     "Recipe",
+    "Saves",
     "Schedule",
     "SpecError",
     "Task",
@@ -101,6 +104,7 @@ __all__ = [
     "inspect",
     "load",
     "load_backbone",
+    "load_bank",
     "load_chip",
     "masks",
     "measure_norms",

@@ -5,6 +5,7 @@ All derive from :class:`XbmError`, itself a ``ValueError``, so that ``except Val
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 __all__ = [
     "BankError",
     "DataError",
+    "Interrupted",
     "MethodError",
     "ModelError",
     "OutputError",
@@ -67,6 +69,27 @@ class TrainingError(XbmError):
 
 class OutputError(XbmError):
     """A place on disk that cannot be written."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked a training to stop; where there is a ``folder`` all of it is saved there.
+
+    No :class:`XbmError`, and no ``Exception`` either: nothing that mends errors may swallow it.
+
+    Attributes:
+        number: the signal's.
+        folder: where the same call carries on from; ``None`` where nothing was to be saved.
+    """
+
+    def __init__(self, number: int, folder: Path | None = None) -> None:
+        self.number, self.folder = number, folder
+        saved = "" if folder is None else f"; all of it is saved in {folder}, the same call carries on"
+        super().__init__(f"stopped by {signal.Signals(number).name}{saved}")
+
+    @property
+    def exit_code(self) -> int:
+        """What a program that stops by it leaves with, as shells have it: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self.number
 
 
 _PACKAGE = str(Path(__file__).parent)

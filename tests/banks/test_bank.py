@@ -170,7 +170,9 @@ def test_a_task_behind_a_link_is_removed_by_its_link(bank, task, tmp_path):
     (bank.folder / "tasks" / "t").symlink_to(tmp_path / "elsewhere")
     assert bank.get("t").meta == task.meta
     bank.remove("t")
-    assert bank.names == [] and store.exists(tmp_path / "elsewhere")
+    assert bank.names == [] and (bank.folder / "tasks" / "t").is_symlink()
+    bank.gc(removed=True)
+    assert store.exists(tmp_path / "elsewhere")
     assert list((bank.folder / "tasks").iterdir()) == []
 
 
@@ -245,8 +247,11 @@ def test_another_chip_cannot_open_the_bank(bank):
         ('{"format": 1}', "undamaged bank card"),
         ('{"format": 1, "chip": {"network": "tiny"}}', "undamaged chip card"),
         ('{"format": 1, "chip": null}', "undamaged chip card"),
-        ('{"format": 99, "chip": {}}', r"bank\.format = 99: 1, what this version, .* an unnamed version wrote this"),
-        ('{"format": 2, "version": "7.1", "chip": {}}', r"bank\.format = 2: .*; version 7\.1 wrote this"),
+        (
+            '{"format": 99, "chip": {}}',
+            r"bank\.format = 99: 1 to 2, what this version, .* an unnamed version wrote this",
+        ),
+        ('{"format": 3, "version": "7.1", "chip": {}}', r"bank\.format = 3: .*; version 7\.1 wrote this"),
         (b"\xff\xfe\x00", "undamaged bank card"),
     ],
 )
@@ -261,17 +266,17 @@ def test_a_damaged_bank_card_is_a_named_error(bank, chip, text, wanted):
 
 def test_a_card_names_its_form_and_the_version_that_wrote_it(bank):
     card = json.loads((bank.folder / "bank.json").read_text())
-    assert (card["format"], card["version"]) == (1, xbm_jax.__version__)
+    assert (card["format"], card["version"]) == (2, xbm_jax.__version__)
 
 
 def test_a_task_of_a_newer_form_is_refused_and_the_others_are_described(bank, chip, task):
     bank.put("old", task)
-    store.save(bank.folder / "tasks" / "new", {}, {"what": "nobody knows"}, form=4)
-    wanted = rf"new/000001\.format = 4: 1 to 3, what .*version {xbm_jax.__version__} wrote this"
+    store.save(bank.folder / "tasks" / "new", {}, {"what": "nobody knows"}, form=5)
+    wanted = rf"new/000001\.format = 5: 1 to 4, what .*version {xbm_jax.__version__} wrote this"
     for act in (bank.get, bank.meta):
         with pytest.raises(BankError, match=wanted):
             act("new")
-    assert "format = 4" in describe(bank.folder)["tasks"]["new"]["error"]
+    assert "format = 5" in describe(bank.folder)["tasks"]["new"]["error"]
     assert describe(bank.folder)["tasks"]["old"]["classes"] == 4
 
 
@@ -286,7 +291,7 @@ def test_one_damaged_task_leaves_the_others(bank, task):
     assert bank.names == task_names(bank.folder) == ["x", "y", "z"]
     tasks = describe(bank.folder)["tasks"]
     assert list(tasks) == ["x", "y", "z"]
-    assert tasks["x"] == tasks["z"] and tasks["x"]["meta"] == task.meta
+    assert tasks["x"]["method"] == tasks["z"]["method"] and tasks["x"]["meta"] == task.meta
     assert list(tasks["y"]) == ["error"]
     assert "y/000001" in tasks["y"]["error"] and "a readable checkpoint" in tasks["y"]["error"]
     with pytest.raises(BankError, match=r"y/000001"):
@@ -342,7 +347,7 @@ def test_several_create_one_bank_and_put_into_it_at_once(tmp_path, chip):
     for who in range(3):
         assert bank.get(f"own{who}.0").meta == tasks[who].meta
     left = {p.name for p in bank.folder.iterdir()} | {p.name for p in (bank.folder / "tasks" / "same").iterdir()}
-    assert left == {"bank.json", "tasks", ".xbm-lock", "000006"}
+    assert left == {"bank.json", "index", "tasks", ".xbm-lock", "000004", "000005", "000006"}
 
 
 def test_a_bank_that_is_gone_takes_no_task(bank, task):
@@ -370,6 +375,9 @@ def test_a_changed_identity_is_noticed(bank, chip):
     data = json.loads(card.read_text())
     data["chip"]["identity"] = "0" + data["chip"]["identity"][1:] if data["chip"]["identity"][0] != "0" else "1"
     card.write_text(json.dumps(data))
+    with pytest.raises(BankError, match="undamaged bank card"):
+        MaskBank.open(bank.folder, chip)
+    card.write_text(json.dumps({"format": 1, "chip": data["chip"]}))  # a card without a digest of itself
     with pytest.raises(BankError, match=r"chip\.identity"):
         MaskBank.open(bank.folder, chip)
 
@@ -389,6 +397,7 @@ def test_a_task_folder_of_another_chips_bank_is_refused(bank, chip, task):
     other = MaskBank.create(bank.folder.parent / "other", tiny.chip("ideal", key=1))
     other.put("t", task)
     (other.folder / "tasks" / "t").rename(bank.folder / "tasks" / "t")
+    assert not (bank.folder / "index").exists()
     with pytest.raises(BankError, match=r"task\.chip = '\w{12}': \w{12}, the bank's chip"):
         bank.get("t")
 
@@ -444,7 +453,7 @@ def test_the_same_calibration_is_not_spoken_of(tmp_path):
         serve(same, MaskBank.open(tmp_path, same))
     card = json.loads((tmp_path / "bank.json").read_text())
     del card["chip"]["measured"]  # as banks were written before
-    (tmp_path / "bank.json").write_text(json.dumps(card))
+    (tmp_path / "bank.json").write_text(json.dumps({"format": 1, "chip": card["chip"]}))
     MaskBank.open(tmp_path, recalibrated(chip, 2.0))
 
 

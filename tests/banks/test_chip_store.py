@@ -84,7 +84,7 @@ def test_a_chip_keeps_the_generator_of_its_keys_whatever_the_default_is(tmp_path
 def test_an_older_file_of_another_generator_is_read_where_that_is_the_default(tmp_path):
     chip = program(tiny.weights(), tiny.SPECS["ideal"], jax.random.key(0, impl="rbg"))
     save_chip(chip, tmp_path / "new")
-    arrays, described = store.load(tmp_path / "new")
+    arrays, described = store.load(tmp_path / "new", form=2)
     for layer in described["layers"].values():
         del layer["key_impl"]
     store.save(tmp_path / "old", arrays, described)
@@ -112,8 +112,8 @@ def test_a_chip_lies_beside_other_things(tmp_path):
 
 
 def test_a_chip_of_a_newer_form_is_refused(tmp_path):
-    store.save(tmp_path, {}, {"what": "nobody knows"}, form=2)
-    with pytest.raises(BankError, match=r"000001\.format = 2: 1, what .* wrote this"):
+    store.save(tmp_path, {}, {"what": "nobody knows"}, form=3)
+    with pytest.raises(BankError, match=r"000001\.format = 3: 1 to 2, what .* wrote this"):
         load_chip(tmp_path, tiny.network())
 
 
@@ -134,7 +134,7 @@ def test_no_chip_there(tmp_path):
 def test_a_missing_array_is_named(tmp_path, name):
     chip = tiny.chip("ideal")
     save_chip(chip, tmp_path / "whole")
-    arrays, _ = store.load(tmp_path / "whole")
+    arrays, _ = store.load(tmp_path / "whole", form=2)
     del arrays[name]
     described = json.loads(json.dumps(_described(chip)))
     store.save(tmp_path / "part", arrays, described)

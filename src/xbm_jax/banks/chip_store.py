@@ -13,10 +13,11 @@ from xbm_jax.crossbar import AdcRange, Lines, Mismatch, Plan, Tiles
 from xbm_jax.errors import BankError, ModelError
 from xbm_jax.models import MODELS, Chip, Network, named_network
 from xbm_jax.storage import codec, store
+from xbm_jax.storage.record import Record
 
-__all__ = ["load_chip", "save_chip"]
+__all__ = ["CHIP_FORM", "chip_of", "chip_record", "load_chip", "save_chip"]
 
-_FORM = 1
+CHIP_FORM = 2  # 1: each array on its own
 
 _CELLS = ("levels", "programmed", "conductance", "effective", "curvature", "read_variance", "writes", "key_data")
 _SCALES = ("weight_scale", "input_scale", "drift_factor")
@@ -28,6 +29,16 @@ _LINES = ("effective", "variance", "curvature")
 
 def save_chip(chip: Chip, folder: str | Path) -> None:
     """Save a chip; one that is there already is replaced once the new one is whole. Whatever else is there stays."""
+    record = chip_record(chip)
+    store.save(folder, record.arrays, record.metadata, form=CHIP_FORM)
+
+
+def chip_record(chip: Chip) -> Record:
+    """A chip as named arrays and JSON.
+
+    Raises:
+        BankError: a spec that cannot be stored.
+    """
     arrays: dict[str, Any] = {}
     for path, tiles in chip.tiles.items():
         arrays |= {f"tiles/{path}/{name}": getattr(tiles, name) for name in _CELLS + _SCALES}
@@ -40,7 +51,7 @@ def save_chip(chip: Chip, folder: str | Path) -> None:
     arrays |= {f"head/{name}": array for name, array in chip.head.items()}
     present = {name: np.asarray(jax.device_get(array)) for name, array in arrays.items() if array is not None}
     arrays = {name.replace("/", "."): array for name, array in present.items()}
-    store.save(folder, arrays, _described(chip), form=_FORM)
+    return Record(arrays, _described(chip), CHIP_FORM)
 
 
 def load_chip(folder: str | Path, network: Network | None = None) -> Chip:
@@ -52,7 +63,13 @@ def load_chip(folder: str | Path, network: Network | None = None) -> Chip:
     Raises:
         BankError: no chip there, or a damaged one. ModelError: a structure is needed, or is not the chip's.
     """
-    arrays, described = store.load(folder, form=_FORM)
+    record, _ = store.read(folder, form=CHIP_FORM)
+    return chip_of(record, str(folder), network)
+
+
+def chip_of(record: Record, where: str, network: Network | None = None) -> Chip:
+    """Undo :func:`chip_record`; ``where`` names its place in errors."""
+    arrays, described = record.arrays, record.metadata
     network = network or _registered(described)
     if described["network"] != network.name:
         raise ModelError("network", network.name, f"{described['network']}, what the chip was programmed with")
@@ -74,7 +91,7 @@ def load_chip(folder: str | Path, network: Network | None = None) -> Chip:
             network=network,
         )
     except KeyError as error:
-        raise BankError("chip", str(folder), f"a whole chip; {error} is missing") from error
+        raise BankError("chip", where, f"a whole chip; {error} is missing") from error
 
 
 def _described(chip: Chip) -> dict[str, Any]:

@@ -7,10 +7,11 @@ import sys
 
 import tyro
 
+from xbm_jax.cli.bank_options import Bank
 from xbm_jax.cli.console import flushed, printable
-from xbm_jax.cli.interrupt import interruptible
-from xbm_jax.cli.options import Adapt, Bank, BankList, BankShow, Command, Cost, Inspect, Quickstart, check_seed
-from xbm_jax.errors import XbmError
+from xbm_jax.cli.options import Adapt, Command, Cost, Inspect, Quickstart, check_seed
+from xbm_jax.errors import Interrupted, XbmError
+from xbm_jax.training import interruptible
 
 __all__ = ["main"]
 
@@ -21,6 +22,7 @@ def main(args: list[str] | None = None) -> None:
     The line is followed by a list, indented, where weights do not fit in several places. Exit code 1: the command did
     what it could, and standard error names what is amiss (a damaged task among others). A reader that goes away, as
     ``xbm bank list FOLDER | head -1``, ends the command without a word, with the exit code of other programs, 141.
+    Ctrl-C leaves with 130, SIGTERM with 143; a task that was being learned is saved first.
     """
     printable()
     try:
@@ -33,13 +35,14 @@ def main(args: list[str] | None = None) -> None:
     except (XbmError, OSError) as error:
         print(f"xbm: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
+        code = stopped.exit_code if isinstance(stopped, Interrupted) else 130
         print("\nxbm: interrupted; what is finished is kept, run the same command again to carry on", file=sys.stderr)
         if args is None:  # The process is ours. Python's own way out crashes where XLA is still computing.
             flushed()
             sys.stderr.flush()
-            os._exit(130)
-        raise SystemExit(130) from None
+            os._exit(code)
+        raise SystemExit(code) from None
     if code:
         raise SystemExit(code)
 
@@ -53,7 +56,7 @@ def _parsed(args: list[str] | None) -> Command:
 
 def _run(command: Command) -> int:
     """Do what was asked; a command's own modules are imported when it is, so that ``--help`` is quick."""
-    from xbm_jax.cli import commands, cost, quickstart
+    from xbm_jax.cli import bank, commands, cost, quickstart
 
     check_seed(command)
     match command:
@@ -65,8 +68,6 @@ def _run(command: Command) -> int:
             commands.inspect_command(command)
         case Cost():
             cost.cost_command(command)
-        case Bank(BankList(folder)):
-            return commands.bank_list(folder)
-        case Bank(BankShow(folder, task)):
-            return commands.bank_show(folder, task)
+        case Bank(action):
+            return bank.bank_command(action)
     return 0

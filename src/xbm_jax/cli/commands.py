@@ -1,20 +1,18 @@
-"""``xbm adapt``, ``xbm inspect``, ``xbm bank list`` and ``xbm bank show``."""
+"""``xbm adapt`` and ``xbm inspect``."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import re
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from xbm_jax.banks import ChipCard, MaskBank, describe, load_chip
+from xbm_jax.banks import MaskBank, load_chip
 from xbm_jax.cli.console import Output, complain, say, writable
-from xbm_jax.cli.interrupt import heeding
 from xbm_jax.cli.options import Adapt, Inspect
+from xbm_jax.cli.resume import carried_on, kept_log, outlets
 from xbm_jax.cli.settle import chip_for_bank, names_in, placement, settled
 from xbm_jax.crossbar import CrossbarSpec, Gaussian, spec_by_name
 from xbm_jax.data import load, stratified_sample
@@ -22,14 +20,15 @@ from xbm_jax.errors import BankError, DataError
 from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Chip, load_backbone, program
-from xbm_jax.report import TrainingProgress, draw_inspection, print_bank, print_inspection
+from xbm_jax.report import TrainingProgress, all_of, draw_inspection, print_inspection
 from xbm_jax.storage.files import replace_json
 from xbm_jax.streams import Command, stream
 from xbm_jax.tasks import Task, inspect
+from xbm_jax.tasks.kept import measured_as_kept
 from xbm_jax.training import Recipe, adapt, for_chip
 from xbm_jax.training.run import Run
 
-__all__ = ["adapt_command", "bank_list", "bank_show", "inspect_command"]
+__all__ = ["adapt_command", "inspect_command"]
 
 _INSPECTION = ("inspection.json", "inspection.png")
 
@@ -52,6 +51,8 @@ def adapt_command(options: Adapt) -> int:
     _check_name(options, name)
     for part in ("chip", f"tasks/{name}"):
         writable("--bank", options.bank / part)
+    if options.profile is not None:
+        writable("--profile", options.profile)
     key = jax.random.key(options.seed)
     programmed = program(backbone, spec, key)
     say(console, placement(programmed))
@@ -59,11 +60,16 @@ def adapt_command(options: Adapt) -> int:
     chip = chip_for_bank(console, options.bank, programmed, data)
     Run(chip, data, method, config, task_key).check()  # raises what learning would, before anything is written
     chip = settled(options.bank, chip, programmed)
-    with TrainingProgress(console) as progress:
-        bar = progress.task(f"{name} {method.name}")
-        task = adapt(chip, data, method=method, key=task_key, config=config, report=heeding(bar.report))
-    stored_as = name if options.replace else _free_name(options.bank, name)
-    MaskBank.open(options.bank, chip).put(stored_as, task, compact=options.compact)
+    with carried_on(options.bank, name, "--restart, to begin it anew", options.restart) as save:
+        with TrainingProgress(console) as progress, outlets(options, name) as others:
+            report = all_of(progress.task(f"{name} {method.name}").report, *others)
+            task = adapt(chip, data, method=method, key=task_key, config=config, report=report, save=save)
+        if options.compact:  # what is reported is what another command will answer from the bank
+            task = measured_as_kept(chip, task, data.x_test, data.y_test, key=stream(key, Command.READ))
+        stored_as = name if options.replace else _free_name(options.bank, name)
+        MaskBank.open(options.bank, chip).put(stored_as, task, compact=options.compact)
+        if options.log == "jsonl":
+            kept_log(save, options.bank, stored_as)
     say(console, _summary(stored_as, chip, task, options.compact) + f" Stored in {options.bank}.")
     if stored_as == name:
         return 0
@@ -89,40 +95,6 @@ def inspect_command(options: Inspect) -> None:
         replace_json(options.out / _INSPECTION[0], inspection.to_json())
         draw_inspection(inspection, options.out / _INSPECTION[1])
         say(console, f"Written to {options.out}: {' and '.join(_INSPECTION)}.")
-
-
-def bank_list(folder: Path) -> int:
-    """Print a bank's tasks, a line each; 1 where one is damaged, which standard error says, else 0."""
-    described = describe(folder)
-    print_bank(_title(described["chip"]), described["tasks"], Output())
-    return _tell_damaged(described)
-
-
-def bank_show(folder: Path, task: str | None) -> int:
-    """Print a bank's chip and what was measured of its tasks (of one task, if named) as JSON; 1 as in the list."""
-    described = describe(folder)
-    if task is not None:
-        if task not in described["tasks"]:
-            raise BankError("--task", task, "one of " + (", ".join(described["tasks"]) or "none: the bank is empty"))
-        described["tasks"] = {task: described["tasks"][task]}
-    print(json.dumps(_finite(described), indent=1, allow_nan=False))
-    return _tell_damaged(described)
-
-
-def _tell_damaged(described: dict[str, Any]) -> int:
-    damaged = {name: task["error"] for name, task in described["tasks"].items() if "error" in task}
-    for name, error in damaged.items():
-        complain(f"task {name!r} is damaged: {error}")
-    return int(bool(damaged))
-
-
-def _finite(value: Any) -> Any:
-    """``value`` as JSON has it: what older versions stored as NaN or infinite is null."""
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _method(options: Adapt) -> Method:
@@ -185,11 +157,3 @@ def _summary(name: str, chip: Chip, task: Task, compact: bool) -> str:
         f"(validation {task.meta['val_accuracy']:.1%}); {bits.mask_bits:,} mask, {bits.weight_bits_stored:,} weight, "
         f"{bits.norm_bits:,} norm and {bits.head_bits:,} head bits; {task_cells_written(chip, task):,} cells written."
     )
-
-
-def _title(card: dict) -> str:
-    chip = ChipCard.from_json(card)
-    specs = [json.loads(spec) for spec in chip.specs.values()]
-    heights = sorted({(spec["rows"], spec.get("active_rows") or spec["rows"]) for spec in specs})
-    named = [str(count) if active == count else f"{count} ({active} at once)" for count, active in heights]
-    return f"{chip.network}, chip {chip.identity[:12]}, {' and '.join(named)} rows"

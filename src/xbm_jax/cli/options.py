@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from xbm_jax.cli.bank_options import Bank
+from xbm_jax.cli.paths import UserPath, made_by, typed_path
 from xbm_jax.crossbar import SPECS
 from xbm_jax.errors import DataError
 from xbm_jax.masks.methods import METHODS
-from xbm_jax.paths import as_path
 
-__all__ = ["Adapt", "Bank", "BankList", "BankShow", "Command", "Cost", "Inspect", "Quickstart", "check_seed"]
+__all__ = ["Adapt", "Command", "Cost", "Inspect", "Quickstart", "check_seed"]
 
 LARGEST_SEED = 2**32 - 1
 """JAX keeps the low 32 bits of a seed: a larger one would be another's."""
@@ -31,34 +31,12 @@ def check_seed(command: Any) -> None:
         raise DataError("--seed", seed, f"a whole number from 0 to {LARGEST_SEED:,}")
 
 
-def _path(given: list[str]) -> Path:
-    """A path as typed, its tilde expanded: no shell does so after an equals sign."""
-    (text,) = given
-    if not text:
-        raise ValueError("an empty path; the folder where you are is .")
-    try:
-        return as_path(text)
-    except DataError:
-        raise ValueError(f"no user of this machine has the home folder of {text}") from None
-
-
 def _weights(given: list[str]) -> str:
     """A path, likewise, or an address on the hub."""
-    return given[0] if given[0].startswith("hf://") else str(_path(given))
+    return given[0] if given[0].startswith("hf://") else str(typed_path(given))
 
 
-def _made_by(convert: Callable[[list[str]], Any], kind: type) -> tyro.constructors.PrimitiveConstructorSpec:
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="PATH",
-        instance_from_str=convert,
-        is_instance=lambda value: isinstance(value, kind),
-        str_from_instance=lambda value: [str(value)],
-    )
-
-
-_Path = Annotated[Path, _made_by(_path, Path)]
-_Weights = Annotated[str, _made_by(_weights, str)]
+_Weights = Annotated[str, made_by(_weights, str)]
 _Chip = Annotated[str, tyro.conf.arg(help=f"a named chip, but for what is said below: {', '.join(SPECS)}.")]
 _Method = Annotated[str, tyro.conf.arg(help=f"one of {', '.join(METHODS)}.")]
 
@@ -74,10 +52,10 @@ class Quickstart:
         source_data: CIFAR-10 as .npz (x_train, y_train, x_test, y_test; uint8 NHWC), for accuracy on it.
     """
 
-    out: _Path = Path("runs/quickstart")
+    out: UserPath = Path("runs/quickstart")
     seed: int = 0
     full: bool = False
-    source_data: _Path | None = None
+    source_data: UserPath | None = None
 
 
 @dataclass(frozen=True)
@@ -105,10 +83,13 @@ class Adapt:
         batch_size: images per step.
         compact: store two numbers a channel in 16 bits and a head of 8 bits a weight; else all of it, to learn on.
         seed: every random draw follows from it; 0 to 4294967295.
+        restart: begin anew where a run of this name was cut short; otherwise the same command carries on.
+        log: keep a log in <bank>/logs: lines of JSON, TensorBoard's events, or W&B's run.
+        profile: folder for a trace of steps 2 to 7, for TensorBoard's profiler or Perfetto.
     """
 
     task: str
-    bank: _Path
+    bank: UserPath
     name: str | None = None
     replace: bool = False
     method: _Method = "xbm"
@@ -127,6 +108,9 @@ class Adapt:
     batch_size: int = 32
     compact: bool = True
     seed: int = 0
+    restart: bool = False
+    log: Literal["jsonl", "tensorboard", "wandb"] | None = None
+    profile: UserPath | None = None
 
 
 @dataclass(frozen=True)
@@ -142,11 +126,11 @@ class Inspect:
         seed: draws read noise; 0 to 4294967295.
     """
 
-    chip: Annotated[_Path, tyro.conf.Positional]
+    chip: Annotated[UserPath, tyro.conf.Positional]
     task: str
     images: int = 256
     image_size: int | None = None
-    out: _Path | None = None
+    out: UserPath | None = None
     seed: int = 0
 
 
@@ -172,8 +156,8 @@ class Cost:
         seed: draws read noise; 0 to 4294967295.
     """
 
-    chip: Annotated[_Path, tyro.conf.Positional]
-    bank: _Path | None = None
+    chip: Annotated[UserPath, tyro.conf.Positional]
+    bank: UserPath | None = None
     task: tuple[str, ...] = ()
     tech: tuple[str, ...] = ("isaac-32nm", "neurosim-22nm", "survey-22nm")
     images: str | None = None
@@ -184,39 +168,8 @@ class Cost:
     backward: Literal["digital", "arrays"] = "digital"
     off_lines: Literal["conduct", "cut"] = "conduct"
     explain: str | None = None
-    out: _Path | None = None
+    out: UserPath | None = None
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class BankList:
-    """Tasks of a bank, a line each.
-
-    Args:
-        bank: folder of the bank.
-    """
-
-    bank: Annotated[_Path, tyro.conf.Positional]
-
-
-@dataclass(frozen=True)
-class BankShow:
-    """The chip of a bank, and everything that was measured of its tasks.
-
-    Args:
-        bank: folder of the bank.
-        task: one task; by default all of them.
-    """
-
-    bank: Annotated[_Path, tyro.conf.Positional]
-    task: str | None = None
-
-
-@dataclass(frozen=True)
-class Bank:
-    """Look into a mask bank."""
-
-    action: Annotated[BankList, tyro.conf.subcommand("list")] | Annotated[BankShow, tyro.conf.subcommand("show")]
 
 
 Command = (

@@ -17,8 +17,8 @@ from rich.console import Console
 from xbm_jax import report
 from xbm_jax.banks import MaskBank, chip_card, load_chip, save_chip
 from xbm_jax.cli.console import Output, say, writable
-from xbm_jax.cli.interrupt import heeding
 from xbm_jax.cli.reopen import packed, probe_batch, probe_index
+from xbm_jax.cli.resume import carried_on
 from xbm_jax.cli.settle import placement
 from xbm_jax.crossbar import spec_by_name
 from xbm_jax.data import Dataset, load, stratified_sample
@@ -77,7 +77,7 @@ class _Job:
 
 
 def quickstart(out: Path, *, seed: int = 0, full: bool = False, source_data: Path | None = None) -> None:
-    """Run all of it; see ``xbm quickstart --help``. A run that was cut short carries on from the tasks in its bank."""
+    """Run all of it; see ``xbm quickstart --help``. A run that was cut short carries on, within a task too."""
     job = _Job(out, seed, METHODS + REWRITING * full, Output())
     _check_place(job)
     backbone = load_backbone("cifar-resnet20")
@@ -204,7 +204,8 @@ def _row(job: _Job, chip: Chip, bank: MaskBank, name: str, method: Method, data:
     """Learn a task by a method and put it into the bank, or take what is there."""
     entry = f"{name}.{method.name}"
     if entry not in bank.names:
-        bank.put(entry, _learn(job, chip, name, method, data))
+        with carried_on(bank.folder, entry, f"another --out than {job.out}") as save:
+            bank.put(entry, _learn(job, chip, name, method, data, save))
     task = bank.get(entry)
     row = report.row_of(chip, task, name=name, seed=job.seed, inputs=data.x_test[:1])
     stored_bits = f"{row.mask_bits:,} mask + {row.norm_bits:,} norm + {row.head_bits:,} head bits"
@@ -212,11 +213,11 @@ def _row(job: _Job, chip: Chip, bank: MaskBank, name: str, method: Method, data:
     return row
 
 
-def _learn(job: _Job, chip: Chip, name: str, method: Method, data: Dataset) -> Task:
+def _learn(job: _Job, chip: Chip, name: str, method: Method, data: Dataset, save: Path) -> Task:
     key = stream(jax.random.key(job.seed), Command.QUICKSTART, TASKS.index(name))
     with report.TrainingProgress(job.console) as progress:
         bar = progress.task(f"{name} {method.name}")
-        task = adapt(chip, data, method=method, key=key, config=TRAIN, report=heeding(bar.report))
+        task = adapt(chip, data, method=method, key=key, config=TRAIN, report=bar.report, save=save)
     task = compact(chip, task)  # what is measured is what is stored
     classes = np.argmax(predict(chip, task, data.x_test), -1)
     measured = {"accuracy": float(np.mean(classes == data.y_test)), "probe": classes[probe_index(data)].tolist()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import os
 import platform
 import sys
@@ -14,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+
+from xbm_jax.storage.plain import plain
 
 __all__ = ["plain", "run_context"]
 
@@ -55,26 +54,3 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def plain(value: Any) -> Any:
-    """JSON values: a dataclass is its class name and fields, what JSON has no word for is text."""
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case float():
-            return value if math.isfinite(value) else str(value)
-        case np.generic():
-            return plain(value.item())
-        case np.ndarray():
-            return plain(value.tolist())
-        case Mapping():
-            return {str(key): plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [plain(item) for item in value]
-        case set() | frozenset():
-            return sorted((plain(item) for item in value), key=str)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"type": type(value).__name__, **fields}
-    return value.__qualname__ if hasattr(value, "__qualname__") else str(value)

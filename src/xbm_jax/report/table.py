@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from xbm_jax.banks import Generation
 from xbm_jax.report.rows import Row
 from xbm_jax.tasks import Inspection
 
@@ -13,7 +14,16 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["Column", "as_text", "energy_note", "escaped", "markdown_table", "print_bank", "print_columns"]
+__all__ = [
+    "Column",
+    "as_text",
+    "energy_note",
+    "escaped",
+    "markdown_table",
+    "print_bank",
+    "print_columns",
+    "print_history",
+]
 __all__ += ["print_inspection", "print_line", "print_table"]
 
 
@@ -50,8 +60,16 @@ _BANK_COLUMNS = (
     Column("classes", lambda entry: str(entry[1].get("classes", "-"))),
     Column("test accuracy", lambda entry: _percent(entry[1].get("meta", {}).get("accuracy"))),
     Column("norms", lambda entry: entry[1].get("method", {"norms": "-"})["norms"], numeric=False),
+    Column("bytes", lambda entry: f"{entry[1]['bytes']:,}" if "bytes" in entry[1] else "-"),
 )
-_BANK_FIRST_TO_GO = ("norms", "classes", "method")
+_HISTORY_COLUMNS = (
+    Column("generation", lambda entry: str(entry.number)),
+    Column("", lambda entry: "current" if entry.current else "", numeric=False),
+    Column("put", lambda entry: entry.time or "-", numeric=False),
+    Column("what", lambda entry: _what(entry), numeric=False),
+    Column("test accuracy", lambda entry: _percent(entry.accuracy)),
+)
+_BANK_FIRST_TO_GO = ("norms", "bytes", "classes", "method")
 _NAME = 20  # columns of a name that a terminal keeps before it goes without other columns
 _LEAST_NAME = 8
 _LAYER_FIRST_TO_GO = ("at tile, column", "at column", "worst clip %", "active %")
@@ -83,6 +101,17 @@ def print_bank(title: str, tasks: Mapping[str, Any], console: Console) -> None:
     """Print the title and one line per task of what :func:`~xbm_jax.banks.describe` says, damaged ones too."""
     print_line(title, console)
     print_columns(_BANK_COLUMNS, list(tasks.items()), _BANK_FIRST_TO_GO, console)
+
+
+def print_history(generations: Sequence[Generation], console: Console) -> None:
+    """Print one line per generation of a task, newest first."""
+    print_columns(_HISTORY_COLUMNS, generations, (), console)
+
+
+def _what(generation: Generation) -> str:
+    if generation.error is not None:
+        return "damaged"
+    return "removed" if generation.removed else generation.method or "-"
 
 
 def markdown_table(rows: Sequence[Row]) -> str:

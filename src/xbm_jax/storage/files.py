@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from xbm_jax.errors import BankError, OutputError
 __all__ = ["replace_file", "replace_json", "strict_json", "sync_folder"]
 
 
-def replace_file(path: str | Path, content: str | bytes) -> None:
-    """Put ``content`` (text as UTF-8) at ``path`` in one step, making its folder if need be.
+def replace_file(path: str | Path, content: str | bytes | Iterable[bytes]) -> None:
+    """Put ``content`` (text as UTF-8, or bytes in parts) at ``path`` in one step, making its folder if need be.
 
     A reader sees the old file or the new, also after a power cut. Whatever goes wrong, Ctrl-C too, the old one stays
     and no part is left over. Where ``path`` is a link, what it points to is replaced.
@@ -27,7 +28,8 @@ def replace_file(path: str | Path, content: str | bytes) -> None:
         part = target.with_name(f".{uuid.uuid4().hex}.part")  # two writers must not share one
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _write_through(part, content.encode() if isinstance(content, str) else content)
+            content = content.encode() if isinstance(content, str) else content
+            _write_through(part, (content,) if isinstance(content, bytes) else content)
             part.replace(target)
             sync_folder(target.parent)
         finally:
@@ -70,9 +72,10 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_through(path: Path, content: bytes) -> None:
+def _write_through(path: Path, parts: Iterable[bytes]) -> None:
     with path.open("xb") as file:
-        file.write(content)
+        for part in parts:
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
 

@@ -11,9 +11,9 @@ import numpy as np
 from xbm_jax.models import Chip
 from xbm_jax.models.norm import folded_norms
 from xbm_jax.promotion import numpy_promotion
-from xbm_jax.tasks.task import Task, is_compact, stored
+from xbm_jax.tasks.task import Task, evaluate, is_compact, stored
 
-__all__ = ["compact"]
+__all__ = ["compact", "measured_as_kept"]
 
 
 @numpy_promotion
@@ -38,6 +38,21 @@ def compact(chip: Chip, task: Task) -> Task:
         norms = halves
     head = task.method.head.compact(task.trained["head"]) if task.trained["head"] else {}
     return task.replace(trained={**task.trained, "norms": norms, "head": head}, state={})
+
+
+def measured_as_kept(chip: Chip, task: Task, images: Any, targets: Any, *, key: jax.Array | None = None) -> Task:
+    """The compact task, its ``meta["accuracy"]`` measured anew; ``meta["accuracy_learned"]`` is the one of before.
+
+    What is reported of a task should be what its stored form answers; the rounding moves single images.
+
+    Args:
+        images: uint8 [n, H, W, C], or what else the chip takes: those that the accuracy is to be of.
+        targets: class indices [n].
+        key: draws read noise, where reads are noisy.
+    """
+    kept = compact(chip, task)
+    measured = evaluate(chip, kept, images, targets, key=key)
+    return kept.replace(meta={**task.meta, "accuracy": measured, "accuracy_learned": task.meta.get("accuracy")})
 
 
 def _half(array: jax.Array) -> jax.Array:

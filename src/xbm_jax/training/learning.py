@@ -11,8 +11,8 @@ Every random choice (head, split, order, read noise) comes from the key. The loo
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import jax
@@ -30,11 +30,16 @@ from xbm_jax.training.checks import check_chip, check_data
 from xbm_jax.training.clock import Clock
 from xbm_jax.training.loop import advance
 from xbm_jax.training.recipe import Recipe
-from xbm_jax.training.result import finished
-from xbm_jax.training.run import Report, Run, begin
+from xbm_jax.training.result import finished, finished_before
+from xbm_jax.training.run import Report, Run
+from xbm_jax.training.saved import watching
+from xbm_jax.training.saves import Saves, as_saves
 from xbm_jax.training.step import ChipOfStep
 
-__all__ = ["adapt", "adapt_together", "for_chip"]
+__all__ = ["Save", "adapt", "adapt_together", "for_chip"]
+
+Save = Saves | str | PathLike[str] | None
+"""Where a run is saved, if it is."""
 
 
 def for_chip(chip: Chip, data: Dataset, image_size: int | None = None) -> Dataset:
@@ -69,6 +74,7 @@ def adapt(
     report: Report | None = None,
     start: Task | None = None,
     chip_of_step: ChipOfStep | None = None,
+    save: Save = None,
     mesh: Mesh | None = None,
 ) -> Task:
     """Learn ``data`` on ``chip`` without changing the chip.
@@ -84,12 +90,20 @@ def adapt(
             same) training starts from, of each what ``method`` trains; ``None``: the chip's norms and a random head.
         chip_of_step: ``(chip, key) -> chip``, traceable: the chip of every training step, for masks that hold on many
             chips (``xbm.models.redrawn``). Validation and test are on ``chip`` itself.
+        save: a folder of this run alone, or :class:`~xbm_jax.training.Saves`: all of its state is saved there while it
+            goes on, with a log. Killed at any moment, the same call carries on, and ends bit for bit the same; once it
+            is done, the same call gives the task at once.
         mesh: devices that share every batch (:func:`xbm_jax.layout.mesh`), of all processes, each of which makes this
-            very call; ``None``: one device.
+            very call; ``None``: one device. A run may be carried on over another mesh: that is no other run, but sums
+            are of another order.
 
     Raises:
         SpecError, DataError, MethodError: what cannot be learned, before the first step.
         TrainingError: a loss, a trained number or a logit that is not finite; it names the step, and the rates.
+        OutputError: ``save`` cannot be written, another process learns in it, or the run in it was asked something
+            else, before the first step; or its disk is full, and then the last save stands.
+        BankError: all saves there are damaged.
+        Interrupted: Ctrl-C or SIGTERM within :func:`xbm_jax.training.interruptible`, after a save.
 
     Returns:
         The task. ``task.meta`` holds test and validation accuracy, the history, the share of active columns and the
@@ -97,7 +111,7 @@ def adapt(
     """
     config = Recipe() if config is None else config
     run = Run(chip, data, method, config, key, report, start, chip_of_step, layout=Layout(mesh))
-    return _learned([run])[0]
+    return _learned([run], save)[0]
 
 
 @numpy_promotion
@@ -111,6 +125,7 @@ def adapt_together(
     report: Report | None = None,
     start: Sequence[Task | None] | None = None,
     chip_of_step: ChipOfStep | None = None,
+    save: Save = None,
     mesh: Mesh | None = None,
 ) -> list[Task]:
     """:func:`~xbm_jax.training.adapt` of every task, to rounding: one compiled step for all of them.
@@ -124,11 +139,13 @@ def adapt_together(
         report: called after every step, with the means over tasks.
         start: as for one task, one for each.
         chip_of_step: as for one task.
+        save: as for one task; one folder for all.
         mesh: devices that share tasks, along its axis ``task``, and every batch, along ``data``.
 
     Raises:
         SpecError, DataError, MethodError: as for one task, and tasks that do not fit together; before the first step.
         TrainingError: as for one task; it names the task.
+        OutputError, BankError, Interrupted: as for one task.
 
     Returns:
         The tasks, in order. ``meta["seconds"]`` is each one's share of the time that all took.
@@ -145,7 +162,7 @@ def adapt_together(
         Run(chip, task, method, config, key, report if i == 0 else None, begun, chip_of_step, place, layout)
         for i, (chip, task, key, begun, place) in enumerate(zip(each, data, keys, first, places, strict=True))
     ]
-    return _learned(runs) if runs else []
+    return _learned(runs, save) if runs else []
 
 
 def _listed(field: str, values: Any, allowed: str) -> list[Any]:
@@ -173,18 +190,23 @@ _SHARED: Mapping[str, Callable[[Run], Any]] = {
 }
 
 
-def _learned(runs: Sequence[Run]) -> list[Task]:
+def _learned(runs: Sequence[Run], save: Save) -> list[Task]:
     """The tasks of runs that share their steps, if there are several."""
-    began, clock = time.perf_counter(), Clock()
+    saves, clock = as_saves(save), Clock()
     for run in runs:
         run.check()
     _check(runs)
-    recipe = runs[0].recipe
-    layout = runs[0].layout
+    layout, recipe = runs[0].layout, runs[0].recipe
     layout.check(len(runs), recipe.batch_size, recipe.eval_batch_size)
-    with layout.context:
-        states = [begin(run) for run in runs]
-        for _ in range(recipe.epochs):
-            states = advance(runs, states, clock)
-    seconds = (time.perf_counter() - began) / len(runs)
-    return [finished(run, state, clock, seconds, len(runs)) for run, state in zip(runs, states, strict=True)]
+    with watching(saves, runs, clock) as watch:
+        with layout.context:
+            states = watch.states()
+            while watch.metas is None and int(states[0].epoch) < recipe.epochs:
+                states = advance(runs, states, clock, watch.stepped)
+                watch.ended(states)
+        if watch.metas is not None:
+            return [finished_before(*each) for each in zip(runs, states, watch.metas, strict=True)]
+        seconds = watch.seconds / len(runs)
+        tasks = [finished(run, state, clock, seconds, len(runs)) for run, state in zip(runs, states, strict=True)]
+        watch.done(states, [task.meta for task in tasks])
+        return tasks

@@ -6,7 +6,8 @@ are reported, or the epoch ends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 
 from xbm_jax import streams
 from xbm_jax.data import made_ahead
+from xbm_jax.errors import DataError
 from xbm_jax.models import Chip
 from xbm_jax.training.clock import Clock
 from xbm_jax.training.diverged import check_losses, check_state
@@ -25,37 +27,48 @@ from xbm_jax.training.scoring import score
 from xbm_jax.training.state import RunState, TrainState
 from xbm_jax.training.step import train_step, train_steps
 
-__all__ = ["advance", "stacked"]
+__all__ = ["Stepped", "advance", "stacked"]
+
+Stepped = Callable[[int, dict[str, jax.Array], Callable[[], list[RunState]]], None]
+"""``(step, seen, standing)`` after a step of the whole run, from 0 on: its losses and scores, which may still be
+computed, and what gives the states as they stand."""
 
 _IN_FLIGHT = 8
 """Steps that may wait for a device; more would hold their batches in its memory."""
 
 
-def advance(runs: Sequence[Run], states: Sequence[RunState], clock: Clock) -> list[RunState]:
-    """All runs after one more epoch.
+def advance(
+    runs: Sequence[Run], states: Sequence[RunState], clock: Clock, watch: Stepped | None = None
+) -> list[RunState]:
+    """All runs at the end of their epoch, which they may be within.
+
+    Args:
+        watch: called after every step; see :data:`Stepped`.
 
     Raises:
         TrainingError: a loss, a trained number or a score that is not finite; it holds the state of before.
     """
     if runs[0].on_features:
         return [head_epochs(run, state, clock) for run, state in zip(runs, states, strict=True)]
-    trains, losses = _steps(runs, states, clock)
+    trains, losses = _steps(runs, states, clock, watch)
     return [
         _ended(run, state, train, loss) for run, state, train, loss in zip(runs, states, trains, losses, strict=True)
     ]
 
 
-def _steps(runs: Sequence[Run], states: Sequence[RunState], clock: Clock) -> tuple[list[TrainState], list[float]]:
-    """What an epoch's steps make of each run's state, and their mean losses."""
-    first, epoch, layout = runs[0], int(states[0].epoch), runs[0].layout
+def _steps(
+    runs: Sequence[Run], states: Sequence[RunState], clock: Clock, watch: Stepped | None
+) -> tuple[list[TrainState], list[float]]:
+    """What the rest of an epoch's steps makes of each run's state, and the mean losses of all of the epoch's."""
+    first, epoch, done, layout = runs[0], int(states[0].epoch), len(states[0].losses), runs[0].layout
     shared = all(run.chip is first.chip for run in runs)
     chips = first.placed_chip if shared else layout.by_task(stacked([run.chip for run in runs]), len(runs))
     # Copies: a step donates what it is given, and the states of before are kept.
     train = layout.by_task(jax.tree.map(jnp.array, stacked([state.train for state in states])), len(runs))
     orders, losses = [run.order(epoch) for run in runs], []
-    batches = made_ahead(lambda i: _batch(runs, orders, epoch, i), first.steps)
+    batches = made_ahead(lambda i: _batch(runs, orders, epoch, done + i), first.steps - done)
     for i, (inputs, targets) in enumerate(batches):
-        step = epoch * first.steps + i
+        step = epoch * first.steps + done + i
         rule = first.method.rule
         if rule is not None and rule.turns(step, first.steps, first.recipe.epochs):
             each = zip(runs, unstacked(layout.whole(train), len(runs)), strict=True)
@@ -67,11 +80,31 @@ def _steps(runs: Sequence[Run], states: Sequence[RunState], clock: Clock) -> tup
             _tell(runs, states, clock, step, seen)
         elif i >= _IN_FLIGHT:
             jax.block_until_ready(losses[i - _IN_FLIGHT])
-    clock.read(losses[-1])
-    found = np.asarray(layout.host(jnp.stack(losses)), np.float64).reshape(first.steps, len(runs))
+        if watch is not None:
+            watch(step, seen, partial(_standing, runs, states, train, losses))
+    if losses:
+        clock.read(losses[-1])
+    return unstacked(layout.whole(train), len(runs)), np.mean(_checked(runs, states, losses), axis=0).tolist()
+
+
+def _checked(runs: Sequence[Run], states: Sequence[RunState], losses: Sequence[jax.Array]) -> np.ndarray:
+    """Losses of all steps of the epoch so far, float64 [steps, runs]: those of the states, then ``losses``."""
+    found = np.stack([np.asarray(state.losses, np.float64) for state in states], axis=1)
+    if losses:
+        new = np.asarray(runs[0].layout.host(jnp.stack(losses)), np.float64)
+        found = np.concatenate([found, new.reshape(len(losses), len(runs))])
     for run, state, own in zip(runs, states, found.T, strict=True):
-        check_losses(run, state, own, epoch * first.steps)
-    return unstacked(layout.whole(train), len(runs)), np.mean(found, axis=0).tolist()
+        check_losses(run, state, own, int(state.epoch) * run.steps)
+    return found
+
+
+def _standing(
+    runs: Sequence[Run], states: Sequence[RunState], train: TrainState, losses: Sequence[jax.Array]
+) -> list[RunState]:
+    """Each run's state after these steps; the next step donates ``train``, so these are copies."""
+    own = unstacked(runs[0].layout.whole(jax.tree.map(jnp.array, train)), len(runs))
+    found = _checked(runs, states, losses)
+    return [state.within(each, loss) for state, each, loss in zip(states, own, found.T, strict=True)]
 
 
 def _step(
@@ -91,7 +124,11 @@ def _batch(runs: Sequence[Run], orders: Sequence[np.ndarray], epoch: int, i: int
     def rows_of(task: int, rows: slice) -> tuple[Any, np.ndarray]:
         return runs[task].batch(orders[task][i], epoch, i, rows)
 
-    return runs[0].layout.batch(rows_of, len(runs), runs[0].recipe.batch_size)
+    try:
+        return runs[0].layout.batch(rows_of, len(runs), runs[0].recipe.batch_size)
+    except OSError as error:  # of what lies in a file
+        names = ", ".join(dict.fromkeys(run.data.name for run in runs))
+        raise DataError("data", names, f"examples that can be read ({error.strerror or error})") from error
 
 
 def _tell(runs: Sequence[Run], states: Sequence[RunState], clock: Clock, step: int, seen: dict[str, Any]) -> None:

@@ -16,17 +16,13 @@ from xbm_jax.training.run import Run, test_examples
 from xbm_jax.training.scoring import score
 from xbm_jax.training.state import RunState
 
-__all__ = ["finished"]
+__all__ = ["finished", "finished_before"]
 
 
 def finished(run: Run, state: RunState, clock: Clock, seconds: float, together: int = 1) -> Task:
     """The task of the best epoch; ``seconds``: how long learning took, one of so many runs ``together``."""
-    method, kept, recipe = run.method, state.best, run.recipe
-    tested = score(run, state, kept, *test_examples(run), run.draw(streams.Run.TEST))
-    kept = run.layout.here(kept)
-    head = method.head.cut(kept.trained["head"], run.outputs)
-    own_state = jax.device_get(kept.stats) if method.norms == "full" else {}
-    task = Task({**kept.trained, "head": head}, own_state, method, chip=chip_mark(run.chip))
+    method, recipe, task = run.method, run.recipe, _task(run, state)
+    tested = score(run, state, state.best, *test_examples(run), run.draw(streams.Run.TEST))
     few = run.evaluated(take(run.data.x_train, run.val_index[: recipe.batch_size]))
     metric, best = recipe.objective.metric, state.best_epoch
     rows = [
@@ -45,7 +41,7 @@ def finished(run: Run, state: RunState, clock: Clock, seconds: float, together: 
         "images": sizes,
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
-        "augment": None if recipe.augment is None else dataclasses.asdict(recipe.augment),
+        **_changed(run),
         "norm_policy": method.norms,
         "active_columns": active_columns(run.chip, task),
         "adc_clip_rate": adc_clip_rates(run.chip, task, few, run.draw(streams.Run.PROBE)),
@@ -53,3 +49,22 @@ def finished(run: Run, state: RunState, clock: Clock, seconds: float, together: 
         "images_per_second": recipe.batch_size * together * clock.rate,
     }
     return task.replace(meta=meta)
+
+
+def finished_before(run: Run, state: RunState, meta: dict[str, Any]) -> Task:
+    """The task that :func:`finished` gave for a run and its last state, and that was ``meta`` as JSON."""
+    return _task(run, state).replace(meta={**meta, **_changed(run)})
+
+
+def _task(run: Run, state: RunState) -> Task:
+    """The task of the best epoch, without what was measured of it."""
+    method, kept = run.method, run.layout.here(state.best)
+    head = method.head.cut(kept.trained["head"], run.outputs)
+    own_state = jax.device_get(kept.stats) if method.norms == "full" else {}
+    return Task({**kept.trained, "head": head}, own_state, method, chip=chip_mark(run.chip))
+
+
+def _changed(run: Run) -> dict[str, Any]:
+    """How training images were changed; its tuples are none in JSON."""
+    augment = run.recipe.augment
+    return {"augment": None if augment is None else dataclasses.asdict(augment)}

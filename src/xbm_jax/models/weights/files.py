@@ -14,9 +14,9 @@ from xbm_jax.errors import WeightsError
 from xbm_jax.models.weights.torch_file import read_torch
 from xbm_jax.paths import as_path
 
-__all__ = ["read_weights"]
+__all__ = ["HUB", "downloaded", "read_weights"]
 
-_HUB = "hf://"
+HUB = "hf://"
 _INDEX = ".index.json"
 _SHARD = re.compile(r".*-(\d+)-of-(\d+)\.\w+")
 
@@ -46,7 +46,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _read_file(name: str) -> dict[str, np.ndarray]:
-    path = _downloaded(name) if name.startswith(_HUB) else as_path(name)
+    path = downloaded(name) if name.startswith(HUB) else as_path(name)
     ending = next((ending for ending in _READERS if path.name.lower().endswith(ending)), None)
     if ending is None:
         *most, last = _READERS
@@ -61,7 +61,7 @@ def _read_file(name: str) -> dict[str, np.ndarray]:
 
 def _read_shards(name: str) -> dict[str, np.ndarray]:
     """The arrays of all shards that an index names; each lies beside the index."""
-    path = _downloaded(name) if name.startswith(_HUB) else as_path(name)
+    path = downloaded(name) if name.startswith(HUB) else as_path(name)
     if not path.is_file():
         raise WeightsError("weights", name, "an existing file")
     try:
@@ -79,10 +79,15 @@ def _read_shards(name: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _downloaded(address: str) -> Path:
-    """The local copy of ``hf://owner/repository/file``."""
-    owner, _, rest = address.removeprefix(_HUB).partition("/")
-    repository, _, file = rest.partition("/")
+def downloaded(address: str) -> Path:
+    """The local copy of ``hf://owner/repository/file``, or of ``hf://owner/repository@revision/file``.
+
+    Raises:
+        WeightsError: another address, or a file that cannot be downloaded.
+    """
+    owner, _, rest = address.removeprefix(HUB).partition("/")
+    named, _, file = rest.partition("/")
+    repository, _, revision = named.partition("@")
     if not (owner and repository and file):
         raise WeightsError("weights", address, "hf://owner/repository/file")
     try:
@@ -91,7 +96,7 @@ def _downloaded(address: str) -> Path:
         allowed = "a file on disk, or `pip install 'xbm_jax[hub]'` for files on the Hugging Face hub"
         raise WeightsError("weights", address, allowed) from error
     try:
-        return Path(hf_hub_download(f"{owner}/{repository}", file))
+        return Path(hf_hub_download(f"{owner}/{repository}", file, **({"revision": revision} if revision else {})))
     except Exception as error:  # the client's errors and those of the network library below it
         allowed = f"a file that can be downloaded, or one on disk ({type(error).__name__}: {error})"
         raise WeightsError("weights", address, allowed) from error
