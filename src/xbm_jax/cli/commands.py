@@ -12,6 +12,7 @@ import jax
 from xbm_jax.banks import MaskBank, load_chip
 from xbm_jax.cli.console import Output, complain, say, writable
 from xbm_jax.cli.options import Adapt, Inspect
+from xbm_jax.cli.processes import in_turn, joined, leads
 from xbm_jax.cli.resume import carried_on, kept_log, outlets
 from xbm_jax.cli.settle import chip_for_bank, names_in, placement, settled
 from xbm_jax.crossbar import CrossbarSpec, Gaussian, spec_by_name
@@ -39,14 +40,15 @@ def adapt_command(options: Adapt) -> int:
     All that is wrong is said before anything is written; chip and bank are settled before the first step, so that
     what is stored is what another ``xbm adapt`` into this bank serves.
     """
-    console = Output()
+    mesh = joined(options)
+    console = Output(quiet=not leads())
     method = _method(options)
     config = Recipe(epochs=options.epochs, batch_size=options.batch_size)
     spec = _spec(options)
     writable("--bank", options.bank)
     _check_name(options, options.name)
     backbone = load_backbone(options.model, options.weights)
-    data = load(options.task, seed=options.seed, image_size=options.image_size)
+    data = load(options.task, seed=options.seed, image_size=options.image_size, stream=options.stream)
     name = options.name or _name_in_bank(data.name)
     _check_name(options, name)
     for part in ("chip", f"tasks/{name}"):
@@ -59,11 +61,14 @@ def adapt_command(options: Adapt) -> int:
     data, task_key = for_chip(programmed, data), stream(key, Command.TASK)
     chip = chip_for_bank(console, options.bank, programmed, data)
     Run(chip, data, method, config, task_key).check()  # raises what learning would, before anything is written
-    chip = settled(options.bank, chip, programmed)
+    known = chip
+    chip = in_turn(lambda: settled(options.bank, known, programmed))
     with carried_on(options.bank, name, "--restart, to begin it anew", options.restart) as save:
         with TrainingProgress(console) as progress, outlets(options, name) as others:
             report = all_of(progress.task(f"{name} {method.name}").report, *others)
-            task = adapt(chip, data, method=method, key=task_key, config=config, report=report, save=save)
+            task = adapt(chip, data, method=method, key=task_key, config=config, report=report, save=save, mesh=mesh)
+        if not leads():
+            return 0
         if options.compact:  # what is reported is what another command will answer from the bank
             task = measured_as_kept(chip, task, data.x_test, data.y_test, key=stream(key, Command.READ))
         stored_as = name if options.replace else _free_name(options.bank, name)

@@ -86,6 +86,13 @@ class Adapt:
         restart: begin anew where a run of this name was cut short; otherwise the same command carries on.
         log: keep a log in <bank>/logs: lines of JSON, TensorBoard's events, or W&B's run.
         profile: folder for a trace of steps 2 to 7, for TensorBoard's profiler or Perfetto.
+        stream: leave images on disk and read them when they are needed: sets larger than memory; folder: and tfds:.
+        devices: one, or all of them, which share every batch.
+        distributed: this is one of several processes that run this command; SLURM, TPU pods, Kubernetes and MPI say
+            which. The first one prints and writes.
+        coordinator: HOST:PORT of the first of them, where nothing says so.
+        processes: how many there are, likewise.
+        process: which one this is, from 0, likewise.
     """
 
     task: str
@@ -111,6 +118,12 @@ class Adapt:
     restart: bool = False
     log: Literal["jsonl", "tensorboard", "wandb"] | None = None
     profile: UserPath | None = None
+    stream: bool = False
+    devices: Literal["one", "all"] = "one"
+    distributed: bool = False
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
 
 
 @dataclass(frozen=True)

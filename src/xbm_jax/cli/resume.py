@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xbm_jax.cli.options import Adapt
+from xbm_jax.cli.processes import leads
 from xbm_jax.errors import OutputError
 from xbm_jax.report import profiled, to_tensorboard, to_wandb
 from xbm_jax.storage.files import replace_file
@@ -31,6 +32,9 @@ def carried_on(bank: Path, name: str, remedy: str, restart: bool = False) -> Ite
         OutputError: another run, or another process, is there; says the remedy.
     """
     folder = bank / ".runs" / name
+    if not leads():
+        yield folder
+        return
     if restart:
         forget(folder)
     try:
@@ -49,9 +53,9 @@ def outlets(options: Adapt, name: str) -> Iterator[list[Any]]:
     """The reports, beside the bar, that a command line asks for."""
     with ExitStack() as closed:
         found = []
-        if options.log == "tensorboard":
+        if options.log == "tensorboard" and leads():
             found.append(closed.enter_context(to_tensorboard(options.bank / _LOGS / name)))
-        if options.log == "wandb":
+        if options.log == "wandb" and leads():
             found.append(closed.enter_context(to_wandb(project="xbm_jax", name=name)))
         if options.profile is not None:
             found.append(closed.enter_context(profiled(options.profile)))
