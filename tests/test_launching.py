@@ -50,9 +50,8 @@ def test_commands_are_ones_that_xbm_takes(name):
     found = _parsed(commands()[name][1:])
     assert isinstance(found, Adapt) and found.task.startswith("npz:")
     assert found.distributed == (name != "sweep")
-    assert (found.coordinator, found.processes, found.process) == (
-        ("node:8476", 2, 1) if name == "sky" else (None,) * 3
-    )
+    others = ("node:8476", 2, 1) if name == "sky" else (None, None, None)
+    assert (found.coordinator, found.processes, found.process) == others
 
 
 @pytest.mark.parametrize("name", ["jobset.yaml", "skypilot.yaml"])
