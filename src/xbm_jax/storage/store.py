@@ -183,6 +183,8 @@ def _alone(ocp: Any) -> Iterator[None]:
     saving, among = context.array.saving, context.multiprocessing
     saving.use_ocdbt = saving.use_zarr3 = saving.use_compression = saving.enable_write_sharding_file = False
     among.primary_host, among.active_processes, among.barrier_sync_key_prefix = process, {process}, f"xbm_{process}"
+    # Made in the background, a folder for which there is no room has Orbax's threads wait for minutes.
+    context.asynchronous.create_directories_asynchronously = False
     with context:
         yield
 
