@@ -15,6 +15,7 @@ from cli import small
 from tasks import tiny
 from xbm_jax import models
 from xbm_jax.banks import save_chip
+from xbm_jax.cli import bank as bank_commands
 from xbm_jax.cli import commands, quickstart
 from xbm_jax.masks.methods import METHODS
 
@@ -328,7 +329,7 @@ def test_a_file_that_cannot_be_read_is_one_line(monkeypatch, capsys):
     def unreadable(*_):
         raise PermissionError(13, "Permission denied", "b/bank.json")
 
-    monkeypatch.setattr(commands, "bank_list", unreadable)
+    monkeypatch.setattr(bank_commands, "describe", unreadable)
     assert small.run("bank", "list", "b") == 2
     assert error_line(capsys) == "xbm: [Errno 13] Permission denied: 'b/bank.json'"
 
@@ -337,6 +338,6 @@ def test_a_bug_is_no_user_error(monkeypatch):
     def broken(*_):
         raise TypeError("a bug")
 
-    monkeypatch.setattr(commands, "bank_list", broken)
+    monkeypatch.setattr(bank_commands, "describe", broken)
     with pytest.raises(TypeError, match="a bug"):
         small.run("bank", "list", "b")

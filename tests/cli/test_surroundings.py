@@ -19,6 +19,7 @@ from cli import small
 from tasks import tiny
 from xbm_jax import cli
 from xbm_jax.banks import MaskBank, describe, save_chip
+from xbm_jax.cli import bank as bank_commands
 from xbm_jax.cli import commands
 from xbm_jax.masks import methods
 
@@ -91,7 +92,7 @@ def test_show_is_strict_json_of_names_and_all(bank, capsys):
 def test_show_has_null_where_an_older_version_stored_no_number(bank, capsys, monkeypatch):
     described = describe(bank)
     described["tasks"]["plain"]["meta"] = {"history": [{"loss": math.nan}, {"loss": math.inf}], "accuracy": 0.5}
-    monkeypatch.setattr(commands, "describe", lambda _: described)
+    monkeypatch.setattr(bank_commands, "describe", lambda _: described)
     assert small.run("bank", "show", bank, "--task", "plain") == 0
     meta = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["tasks"]["plain"]["meta"]
     assert meta == {"history": [{"loss": None}, {"loss": None}], "accuracy": 0.5}

@@ -78,11 +78,12 @@ class FolderShelf:
 
     def all_names(self) -> set[str]:
         """Names of tasks, those that were removed too."""
+        known = set(indexed(self.folder))
         try:
-            folders = {name for name in os.listdir(self.folder / "tasks") if store.exists(self.place(name))}
+            others = set(os.listdir(self.folder / "tasks")) - known
         except OSError:
-            folders = set()
-        return {name for name in folders.union(indexed(self.folder)) if _is_name(name)}
+            others = set()
+        return {name for name in known.union(n for n in others if store.exists(self.place(n))) if _is_name(name)}
 
     def entry(self, name: str) -> Entry | None:
         """Which generation of a task counts, removed or not; ``None`` for a task that was never there.

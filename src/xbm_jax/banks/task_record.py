@@ -12,7 +12,6 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from xbm_jax.errors import BankError, XbmError
@@ -148,12 +147,14 @@ def _task_from_arrays(
         else {}
     )
     state = _cut_pairs(arrays["state"], chip.stats) if arrays["state"].size else {}
-    head = {name[len(_HEAD) :]: jnp.asarray(a) for name, a in sorted(arrays.items()) if name.startswith(_HEAD)}
+    head = {name[len(_HEAD) :]: a for name, a in sorted(arrays.items()) if name.startswith(_HEAD)}
     if method.head.features(head) != chip.num_features:
         found = f"{method.head.features(head)} features"
         raise BankError("head", found, f"{chip.num_features}, what this chip gives")
     masks = _unpack_masks(chip, method.rule, arrays["masks"])
-    return Task({"masks": masks, "norms": norms, "head": head}, state, method, meta)
+    # All at once: array by array it takes longer than reading them.
+    trained, state = jax.device_put(({"masks": masks, "norms": norms, "head": head}, state))
+    return Task(trained, state, method, meta)
 
 
 def _norms_like(chip: Chip, folded: bool) -> dict[str, Any]:
@@ -187,10 +188,7 @@ def _unpack_masks(chip: Chip, rule: Rule | None, data: np.ndarray) -> dict[str, 
     kept, structure = jax.tree.flatten(_stored(chip, rule))
     counts = [math.prod(k.shape) for k in kept]
     packed = _cut(data, {str(i): (packed_bytes(k.bits, n),) for i, (k, n) in enumerate(zip(kept, counts, strict=True))})
-    codes = [
-        jnp.asarray(unpack(part, k.bits, n).reshape(k.shape))
-        for part, k, n in zip(packed.values(), kept, counts, strict=True)
-    ]
+    codes = [unpack(part, k.bits, n).reshape(k.shape) for part, k, n in zip(packed.values(), kept, counts, strict=True)]
     return jax.tree.unflatten(structure, codes)
 
 
@@ -211,4 +209,4 @@ def _cut_pairs(flat: np.ndarray, like: dict[str, Any]) -> dict[str, Any]:
     names = {p: ("mean", "var") if "mean" in like[p] else _norm_names(like[p]) for p in sorted(like)}
     shapes = {f"{p}\n{k}": like[p][k].shape for p, own in names.items() for k in own}
     parts = _cut(flat, shapes)
-    return {p: {k: jnp.asarray(parts[f"{p}\n{k}"]) for k in own} for p, own in names.items()}
+    return {p: {k: parts[f"{p}\n{k}"] for k in own} for p, own in names.items()}

@@ -92,22 +92,21 @@ def _folder(bank: Path) -> FolderShelf:
 
 def _list(where: Path) -> int:
     described = describe(where)
-    print_bank(_title(described["chip"]), described["tasks"], Output())
-    _tell_sizes(described)
+    print_bank(_title(described["chip"]), described["tasks"], Output(), _sizes(described))
     return _tell_damaged(described)
 
 
-def _tell_sizes(described: dict[str, Any]) -> None:
+def _sizes(described: dict[str, Any]) -> str:
     """What the tasks take on disk, and against a fine-tuned copy of the backbone for each."""
     sizes = [task["bytes"] for task in described["tasks"].values() if "bytes" in task]
     parameters = described["parameters"]
     if not sizes:
-        return
-    text = f"{sum(sizes):,} bytes on disk for {len(sizes)} task{'s'[: len(sizes) > 1]}"
-    if parameters:
-        ratio = 4 * parameters * len(sizes) / sum(sizes)
-        text += f"; fine-tuned checkpoints ({parameters:,} parameters at 32 bits) would take {ratio:,.0f} times as much"
-    say(Output(), text + ".")
+        return ""
+    text = f"{sum(sizes):,} bytes on disk for {len(sizes)} task{'s' * (len(sizes) > 1)}"
+    if not parameters:
+        return text
+    ratio = 4 * parameters * len(sizes) / sum(sizes)
+    return f"{text}; fine-tuned checkpoints ({parameters:,} parameters at 32 bits) take {ratio:.3g} times as much"
 
 
 def _show(where: Path, task: str | None) -> int:

@@ -60,7 +60,6 @@ _BANK_COLUMNS = (
     Column("classes", lambda entry: str(entry[1].get("classes", "-"))),
     Column("test accuracy", lambda entry: _percent(entry[1].get("meta", {}).get("accuracy"))),
     Column("norms", lambda entry: entry[1].get("method", {"norms": "-"})["norms"], numeric=False),
-    Column("bytes", lambda entry: f"{entry[1]['bytes']:,}" if "bytes" in entry[1] else "-"),
 )
 _HISTORY_COLUMNS = (
     Column("generation", lambda entry: str(entry.number)),
@@ -69,7 +68,7 @@ _HISTORY_COLUMNS = (
     Column("what", lambda entry: _what(entry), numeric=False),
     Column("test accuracy", lambda entry: _percent(entry.accuracy)),
 )
-_BANK_FIRST_TO_GO = ("norms", "bytes", "classes", "method")
+_BANK_FIRST_TO_GO = ("norms", "classes", "method")
 _NAME = 20  # columns of a name that a terminal keeps before it goes without other columns
 _LEAST_NAME = 8
 _LAYER_FIRST_TO_GO = ("at tile, column", "at column", "worst clip %", "active %")
@@ -97,9 +96,11 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
         print_line(note, console)
 
 
-def print_bank(title: str, tasks: Mapping[str, Any], console: Console) -> None:
-    """Print the title and one line per task of what :func:`~xbm_jax.banks.describe` says, damaged ones too."""
+def print_bank(title: str, tasks: Mapping[str, Any], console: Console, note: str = "") -> None:
+    """Print title, note and one line per task of what :func:`~xbm_jax.banks.describe` says, damaged ones too."""
     print_line(title, console)
+    if note:
+        print_line(f"({note})", console)
     print_columns(_BANK_COLUMNS, list(tasks.items()), _BANK_FIRST_TO_GO, console)
 
 

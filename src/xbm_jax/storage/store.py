@@ -186,6 +186,8 @@ def _alone(ocp: Any) -> Iterator[None]:
     saving, among = context.array.saving, context.multiprocessing
     saving.use_ocdbt = saving.use_zarr3 = saving.use_compression = saving.enable_write_sharding_file = False
     among.primary_host, among.active_processes, among.barrier_sync_key_prefix = process, {process}, f"xbm_{process}"
+    # Made in the background, a folder for which there is no room has Orbax's threads wait for minutes.
+    context.asynchronous.create_directories_asynchronously = False
     # Orbax 0.12.8 compares the path among all processes, whatever the options say; nobody else saves here.
     module = importlib.import_module("orbax.checkpoint.experimental.v1._src.saving.execution")
     with context, ExitStack() as undo:
