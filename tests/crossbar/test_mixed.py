@@ -49,12 +49,11 @@ def given(tiles: Tiles, lines: bool, inner: int = 1) -> tuple[jax.Array, jax.Arr
     return jnp.asarray(x, jnp.float32), jnp.asarray(gain, jnp.float32)
 
 
+CASES = [(kind, looped) for kind in KINDS for looped in (False, True)]
+
+
 @pytest.mark.parametrize(
-    ("kind", "looped"),
-    slow_but(
-        [("converted", False), ("lines before the converter", True)],
-        [(kind, looped) for kind in KINDS for looped in (False, True)],
-    ),
+    ("kind", "looped"), slow_but([("converted", False), ("lines before the converter", True)], CASES)
 )
 def test_each_example_answers_as_alone(kind: str, looped: bool, monkeypatch: Any) -> None:
     spec, conv, lines = KINDS[kind]
