@@ -42,6 +42,7 @@ def finished(run: Run, state: RunState, clock: Clock, seconds: float, together: 
         "history": rows,
         "class_names": list(run.data.class_names),
         "images": sizes,
+        "image_shape": list(run.data.x_train.shape[1:]) if run.data.kind == "images" else None,
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
         "augment": None if recipe.augment is None else dataclasses.asdict(recipe.augment),
