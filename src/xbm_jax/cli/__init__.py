@@ -50,7 +50,7 @@ def main(args: list[str] | None = None) -> None:
 
 def _parsed(args: list[str]) -> Command:
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
-    text = f"Multi-task adaption on ReRAM crossbars. What is compiled is kept in the user's cache folder; {FLAG}: it is not."
+    text = f"Multi-task adaption on ReRAM crossbars. {FLAG}: nothing compiled is kept in the cache folder."
     return tyro.cli(Command, prog="xbm", description=text, args=args, config=config)
 
 
