@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import xbm_jax as xbm
-from benchmarks import costs, layers, networks
+from benchmarks import costs, layers, networks, serving
 from benchmarks.series import draw, measure_series
 from benchmarks.timing import interleaved
 from xbm_jax.report import run_context
@@ -31,6 +31,7 @@ from xbm_jax.storage.files import replace_json
 
 HERE = Path(__file__).resolve().parent
 MOBILENET = {"model": "mobilenet-v2", "pixels": 112}
+MOBILE = {**MOBILENET, "batch": 32}
 RESNET50 = {"model": "resnet50-v1", "pixels": 112}
 
 
@@ -104,6 +105,10 @@ def _gibibytes() -> dict[str, float]:
 
 def _eight_steps() -> dict[str, float]:
     return _ratio(networks.eight_steps, seconds=40.0, rounds=5)()
+
+
+def _serving(make: Callable[..., tuple[Any, Any]], **network: Any) -> Callable[[], dict[str, float]]:
+    return _ratio(partial(make, **network), seconds=20.0)
 
 
 def _forward(adc_bits: int | None) -> tuple[Any, Any]:
@@ -185,6 +190,29 @@ ROWS = (
         None,
         costs.thousand_technologies,
     ),
+    Row("serving, ResNet-20: a batch of eight tasks, to predict", 1.2, None, _serving(serving.mixed_batch)),
+    Row("serving, ResNet-20: a batch of one task, to predict", 1.05, None, _serving(serving.single_task)),
+    Row(
+        "serving, MobileNetV2 112 px: a batch of eight tasks, to predict",
+        1.2,
+        None,
+        _serving(serving.mixed_batch, **MOBILE),
+    ),
+    Row(
+        "serving, MobileNetV2 112 px: a batch of one task, to predict",
+        1.05,
+        None,
+        _serving(serving.single_task, **MOBILE),
+    ),
+    Row("serving, ResNet-20: a thousand times from one task to another: seconds", 1.0, None, serving.switching),
+    Row("serving, ResNet-20: memory of 100 tasks, to their values", 1.2, None, serving.resident_memory),
+    Row(
+        "serving, MobileNetV2: memory of 100 tasks, to their values",
+        1.2,
+        None,
+        partial(serving.resident_memory, **MOBILE),
+    ),
+    Row("xbm predict, one image, all compiled before: seconds", 3.0, None, _seconds(serving.cold_start)),
 )
 
 

@@ -13,8 +13,8 @@ predict = xbm.serve(chip, bank)
 
 from importlib import metadata as _metadata
 
-from xbm_jax import banks, crossbar, data, errors, hardware, masks, models, report, tasks, training
-from xbm_jax.banks import MaskBank, load_bank, load_chip, save_chip, serve
+from xbm_jax import banks, crossbar, data, errors, hardware, masks, models, report, serving, tasks, training
+from xbm_jax.banks import MaskBank, load_bank, load_chip, save_chip
 from xbm_jax.crossbar import (
     Adc,
     Cell,
@@ -44,6 +44,7 @@ from xbm_jax.errors import (
 from xbm_jax.layout import mesh
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Backbone, Chip, calibrate, load_backbone, measure_norms, measure_ranges, program
+from xbm_jax.serving import Server, serve
 from xbm_jax.tasks import (
     Population,
     Task,
@@ -83,6 +84,7 @@ __all__ = [
     "Recipe",
     "Saves",
     "Schedule",
+    "Server",
     "SpecError",
     "Task",
     "TrainConfig",
@@ -118,6 +120,7 @@ __all__ = [
     "report",
     "save_chip",
     "serve",
+    "serving",
     "source_task",
     "spec_by_name",
     "tasks",

@@ -12,11 +12,12 @@ import pytest
 from crossbar.cell_by_cell import CellByCell
 from crossbar.literal import contract, input_codes, unfold
 from tasks import tiny
-from xbm_jax.banks import MaskBank, serve
+from xbm_jax.banks import MaskBank
 from xbm_jax.crossbar import Adc, Cell, Gaussian, nominal_weights
 from xbm_jax.errors import MethodError
 from xbm_jax.masks import Binary, Identity, Line, methods
 from xbm_jax.models import Chip, initial_trained, program
+from xbm_jax.serving import serve
 from xbm_jax.tasks import Task, active_columns, adc_clip_rates, inspect, predict
 from xbm_jax.training import TrainConfig, adapt
 

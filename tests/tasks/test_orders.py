@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from tasks import tiny
-from xbm_jax.banks import MaskBank, serve
+from xbm_jax.banks import MaskBank
 from xbm_jax.crossbar import ChannelOrder
 from xbm_jax.errors import SpecError
 from xbm_jax.models import Backbone, Chip, calibrate, program
+from xbm_jax.serving import serve
 from xbm_jax.tasks import Task, inspect, population_accuracy, predict
 
 ORDER = np.random.default_rng(0).permutation(tiny.WIDTH)

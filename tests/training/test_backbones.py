@@ -14,7 +14,7 @@ from flax import nnx
 
 from cost import slow_but
 from models.tiny import random_arrays
-from xbm_jax.banks import MaskBank, serve
+from xbm_jax.banks import MaskBank
 from xbm_jax.crossbar import Adc, CrossbarSpec, nominal_weights
 from xbm_jax.crossbar.primitives.products import product
 from xbm_jax.data import Dataset
@@ -25,6 +25,7 @@ from xbm_jax.models.zoo.mobilenet import MobileNetV2
 from xbm_jax.models.zoo.resnet50 import ResNet50
 from xbm_jax.models.zoo.vgg import VggBn
 from xbm_jax.models.zoo.vit import VisionTransformer
+from xbm_jax.serving import serve
 from xbm_jax.tasks import predict
 from xbm_jax.training import TrainConfig, adapt
 

@@ -8,8 +8,9 @@ import sys
 import tyro
 
 from xbm_jax.cli.bank_options import Bank
+from xbm_jax.cli.compiled import FLAG, keep_compiled, without_flag
 from xbm_jax.cli.console import flushed, printable
-from xbm_jax.cli.options import Adapt, Command, Cost, Inspect, Quickstart, check_seed
+from xbm_jax.cli.options import Adapt, Command, Cost, Inspect, Predict, Quickstart, check_seed
 from xbm_jax.errors import Interrupted, XbmError
 from xbm_jax.training import interruptible
 
@@ -27,7 +28,10 @@ def main(args: list[str] | None = None) -> None:
     printable()
     try:
         with interruptible():
-            code = _run(_parsed(args))
+            own, kept = without_flag(sys.argv[1:] if args is None else args)
+            command = _parsed(own)
+            keep_compiled(kept)
+            code = _run(command)
             flushed()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more on its way out.
@@ -47,18 +51,21 @@ def main(args: list[str] | None = None) -> None:
         raise SystemExit(code)
 
 
-def _parsed(args: list[str] | None) -> Command:
+def _parsed(args: list[str]) -> Command:
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
-    return tyro.cli(
-        Command, prog="xbm", description="Multi-task adaption on ReRAM crossbars.", args=args, config=config
-    )
+    text = f"Multi-task adaption on ReRAM crossbars. {FLAG}: nothing compiled is kept in the cache folder."
+    return tyro.cli(Command, prog="xbm", description=text, args=args, config=config)
 
 
 def _run(command: Command) -> int:
     """Do what was asked; a command's own modules are imported when it is, so that ``--help`` is quick."""
+    check_seed(command)
+    if isinstance(command, Predict):
+        from xbm_jax.cli.predict import predict_command
+
+        return predict_command(command)
     from xbm_jax.cli import bank, commands, cost, quickstart
 
-    check_seed(command)
     match command:
         case Quickstart(out, seed, full, source_data):
             quickstart.quickstart(out, seed=seed, full=full, source_data=source_data)

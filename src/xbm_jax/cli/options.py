@@ -14,7 +14,7 @@ from xbm_jax.crossbar import SPECS
 from xbm_jax.errors import DataError
 from xbm_jax.masks.methods import METHODS
 
-__all__ = ["Adapt", "Command", "Cost", "Inspect", "Quickstart", "check_seed"]
+__all__ = ["Adapt", "Command", "Cost", "Inspect", "Predict", "Quickstart", "check_seed"]
 
 LARGEST_SEED = 2**32 - 1
 """JAX keeps the low 32 bits of a seed: a larger one would be another's."""
@@ -148,6 +148,40 @@ class Inspect:
 
 
 @dataclass(frozen=True)
+class Predict:
+    """What a task of a bank says of images: a class for each and how likely it is, as CSV or JSON.
+
+    Images are turned upright, resized to what the task was learned on, and grey ones made RGB. One that cannot be read
+    is named and left out; the exit code is then 1.
+
+    Args:
+        images: files, folders of them, or patterns in quotes.
+        bank: folder of the bank.
+        task: name of the task in the bank.
+        chip: folder of the chip; by default <bank>/chip.
+        top: so many classes for each image, the likeliest first.
+        probabilities: also the probability of every class.
+        format: of what is printed or written; by default CSV, or JSON into an --out that ends in .json.
+        out: a file to write to; by default standard output.
+        sheet: a PNG file: a contact sheet of the images, each with its class.
+        image_size: pixels a side; by default those of the images that the task was learned on.
+        seed: draws read noise; 0 to 4294967295.
+    """
+
+    images: Annotated[tuple[str, ...], tyro.conf.Positional]
+    bank: UserPath
+    task: str
+    chip: UserPath | None = None
+    top: int = 1
+    probabilities: bool = False
+    format: Literal["csv", "json"] | None = None
+    out: UserPath | None = None
+    sheet: UserPath | None = None
+    image_size: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Cost:
     """What a saved chip and the tasks of a bank cost: energy, time, area, writes; by named technologies.
 
@@ -189,6 +223,7 @@ Command = (
     Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Adapt, tyro.conf.subcommand("adapt")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Cost, tyro.conf.subcommand("cost")]
     | Annotated[Bank, tyro.conf.subcommand("bank")]
 )

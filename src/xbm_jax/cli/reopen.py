@@ -14,9 +14,10 @@ from typing import IO
 
 import numpy as np
 
-from xbm_jax.banks import MaskBank, load_chip, serve
-from xbm_jax.banks.serving import mixed_logits
+from xbm_jax.banks import MaskBank, load_chip
 from xbm_jax.data import Dataset, stratified_sample
+from xbm_jax.serving import serve
+from xbm_jax.serving.programs import mixed_logits
 
 __all__ = ["PROBE_IMAGES", "main", "packed", "probe_batch", "probe_index"]
 

@@ -14,7 +14,7 @@ from PIL import Image
 from xbm_jax.data.images import pixels
 from xbm_jax.errors import DataError, warn
 
-__all__ = ["check_decodable", "check_on_bad", "decode_all"]
+__all__ = ["check_decodable", "check_on_bad", "decode_all", "decoded"]
 
 _SHOWN = 5
 
@@ -40,21 +40,21 @@ def decode_all(
     Raises:
       DataError: with "raise", images that cannot be decoded; with "skip", if there is no other one.
     """
-    decoded = list(_decoded(files, size, channels))
-    bad = [f"{name} ({image})" for name, image in zip(names, decoded, strict=True) if isinstance(image, str)]
+    found = list(decoded(files, size, channels))
+    bad = [f"{name} ({image})" for name, image in zip(names, found, strict=True) if isinstance(image, str)]
     if bad:
         message = _counted(bad, len(files))
         if on_bad == "raise" or len(bad) == len(files):
             raise DataError(field, message, 'repair or remove them, or pass on_bad="skip"')
         warn(f"{field}: left out {message}")
-    kept = [i for i, image in enumerate(decoded) if not isinstance(image, str)]
-    return kept, [image for image in decoded if not isinstance(image, str)]
+    kept = [i for i, image in enumerate(found) if not isinstance(image, str)]
+    return kept, [image for image in found if not isinstance(image, str)]
 
 
 def check_decodable(files: Sequence[Path], names: Sequence[str], field: str) -> None:
     """Raise DataError unless every file can be decoded; nothing is kept, however many there are."""
-    decoded = _decoded(files, 1, None)
-    bad = [f"{name} ({image})" for name, image in zip(names, decoded, strict=True) if isinstance(image, str)]
+    found = decoded(files, 1, None)
+    bad = [f"{name} ({image})" for name, image in zip(names, found, strict=True) if isinstance(image, str)]
     if bad:
         raise DataError(field, _counted(bad, len(files)), "files that can all be decoded; repair or replace them")
 
@@ -70,7 +70,7 @@ def _counted(bad: Sequence[str], count: int) -> str:
     return f"{len(bad)} of {count} files cannot be decoded: {shown}"
 
 
-def _decoded(files: Sequence[Path | bytes], size: int | None, channels: int | None) -> Iterator[np.ndarray | str]:
+def decoded(files: Sequence[Path | bytes], size: int | None, channels: int | None) -> Iterator[np.ndarray | str]:
     """Every image, or why there is none, in order.
 
     A picture of more pixels than ``PIL.Image.MAX_IMAGE_PIXELS`` (89 million unless it was raised) is not decoded.

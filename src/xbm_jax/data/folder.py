@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import unicodedata
 from collections import Counter
@@ -19,7 +20,7 @@ from xbm_jax.data.split import split_test
 from xbm_jax.errors import DataError, warn
 from xbm_jax.examples import chosen
 
-__all__ = ["class_trees", "load_folder"]
+__all__ = ["class_trees", "image_files", "load_folder"]
 
 SUFFIXES = (
     *(".apng", ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"),
@@ -84,6 +85,23 @@ def load_folder(
         train, test = split_test(labels, _TEST_FRACTION, seed)
     x_train, x_test = chosen(images, train), chosen(images, test)
     return Dataset(name, x_train, labels[train], x_test, labels[test], tuple(classes))
+
+
+def image_files(given: str) -> list[Path]:
+    """The files that a name stands for: itself, all images in a folder, however deep, or what a pattern matches.
+
+    A name of nothing that is there is returned as it is, for whoever reads it to say so.
+    """
+    path = Path(given).expanduser()
+    if path.is_dir():
+        inside = (p for p in path.rglob("*") if _is_image(p) and not _is_litter(p.relative_to(path)))
+        return sorted(inside)
+    matched = [] if path.exists() else sorted(map(Path, glob.glob(str(path), recursive=True)))
+    return [p for p in matched if p.is_file()] or [path]
+
+
+def _is_litter(path: Path) -> bool:
+    return any(part.startswith(".") or part in _LITTER_FOLDERS for part in path.parts)
 
 
 def class_trees(root: Path) -> _Trees:

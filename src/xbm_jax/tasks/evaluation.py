@@ -17,7 +17,8 @@ from xbm_jax.models import Chip, forward
 from xbm_jax.streams import stream
 from xbm_jax.tasks.objectives import Objective
 
-__all__ = ["EVAL_BATCH", "Batch", "answers", "batches", "features", "head_width", "padded", "scores"]
+__all__ = ["EVAL_BATCH", "Batch", "answers", "batches", "features", "filled", "head_width", "padded"]
+__all__ += ["scores"]
 
 EVAL_BATCH = 128
 """Examples per evaluation step: one compiled shape for validation, test and prediction."""
@@ -39,12 +40,17 @@ def batches(inputs: Any, size: int) -> Iterator[Batch]:
     """All examples in order, ``size`` at a time."""
     for start in range(0, count(inputs), size):
         part = take(inputs, slice(start, start + size))
-        valid = count(part)
+        yield Batch(start, filled(part, size), count(part))
 
-        def filled(array: Any, spare: int = size - valid) -> Any:
-            return np.pad(array, [(0, spare)] + [(0, 0)] * (np.ndim(array) - 1)) if spare else array
 
-        yield Batch(start, jax.tree.map(filled, part), valid)
+def filled(inputs: Any, size: int) -> Any:
+    """Examples, at most ``size`` of them, with zeros behind that make them so many."""
+    spare = size - count(inputs)
+
+    def of_array(array: Any) -> Any:
+        return np.pad(array, [(0, spare)] + [(0, 0)] * (np.ndim(array) - 1)) if spare else array
+
+    return jax.tree.map(of_array, inputs)
 
 
 def head_width(outputs: int) -> int:

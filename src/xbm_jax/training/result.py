@@ -39,6 +39,7 @@ def finished(run: Run, state: RunState, clock: Clock, seconds: float, together: 
         "history": rows,
         "class_names": list(run.data.class_names),
         "images": sizes,
+        "image_shape": list(run.data.x_train.shape[1:]) if run.data.kind == "images" else None,
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
         **_changed(run),

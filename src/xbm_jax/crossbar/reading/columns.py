@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from xbm_jax.crossbar.primitives.adc import clipped
 from xbm_jax.crossbar.primitives.products import product, tile_product
 from xbm_jax.crossbar.reading.loops import Order, in_order, scanned_tiles
+from xbm_jax.crossbar.reading.mixed import mixed, of_part
 from xbm_jax.crossbar.reading.sums import (
     Converters,
     cell_noise,
@@ -85,11 +86,21 @@ def tiled_read(
 def accumulated(
     plan: Plan, codes: jax.Array, effective: jax.Array, gain: jax.Array | None, converters: Converters
 ) -> jax.Array:
-    """Tile by tile: analog sums, converters, shift and add, column gain, digital accumulation."""
-    return in_order(plan, codes, converters, partial(_accumulated, plan, codes, effective, gain, converters))
+    """Tile by tile: analog sums, converters, shift and add, column gain, digital accumulation.
+
+    Under ``vmap`` examples with gains of their own are read as one batch (:mod:`xbm_jax.crossbar.reading.mixed`).
+    """
+    return mixed(plan, _accumulated)(codes, effective, gain, converters)
 
 
 def _accumulated(
+    plan: Plan, codes: jax.Array, effective: jax.Array, gain: jax.Array | None, converters: Converters
+) -> jax.Array:
+    given = (plan, codes, effective, gain, converters)
+    return in_order(plan, codes, converters, partial(_accumulated_in, *given))
+
+
+def _accumulated_in(
     plan: Plan, codes: jax.Array, effective: jax.Array, gain: jax.Array | None, converters: Converters, order: Order
 ) -> jax.Array:
     if order.scanned:
@@ -104,8 +115,9 @@ def _accumulated(
     parts = []
     for part in order.parts:
         total: jax.Array | float = 0.0
-        for t, partial_sum in tile_sums(plan, codes[part], effective, converters):
-            total = total + (partial_sum if gain is None else partial_sum * gain[t])
+        own, of_columns = of_part(part, converters, gain)
+        for t, partial_sum in tile_sums(plan, codes[part], effective, own):
+            total = total + (partial_sum if of_columns is None else partial_sum * of_columns[t])
         parts.append(jnp.asarray(total))
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 

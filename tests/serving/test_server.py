@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tasks import tiny
-from xbm_jax.banks import MaskBank, serve, serving
+from xbm_jax.banks import MaskBank
 from xbm_jax.errors import BankError, DataError, MethodError, SpecError
 from xbm_jax.masks import Binary, Filter, Identity, Line, methods
+from xbm_jax.serving import programs, serve
 from xbm_jax.tasks import predict
 
 TASKS = {
@@ -74,28 +75,38 @@ def test_one_name_serves_all_images(server_of):
     assert server(images, "two").max() <= 1  # never a class that the task does not have
 
 
-def test_every_mixture_and_batch_size_shares_one_compilation(bank_of, monkeypatch):
+def test_every_mixture_shares_two_compilations_whatever_comes_and_goes(bank_of, monkeypatch):
     traces = []
-    forward = serving.forward
+    forward = programs.forward
 
     def counted(*args, **kwargs):
-        traces.append(1)
+        traces.append(kwargs.get("gain_at", "weights"))
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(serving, "forward", counted)
-    server = serve(tiny.chip("ideal"), bank_of("ideal"), batch_size=6)
+    monkeypatch.setattr(programs, "forward", counted)
+    chip = tiny.chip("ideal")
+    server = serve(chip, bank_of("ideal"), batch_size=5)
     images = tiny.stripes().x_test
     for count, names in ((6, "four"), (1, "two"), (17, [*TASKS] * 4 + ["two"]), (6, ["filters", "floor"] * 3)):
         assert server(images[:count], names).shape == (count,)
-    assert len(traces) == 1
+    server.add("fifth", tiny.made_up_task(chip, methods.xbm(), 16, 7))  # all heads are held this wide
+    server.remove("two")
+    server.replace("four", tiny.made_up_task(chip, methods.head_only(), 5, 8))
+    server(images[:4], ["fifth", "four", "floor", "fifth"])
+    assert sorted(traces) == ["columns", "weights"]  # mixed, and of one task
+    server.add("wide", tiny.made_up_task(chip, methods.xbm(), 17, 9))
+    server(images[:2], ["wide", "four"])
+    assert sorted(traces) == ["columns", "columns", "weights"]
 
 
 def test_names_and_order(bank_of):
     chip, bank = tiny.chip("ideal"), bank_of("ideal")
     assert serve(chip, bank).names == tuple(sorted(TASKS))
     server = serve(chip, bank, ["two", "floor"])
-    assert server.names == ("two", "floor") and server.classes == (2, 3)
-    assert server.trained["head"]["bias"].shape == (2, 3)  # as wide as the widest of those served
+    assert server.names == server.resident == ("two", "floor")
+    images = tiny.stripes().x_test[:2]
+    assert server.logits(images, ["two", "floor"]).shape == (2, 3)  # as wide as the widest of those asked
+    assert server.logits(images, "two").shape == (2, 2)
 
 
 def test_no_image_gives_no_answer(server_of):
@@ -225,13 +236,14 @@ def test_calls_that_are_nearly_right_are_named(bank_of, server_of):
         server_of("ideal")(tiny.stripes().x_test[:3], "two", key=7)
 
 
-def test_images_of_a_batch_draw_noise_of_their_own():
+def test_images_of_a_batch_draw_noise_of_their_own(tmp_path):
     chip = tiny.chip("noisy")
-    task = tiny.made_up_task(chip, methods.xbm())
-    common = serving._common(chip, task, 4)
-    stacked = jax.tree.map(lambda a: jnp.asarray(a)[None], common)
-    server = serving.Server(chip, ("t",), (4,), stacked, 2)
+    bank = MaskBank.create(tmp_path, chip)
+    for name in ("a", "b"):
+        bank.put(name, tiny.made_up_task(chip, methods.xbm()))  # equal tasks
+    server = serve(chip, bank, batch_size=4)
     images = np.repeat(tiny.stripes().x_test[:1], 6, 0)
-    first, again, other = (server.logits(images, "t", key=jax.random.key(k)) for k in (0, 0, 1))
-    assert np.array_equal(first, again)
-    assert len({row.tobytes() for row in np.concatenate([first, other])}) == 12
+    for tasks in ("a", ["a", "b"] * 3):
+        first, again, other = (server.logits(images, tasks, key=jax.random.key(k)) for k in (0, 0, 1))
+        assert np.array_equal(first, again)
+        assert len({row.tobytes() for row in np.concatenate([first, other])}) == 12
