@@ -29,16 +29,23 @@ def test_scripts_are_bash(name):
     assert "set -euo pipefail" in (LAUNCH / name).read_text()
 
 
+def found(pattern: str, text: str) -> str:
+    """The first match, or its group."""
+    match = re.search(pattern, text, re.DOTALL)
+    assert match is not None
+    return match[match.re.groups]
+
+
 def commands() -> dict[str, list[str]]:
     """The ``xbm adapt`` of each file, as a shell or Kubernetes would call it."""
     slurm, tpu, sky = ((LAUNCH / name).read_text() for name in ("slurm.sh", "tpu_pod.sh", "skypilot.yaml"))
     asked = ["--task", "npz:task.npz", "--bank", "bank"]
-    sky = re.search(r"xbm adapt .*", sky.replace("\\\n", ""), re.S)[0]
+    sky = found(r"xbm adapt .*", sky.replace("\\\n", ""))
     sky = sky.replace('"$coordinator:8476"', "node:8476").replace('"$SKYPILOT_NUM_NODES"', "2")
-    kubernetes = re.search(r"command: \[(.*)\]", (LAUNCH / "jobset.yaml").read_text())[1]
+    kubernetes = found(r"command: \[([^\]]*)\]", (LAUNCH / "jobset.yaml").read_text())
     return {
-        "slurm": [*re.search(r"(xbm adapt [^\"]*)", slurm)[1].split(), *asked],
-        "tpu": [*re.search(r"(xbm adapt --distributed)", tpu)[1].split(), *asked],
+        "slurm": [*found(r"srun \S+ (xbm adapt [^\"]*)", slurm).split(), *asked],
+        "tpu": [*found(r"(xbm adapt --distributed)", tpu).split(), *asked],
         "sky": shlex.split(sky.replace('"$SKYPILOT_NODE_RANK"', "1")),
         "kubernetes": [part.strip().strip('"') for part in kubernetes.split(",")],
         "sweep": jobs(Sweep("npz:task.npz", Path("out")))[0].command(),
@@ -47,11 +54,11 @@ def commands() -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("name", ["slurm", "tpu", "sky", "kubernetes", "sweep"])
 def test_commands_are_ones_that_xbm_takes(name):
-    found = _parsed(commands()[name][1:])
-    assert isinstance(found, Adapt) and found.task.startswith("npz:")
-    assert found.distributed == (name != "sweep")
+    options = _parsed(commands()[name][1:])
+    assert isinstance(options, Adapt) and options.task.startswith("npz:")
+    assert options.distributed == (name != "sweep")
     others = ("node:8476", 2, 1) if name == "sky" else (None, None, None)
-    assert (found.coordinator, found.processes, found.process) == others
+    assert (options.coordinator, options.processes, options.process) == others
 
 
 @pytest.mark.parametrize("name", ["jobset.yaml", "skypilot.yaml"])
@@ -64,10 +71,10 @@ def test_manifests_are_yaml(name):
 
 
 def test_a_sweep_is_a_job_a_method_and_seed():
-    found = jobs(Sweep("fashion_mnist", Path("out"), methods=("xbm", "ksm"), seeds=(0, 5)))
-    assert [(job.method, job.seed) for job in found] == [("xbm", 0), ("xbm", 5), ("ksm", 0), ("ksm", 5)]
-    assert len({job.bank for job in found}) == 4
-    assert found[1].command()[:2] == ["xbm", "adapt"] and "5" in found[1].command()
+    each = jobs(Sweep("fashion_mnist", Path("out"), methods=("xbm", "ksm"), seeds=(0, 5)))
+    assert [(job.method, job.seed) for job in each] == [("xbm", 0), ("xbm", 5), ("ksm", 0), ("ksm", 5)]
+    assert len({job.bank for job in each}) == 4
+    assert each[1].command()[:2] == ["xbm", "adapt"] and "5" in each[1].command()
 
 
 @pytest.mark.slow

@@ -16,7 +16,19 @@ import pytest
 
 import xbm_jax as xbm
 
-NO_PART_OF_IT = {"cli", "promotion", "streams", "pixels", "archives", "storage", "examples", "paths", "either"}
+NO_PART_OF_IT = {
+    "__main__",
+    "cli",
+    "promotion",
+    "streams",
+    "pixels",
+    "archives",
+    "storage",
+    "examples",
+    "paths",
+    "either",
+    "layout",
+}
 
 
 def modules() -> Iterator[ModuleType]:

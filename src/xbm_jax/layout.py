@@ -111,7 +111,8 @@ class Layout:
         spec = P(*(self._spec("task") if tasks > 1 else ()), *self._spec("data"))
         sharding = NamedSharding(self.mesh, spec)
         lead = (tasks, size) if tasks > 1 else (size,)
-        own = _united(list(sharding.addressable_devices_indices_map(lead).values()), lead)
+        held = [index for index in sharding.addressable_devices_indices_map(lead).values() if index is not None]
+        own = _united(held, lead)
         of_tasks, rows = own if tasks > 1 else (slice(0, 1), own[0])
         local = _stacked([make(task, rows) for task in range(of_tasks.start, of_tasks.stop)], tasks)
 

@@ -35,7 +35,7 @@ def said(process, code):
     out, errors = process.communicate(timeout=280)
     assert process.returncode == code, errors[-3000:]
     lines = [line for line in out.splitlines() if line.startswith("{")]
-    return json.loads(lines[-1]) if lines else None
+    return json.loads(lines[-1]) if lines else {}
 
 
 def both(folder, *last, code=0):
@@ -52,7 +52,7 @@ def both(folder, *last, code=0):
 def test_two_processes_are_killed_and_one_carries_on(tmp_path):
     """Losses of all layouts are equal to rounding, mask bits are equal; the bank is one process's work."""
     alone = processes.said(processes.learned(None, None))
-    assert both(tmp_path, 25, code=-signal.SIGKILL) == [None, None]
+    assert both(tmp_path, 25, code=-signal.SIGKILL) == [{}, {}]
     saved = xbm.training.read_log(tmp_path / "run")
     assert max(row["step"] for row in saved) == 17 and not (tmp_path / "bank").exists()
 

@@ -55,7 +55,7 @@ def _write(
     path: Path, described: Path, files: Sequence[Path], names: Sequence[str], size: int | None, field: str, on_bad: str
 ) -> None:
     """The pixels, whole, then what says that they are."""
-    from array_record.python import array_record_module
+    from array_record.python import array_record_module  # type: ignore[attr-defined]  # compiled
 
     part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:

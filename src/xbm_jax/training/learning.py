@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -59,7 +60,7 @@ def for_chip(chip: Chip, data: Dataset, image_size: int | None = None) -> Datase
     if channels == 3:
         images = [each(x, to_rgb, "RGB") for x in images]
     if image_size is not None:
-        images = [each(x, lambda x: resize(x, image_size), f"{image_size} px") for x in images]
+        images = [each(x, partial(resize, size=image_size), f"{image_size} px") for x in images]
     return dataclasses.replace(data, x_train=images[0], x_test=images[1])
 
 

@@ -58,7 +58,8 @@ def in_order(plan: Plan, codes: jax.Array, converters: Converters, read: Callabl
 def orders(plan: Plan, codes: jax.Array, converters: Converters) -> tuple[Order, Order]:
     """The order on a CPU, and the one elsewhere."""
     if plan.conv is None:
-        return (Order(plan.row_tiles > 1, _WHOLE),) * 2
+        by_row_tile = Order(plan.row_tiles > 1, _WHOLE)
+        return by_row_tile, by_row_tile
     tall = plan.row_tiles >= _TALL
     if plan.groups > 1 or plan.digital_offset:  # groups are short; an offset's input sum counts a tile's own rows only
         tall, spills = False, False
