@@ -16,7 +16,7 @@ TOOLS   := $(VENV)/.tools
 .NOTPARALLEL:
 XLA_CACHE := $(CURDIR)/.cache/xla
 
-.PHONY: bench coverage help quickstart sweeps test lint test-slow format clean distclean
+.PHONY: bench coverage faults help quickstart sweeps test lint test-slow format clean distclean
 
 help:
 	@echo "make quickstart   install into $(VENV) and run the main job (ARGS=--full for every method)"
@@ -25,6 +25,7 @@ help:
 	@echo "make test-slow    the tests that take minutes"
 	@echo "make sweeps DATA=cifar10.npz   what each property of a chip costs: the figures and tables of docs/"
 	@echo "make bench        speed, memory and compile time as ratios to the plain XLA operation"
+	@echo "make faults       faults injected into banks, saved runs and a server: docs/reliability.md, twenty minutes"
 	@echo "make format       let ruff mend and format the code"
 	@echo "make clean        remove caches and builds; make distclean removes $(VENV) too"
 
@@ -36,8 +37,8 @@ sweeps: $(CORE)
 	$(BIN)/python -m experiments.chip_sweeps --source-data $(DATA) $(ARGS)
 
 # Tests compile thousands of small programs, many of them alike: workers, and the next run, read them from a cache.
-test test-slow coverage: export JAX_COMPILATION_CACHE_DIR ?= $(XLA_CACHE)
-test test-slow coverage: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.1
+test test-slow coverage faults: export JAX_COMPILATION_CACHE_DIR ?= $(XLA_CACHE)
+test test-slow coverage faults: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.1
 # Most of their time is the compiler's: what runs every time is compiled with little optimisation, slow tests as users do.
 test coverage: export JAX_DISABLE_MOST_OPTIMIZATIONS ?= 1
 
@@ -58,6 +59,9 @@ test-slow: $(TOOLS)
 
 bench: $(CORE)
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+faults: $(TOOLS)
+	$(BIN)/python -m reliability.run $(ARGS)
 
 format: $(TOOLS)
 	$(BIN)/python -m ruff check --fix .
