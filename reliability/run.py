@@ -106,8 +106,8 @@ def measured(name: str, trials: int | None = None) -> dict[str, Any]:
 _INTRODUCTION = (
     "`make faults` does what this table says and writes it: to a bank of three tasks of a tiny network and to a saved",
     "training of it. «Whole»: the answer was the one that was stored, or stood before; «named»: an error of this",
-    "package that says what is wrong. All else is a fault of ours: silent (something else, without a word), bare (another",
-    "exception), lost, hung.",
+    "package that says what is wrong. All else is a fault of ours: silent (something else, without a word), bare",
+    "(another exception), lost, hung.",
 )
 
 
