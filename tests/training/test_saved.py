@@ -340,7 +340,11 @@ def test_forget_leaves_what_is_not_a_runs(tmp_path):
     [
         (lambda: learned("xbm", 7), OutputError, r"save = 'int': a path, Saves\(path, \.\.\.\), or None"),
         (lambda: learned("xbm", ""), OutputError, r"Saves\.folder = '': a path"),
-        (lambda: Saves(3), OutputError, r"Saves\.folder = 'int': a path"),
+        (
+            lambda: Saves(3),  # type: ignore[arg-type]
+            OutputError,
+            r"Saves\.folder = 'int': a path",
+        ),
         (lambda: Saves("a", every_seconds=-1), SpecError, r"Saves\.every_seconds = -1: a finite number at least 0"),
         (lambda: Saves("a", keep=0), SpecError, r"Saves\.keep = 0: an integer from 1 to 1000"),
         (lambda: Saves("a", log_steps=0), SpecError, r"Saves\.log_steps = 0: an integer from 1"),

@@ -53,7 +53,7 @@ def digest(tree: Any) -> str:
             continue
         array = np.ascontiguousarray(leaf)
         found.update(f"{name} {np.shape(leaf)} {array.dtype}\n".encode())
-        found.update(memoryview(array.reshape(-1).view(np.uint8)))
+        found.update(array.reshape(-1).view(np.uint8).data)
     return found.hexdigest()
 
 
