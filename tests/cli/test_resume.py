@@ -17,6 +17,7 @@ from cli import small
 from tasks import tiny
 from xbm_jax.banks import MaskBank, load_chip
 from xbm_jax.cli import commands
+from xbm_jax.storage.lock import locked
 from xbm_jax.training import adapt, read_log
 
 
@@ -86,6 +87,16 @@ def test_a_run_can_be_begun_anew_and_traced(on_small, tmp_path, monkeypatch):
         assert on_small("--restart", "--epochs", "2", "--profile", tmp_path / "trace") == 0
     assert steps == [1, 2, 3, 4] and traced == [str(tmp_path / "trace"), "stopped"]
     assert task_in(tmp_path / "bank").meta["epochs"] == 2
+
+
+def test_what_another_process_learns_is_refused_by_name(on_small, tmp_path, capsys):
+    run = tmp_path / "bank" / ".runs" / "halves"
+    run.mkdir(parents=True)
+    with locked(run):
+        for more in ((), ("--restart",)):
+            assert on_small(*more) == 2
+            assert "a folder that no other process learns in" in capsys.readouterr().err
+    assert on_small("--epochs", "1") == 0
 
 
 @pytest.mark.parametrize("outlet", ["tensorboard", "wandb"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -66,6 +67,8 @@ def test_a_digest_tells_names_shapes_dtypes_and_bits_apart():
     zero = np.zeros(4, np.float32)
     others = [{"b": zero}, {"a": zero.reshape(2, 2)}, {"a": zero.view(np.int32)}, {"a": -zero}, {"a": zero, "b": zero}]
     assert len({digest(t) for t in [{"a": zero}, *others]}) == 6
+    on_disk = [SimpleNamespace(digest=text) for text in "xxy"]
+    assert digest({"a": on_disk[0]}) == digest({"a": on_disk[1]}) != digest({"a": on_disk[2]})
     assert digest({"a": jnp.asarray(zero)}) == digest({"a": zero}) == digest({"a": np.zeros((4, 2), np.float32)[:, 0]})
 
 

@@ -29,6 +29,7 @@ from xbm_jax.tasks import Task
 from xbm_jax.training import Recipe, Saves, adapt, adapt_together, read_log
 
 EPOCHS = 3
+RECIPE = Recipe(epochs=EPOCHS, batch_size=16)
 STEPS = 17
 """Of an epoch."""
 
@@ -38,7 +39,7 @@ TIMES = ("seconds", "images_per_second")
 
 def learned(case: str, save: Any = None, report: Any = None, epochs: int = EPOCHS) -> list[Task]:
     """The tasks of a case: always the same ones."""
-    config, data, key = Recipe(epochs=epochs, batch_size=16), tiny.stripes(), jax.random.key(1)
+    config, data, key = dataclasses.replace(RECIPE, epochs=epochs), tiny.stripes(), jax.random.key(1)
     chip = tiny.chip("noisy" if case == "noisy" else "ideal")
     if case == "together":
         other = dataclasses.replace(data, name="turned", y_train=(data.y_train + 1) % 4, y_test=(data.y_test + 1) % 4)

@@ -19,6 +19,7 @@ from cost import slow_but
 from tasks import tiny
 from training import killed
 from training.killed import STEPS, digest_of, learned
+from xbm_jax.data import Streamed
 from xbm_jax.errors import BankError, DataError, Interrupted, OutputError, SpecError, TrainingError
 from xbm_jax.masks import methods
 from xbm_jax.models import redrawn
@@ -273,6 +274,25 @@ def test_one_process_at_a_time(tmp_path):
         forget(tmp_path)
 
 
+def test_images_that_stay_on_disk_carry_on_and_are_told_apart(tmp_path):
+    data = tiny.stripes()
+    streams = [
+        Streamed(data.x_train.__getitem__, np.arange(len(data.x_train)), data.x_train.shape[1:], source)
+        for source in ("here", "there")
+    ]
+    options = {"method": tiny.METHODS["head_only"], "key": jax.random.key(1), "config": killed.RECIPE}
+
+    def learned_from(images, report=None):
+        given = dataclasses.replace(data, x_train=images)
+        return adapt(tiny.chip("ideal"), given, **options, save=tmp_path, report=report)
+
+    with pytest.raises(Stop):
+        learned_from(streams[0], StopAt(epoch=1))
+    with pytest.raises(OutputError, match=r"has data\.examples [0-9a-f]{12}, not"):
+        learned_from(streams[1])
+    tiny.assert_same_bits(learned_from(streams[0]).trained, learned("head_only")[0].trained)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Damage
 
@@ -320,7 +340,11 @@ def test_forget_leaves_what_is_not_a_runs(tmp_path):
     [
         (lambda: learned("xbm", 7), OutputError, r"save = 'int': a path, Saves\(path, \.\.\.\), or None"),
         (lambda: learned("xbm", ""), OutputError, r"Saves\.folder = '': a path"),
-        (lambda: Saves(3), OutputError, r"Saves\.folder = 'int': a path"),
+        (
+            lambda: Saves(3),  # type: ignore[arg-type]
+            OutputError,
+            r"Saves\.folder = 'int': a path",
+        ),
         (lambda: Saves("a", every_seconds=-1), SpecError, r"Saves\.every_seconds = -1: a finite number at least 0"),
         (lambda: Saves("a", keep=0), SpecError, r"Saves\.keep = 0: an integer from 1 to 1000"),
         (lambda: Saves("a", log_steps=0), SpecError, r"Saves\.log_steps = 0: an integer from 1"),

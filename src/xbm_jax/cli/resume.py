@@ -9,7 +9,7 @@ from typing import Any
 
 from xbm_jax.cli.options import Adapt
 from xbm_jax.cli.processes import leads
-from xbm_jax.errors import OutputError
+from xbm_jax.errors import BankError, OutputError
 from xbm_jax.report import profiled, to_tensorboard, to_wandb
 from xbm_jax.storage.files import replace_file
 from xbm_jax.training import forget
@@ -25,11 +25,11 @@ def carried_on(bank: Path, name: str, remedy: str, restart: bool = False) -> Ite
     """The folder of a task's run, which goes once all within is done: put the task into the bank there.
 
     Args:
-        remedy: what to do where the folder cannot be used, as after other options.
+        remedy: what to do where another run is in it, as of other options, or a damaged one.
         restart: forget what is there.
 
     Raises:
-        OutputError: another run, or another process, is there; says the remedy.
+        OutputError: another run, a damaged one or another process is there.
     """
     folder = bank / ".runs" / name
     if not leads():
@@ -39,10 +39,11 @@ def carried_on(bank: Path, name: str, remedy: str, restart: bool = False) -> Ite
         forget(folder)
     try:
         yield folder
-    except OutputError as error:
+    except (OutputError, BankError) as error:
         if error.field != "save":
             raise
-        raise OutputError("--bank", str(bank), f"{remedy} ({error})") from error
+        other = isinstance(error, BankError) or error.allowed.startswith("a new folder")
+        raise OutputError("--bank", str(bank), f"{remedy} ({error})" if other else str(error)) from error
     forget(folder)
     with suppress(OSError):  # raised where other runs are in it, or none was
         folder.parent.rmdir()
