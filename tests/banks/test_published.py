@@ -57,7 +57,8 @@ class Hub(BaseHTTPRequestHandler):
             self.rfile.readline()
         else:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-        found = {"url": "http://here/owner/name", "commitUrl": "http://here/c", "commitOid": COMMIT, "id": "owner/name"}
+        here = f"http://{self.headers['Host']}/owner/name"
+        found = {"url": here, "commitUrl": f"{here}/commit/{COMMIT}", "commitOid": COMMIT, "id": "owner/name"}
         if "/preupload/" in self.path:
             names = [file["path"] for file in json.loads(body)["files"]]
             found = {"files": [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]}
