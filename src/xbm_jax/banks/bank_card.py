@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ class BankCard:
     Attributes:
         chip: the card of its chip, as JSON.
         keep: generations of a task that are kept.
-        parameters: numbers that a fine-tuned copy of the backbone has; ``None`` on cards of before it was counted.
+        parameters: of the backbone, all of which a fine-tuned copy has; ``None`` on cards of before it was counted.
         form: of the bank.
     """
 
@@ -51,10 +50,7 @@ class BankCard:
 
 def bank_card(chip: Chip, keep: int) -> BankCard:
     """The card of a new bank for ``chip``."""
-    of_chip = chip_card(chip).to_json()
-    kernels = sum(math.prod(tiles.plan.kernel_shape) for tiles in chip.tiles.values())
-    rest = [*chip.digital.values(), *chip.head.values(), *(a for norm in chip.norms.values() for a in norm.values())]
-    return BankCard(of_chip, keep, kernels + sum(int(a.size) for a in rest))
+    return BankCard(chip_card(chip).to_json(), keep, chip.network.num_parameters)
 
 
 def checked_keep(keep: Any) -> int:

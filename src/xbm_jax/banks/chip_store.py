@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xbm_jax.crossbar import AdcRange, Lines, Mismatch, Plan, Tiles
-from xbm_jax.errors import BankError, ModelError
+from xbm_jax.crossbar import AdcRange, CrossbarSpec, Lines, Mismatch, Plan, Tiles
+from xbm_jax.errors import BankError, ModelError, XbmError
 from xbm_jax.models import MODELS, Chip, Network, named_network
 from xbm_jax.storage import codec, store
 from xbm_jax.storage.record import Record
@@ -68,30 +68,49 @@ def load_chip(folder: str | Path, network: Network | None = None) -> Chip:
 
 
 def chip_of(record: Record, where: str, network: Network | None = None) -> Chip:
-    """Undo :func:`chip_record`; ``where`` names its place in errors."""
-    arrays, described = record.arrays, record.metadata
-    network = network or _registered(described)
-    if described["network"] != network.name:
-        raise ModelError("network", network.name, f"{described['network']}, what the chip was programmed with")
+    """Undo :func:`chip_record`; ``where`` names its place in errors. What a file says is checked before it is believed.
+
+    Raises:
+        BankError: no whole chip. ModelError: a structure is needed, or is not the chip's.
+    """
     try:
-        tiles = {path: _tiles(path, layer, network, arrays) for path, layer in described["layers"].items()}
-        norms, stats = (
-            {p: {k: jnp.asarray(arrays[_name(g, p, k)]) for k in keys} for p in paths}
-            for g, paths, keys in (
-                ("norms", network.norms, ("scale", "bias")),
-                ("stats", network.batch_norms, ("mean", "var")),
-            )
-        )
-        return Chip(
-            tiles=tiles,
-            digital={p: jnp.asarray(arrays[_name("digital", p)]) for p in described["digital"]},
-            norms=norms,
-            stats=stats,
-            head={k: jnp.asarray(arrays[_name("head", k)]) for k in ("kernel", "bias")},
-            network=network,
-        )
+        network = network or _registered(record)
+        if record.metadata["network"] != network.name:
+            allowed = f"{record.metadata['network']}, what the chip was programmed with"
+            raise ModelError("network", network.name, allowed)
+        return _chip(record, network)
+    except XbmError:
+        raise
     except KeyError as error:
         raise BankError("chip", where, f"a whole chip; {error} is missing") from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        allowed = f"an undamaged chip ({type(error).__name__}: {str(error)[:100]})"
+        raise BankError("chip", where, allowed) from error
+
+
+def _chip(record: Record, network: Network) -> Chip:
+    arrays, described = record.arrays, record.metadata
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise BankError(f"chip.arrays[{name!r}]", "NaN", "numbers")
+    tiles = {path: _tiles(path, layer, network, arrays) for path, layer in described["layers"].items()}
+    norms, stats = (
+        {p: {k: jnp.asarray(arrays[_name(g, p, k)]) for k in keys} for p in paths}
+        for g, paths, keys in (
+            ("norms", network.norms, ("scale", "bias")),
+            ("stats", network.batch_norms, ("mean", "var")),
+        )
+    )
+    head = {k: jnp.asarray(arrays[_name("head", k)]) for k in ("kernel", "bias")}
+    digital = {p: jnp.asarray(arrays[_name("digital", p)]) for p in described["digital"]}
+    chip = Chip(tiles=tiles, digital=digital, norms=norms, stats=stats, head=head, network=network)
+    wanted = {f"{p}/{k}": a for p, norm in (*norms.items(), *stats.items()) for k, a in norm.items()} | digital
+    for path, array in wanted.items():
+        if array.shape != network.shapes[path]:
+            raise BankError(f"chip.{path}.shape", array.shape, f"{network.shapes[path]}, what {network.name} has")
+    if head["kernel"].shape != (chip.num_features, *head["bias"].shape) or head["bias"].ndim != 1:
+        raise BankError("chip.head.shape", head["kernel"].shape, f"({chip.num_features}, {head['bias'].size})")
+    return chip
 
 
 def _described(chip: Chip) -> dict[str, Any]:
@@ -110,23 +129,36 @@ def _described(chip: Chip) -> dict[str, Any]:
     return {"network": chip.network.name, "classes": classes, "layers": layers, "digital": sorted(chip.digital)}
 
 
-def _registered(described: dict[str, Any]) -> Network:
-    if described["network"] not in MODELS:
-        allowed = f"the structure of {described['network']!r}, which is not one of " + ", ".join(MODELS)
+def _registered(record: Record) -> Network:
+    name, classes = record.metadata["network"], record.metadata["classes"]
+    if name not in MODELS:
+        allowed = f"the structure of {name!r}, which is not one of " + ", ".join(MODELS)
         raise ModelError("network", None, allowed)
-    return named_network(described["network"], described["classes"])
+    if (classes,) != record.arrays["head.bias"].shape:
+        raise BankError("chip.classes", classes, f"{record.arrays['head.bias'].shape}, as its head has")
+    return named_network(name, classes)
 
 
 def _tiles(path: str, layer: dict[str, Any], network: Network, arrays: dict[str, np.ndarray]) -> Tiles:
+    shape, spec = tuple(layer["kernel_shape"]), codec.decode(layer["spec"])
+    if shape != network.kernel_shape(path):
+        raise BankError(f"chip.{path}.kernel_shape", shape, f"{network.kernel_shape(path)}, what {network.name} has")
+    if not isinstance(spec, CrossbarSpec):
+        raise BankError(f"chip.{path}.spec", type(spec).__name__, "a CrossbarSpec")
     plan = Plan(
-        tuple(layer["kernel_shape"]),
-        codec.decode(layer["spec"]),
+        shape,
+        spec,
         network.convs.get(path),
         layer["fold"],
         layer["fold_reason"],
         layer["signed_inputs"],
     )
     cells = {name: _array(arrays, _name("tiles", path, name), name not in _OPTIONAL) for name in _CELLS + _SCALES}
+    for name in ("levels", "programmed", "conductance"):
+        if cells[name].shape[2:] != shape or cells[name].ndim != 2 + len(shape):
+            raise BankError(f"chip.{path}.{name}.shape", cells[name].shape, f"[P, S, {', '.join(map(str, shape))}]")
+    if cells["levels"].dtype.name != "uint8":
+        raise BankError(f"chip.{path}.levels.dtype", cells["levels"].dtype.name, "uint8")
     grid = {name: _array(arrays, _name("tiles", path, f"adc_{name}")) for name in _ADC}
     adc = None if grid["lsb"] is None else AdcRange(**grid)
     differing = {name: _array(arrays, _name("tiles", path, f"mismatch_{name}")) for name in _MISMATCH}

@@ -6,6 +6,7 @@ The caller holds the bank's lock for what writes.
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,11 +146,10 @@ def collect(shelf: FolderShelf, *, removed: bool = False) -> Collected:
     card = read_card(shelf.folder)
     if card.form < BANK_FORM:
         write_card(shelf.folder, card)
-    leftovers = clean(shelf.folder / "tasks") + _parts(shelf.folder) + _parts(shelf.folder / "index")
+    leftovers = _left(shelf.folder / "tasks") + _parts(shelf.folder) + _parts(shelf.folder / "index")
     pruned, purged, migrated = 0, [], []
     for name in sorted(shelf.all_names()):
         place = shelf.place(name)
-        leftovers += clean(place)
         try:
             entry = shelf.entry(name)
         except BankError:
@@ -235,6 +235,16 @@ def _generation(shelf: FolderShelf, name: str, number: int, current: bool) -> Ge
         method.get("name") if isinstance(method, dict) else None,
         meta.get("accuracy") if isinstance(meta, dict) else None,
     )
+
+
+def _left(tasks: Path) -> int:
+    """Take away what killed writers left among the tasks and in each, and folders that a first put never filled."""
+    folders = [tasks, *filter(Path.is_dir, tasks.iterdir())] if tasks.is_dir() else []
+    left = sum(clean(folder) for folder in folders)
+    for folder in folders[1:]:
+        with suppress(OSError):  # raised where anything is in it
+            folder.rmdir()
+    return left
 
 
 def _parts(folder: Path) -> int:

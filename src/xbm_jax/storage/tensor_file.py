@@ -89,7 +89,7 @@ class TensorFile:
         self._arrays, self._start = header, 8 + length
         for name, array in header.items():
             self._check(name, array, size - self._start)
-        if sum(array["data_offsets"][1] - array["data_offsets"][0] for array in header.values()) > size:
+        if sum(array["data_offsets"][1] - array["data_offsets"][0] for array in header.values()) > size - self._start:
             raise self._damaged("arrays that lie over each other")
 
     @property
