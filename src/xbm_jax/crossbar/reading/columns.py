@@ -96,7 +96,23 @@ def accumulated(
 def _accumulated(
     plan: Plan, codes: jax.Array, effective: jax.Array, gain: jax.Array | None, converters: Converters
 ) -> jax.Array:
-    if is_scanned(plan, codes):
+    parts = tuple((part.start, part.stop) for part in pieces(plan, codes, converters))
+    return _in_order(plan, is_scanned(plan, codes), parts, codes, effective, gain, converters)
+
+
+# Layers of one plan and shape are traced and lowered once.
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _in_order(
+    plan: Plan,
+    scanned: bool,
+    parts: tuple[tuple[int | None, int | None], ...],
+    codes: jax.Array,
+    effective: jax.Array,
+    gain: jax.Array | None,
+    converters: Converters,
+) -> jax.Array:
+    """The tiles in a loop, or one by one, of one part of the batch after another."""
+    if scanned:
         factors = jnp.ones((plan.row_tiles, 1), codes.dtype) if gain is None else gain
         tiles, partial_sum_of = scanned_tiles(plan, codes, effective, converters)
         one = jax.eval_shape(partial_sum_of, jax.tree.map(lambda a: a[0], tiles))
@@ -105,14 +121,14 @@ def _accumulated(
             jnp.zeros(one.shape, one.dtype),
             (tiles, factors),
         )[0]
-    parts = []
-    for part in pieces(plan, codes, converters):
+    found = []
+    for part in (slice(*ends) for ends in parts):
         total: jax.Array | float = 0.0
         own, of_columns = of_part(part, converters, gain)
         for t, partial_sum in tile_sums(plan, codes[part], effective, own):
             total = total + (partial_sum if of_columns is None else partial_sum * of_columns[t])
-        parts.append(jnp.asarray(total))
-    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+        found.append(jnp.asarray(total))
+    return found[0] if len(found) == 1 else jnp.concatenate(found)
 
 
 @numpy_promotion
