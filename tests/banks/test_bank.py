@@ -15,12 +15,13 @@ import pytest
 
 import xbm_jax
 from tasks import tiny
-from xbm_jax.banks import MaskBank, describe, save_chip, serve, task_names
+from xbm_jax.banks import MaskBank, describe, save_chip, task_names
 from xbm_jax.crossbar import FunctionDevice
 from xbm_jax.errors import BankError, OutputError
 from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.masks import Binary, Filter, Identity, methods
 from xbm_jax.models import program
+from xbm_jax.serving import serve
 from xbm_jax.storage import store
 from xbm_jax.storage.packing import packed_bytes
 from xbm_jax.tasks import compact, predict, source_task, stored
@@ -98,7 +99,8 @@ import sys
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 from tasks import tiny
-from xbm_jax.banks import MaskBank, load_chip, serve
+from xbm_jax.banks import MaskBank, load_chip
+from xbm_jax.serving import serve
 from xbm_jax.tasks import predict
 chip = load_chip(sys.argv[2] + "/chip", tiny.network())
 bank = MaskBank.open(sys.argv[2] + "/bank", chip)

@@ -18,7 +18,7 @@ SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No cache of the tests' own; afterwards JAX is set as it was."""
-    kept = {name: getattr(jax.config, name) for name in SETTINGS}
+    kept = {name: jax.config.values[name] for name in SETTINGS}
     jax.config.update("jax_compilation_cache_dir", None)
     for name in ("JAX_COMPILATION_CACHE_DIR", compiled.VARIABLE):
         monkeypatch.delenv(name, raising=False)
@@ -31,7 +31,7 @@ def as_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
 def test_the_users_cache_folder_is_taken(tmp_path: Path) -> None:
     folder = keep_compiled()
     assert folder is not None and folder.parent == tmp_path / "caches" / "xbm_jax" / "compiled"
-    assert jax.config.jax_compilation_cache_dir == str(folder) and folder.is_dir()
+    assert jax.config.values["jax_compilation_cache_dir"] == str(folder) and folder.is_dir()
 
 
 def test_the_variable_names_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ def test_nothing_is_set_where_it_is_not_wanted_or_not_possible(
     elif case == "no folder":
         (tmp_path / "caches").write_text("a file where the folder would be\n")
     assert keep_compiled(case != "flag") is None
-    assert jax.config.jax_compilation_cache_dir == wanted
+    assert jax.config.values["jax_compilation_cache_dir"] == wanted
 
 
 def test_the_flag_may_stand_anywhere_but_behind_two_dashes() -> None:
