@@ -10,6 +10,7 @@ from pathlib import Path
 # Before JAX looks for devices. Processes that a test starts inherit both.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["XBM_COMPILE_CACHE"] = "off"  # commands in this process would set it for all tests
 # Beside little optimisation (see the Makefile) the older form of fusions halves the compiler's time. XLA knows neither
 # this flag for ever, nor a flag that it does not know: only the releases in which it was tried.
 if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") == "1" and metadata.version("jaxlib").startswith("0.10."):

@@ -98,7 +98,7 @@ LEARNED = row(
         ("state", "RunState: trained,\nstats, moments", "training (advance)"),
         ("trained", "Task: masks, norms,\nhead; statistics", "tasks"),
         ("trained", "MaskBank:\ncodes, packed", "banks, storage"),
-        ("trained", "Server: tasks\nstacked, one program", "banks.serving"),
+        ("trained", "Server: tasks in\nmemory, two programs", "serving"),
     ],
 )
 

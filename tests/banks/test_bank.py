@@ -99,7 +99,8 @@ import sys
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 from tasks import tiny
-from xbm_jax.banks import MaskBank, load_chip, serve
+from xbm_jax.banks import MaskBank, load_chip
+from xbm_jax.serving import serve
 from xbm_jax.tasks import predict
 chip = load_chip(sys.argv[2] + "/chip", tiny.network())
 bank = MaskBank.open(sys.argv[2] + "/bank", chip)

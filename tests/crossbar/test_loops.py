@@ -176,8 +176,8 @@ def test_pieces_cover_the_batch_once_where_they_pay(monkeypatch: pytest.MonkeyPa
 
     def pieces(codes: jax.Array, converters: Converters) -> list[slice]:
         on_cpu, elsewhere = loops.orders(tiles.plan, codes, converters)
-        assert elsewhere.parts == [slice(None)]
-        return on_cpu.parts
+        assert elsewhere.slices == [slice(None)]
+        return on_cpu.slices
 
     parts = pieces(codes, Converters())
     assert len(parts) == 4

@@ -43,7 +43,7 @@ def keep_compiled(wanted: bool = True) -> Path | None:
     import jax
 
     chosen = os.environ.get(VARIABLE, "").strip()
-    theirs = os.environ.get("JAX_COMPILATION_CACHE_DIR") or jax.config.jax_compilation_cache_dir
+    theirs = os.environ.get("JAX_COMPILATION_CACHE_DIR") or jax.config.values["jax_compilation_cache_dir"]
     if not wanted or chosen.lower() in _OFF or theirs:
         return None
     try:

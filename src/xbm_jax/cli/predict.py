@@ -39,7 +39,7 @@ class _Answer:
     """What a task says of an image: names of all its classes, and the probability of each."""
 
     image: str
-    classes: Sequence[str]
+    classes: list[str]
     probabilities: np.ndarray
 
     def ranked(self, top: int) -> list[tuple[str, float]]:
@@ -114,7 +114,7 @@ def _answers(
     chip: Chip, task: Task, names: Sequence[str], images: Sequence[np.ndarray], seed: int, first: int
 ) -> Iterator[_Answer]:
     """Answers to a few images, in batches of the sizes of a server."""
-    classes = task.meta.get("class_names") or [str(i) for i in range(task.outputs)]
+    classes: list[str] = task.meta.get("class_names") or [str(i) for i in range(task.outputs)]
     for start, size in pieces(len(images), _AT_ONCE):
         own = names[start : start + size]
         key = stream(jax.random.key(seed), Command.READ, first + start) if _is_noisy(chip) else None

@@ -96,13 +96,16 @@ def accumulated(
 def _accumulated(
     plan: Plan, codes: jax.Array, effective: jax.Array, gain: jax.Array | None, converters: Converters
 ) -> jax.Array:
-    given = (plan, codes, effective, gain, converters)
-    return in_order(plan, codes, converters, partial(_accumulated_in, *given))
+    given = (codes, effective, gain, converters)
+    return in_order(plan, codes, converters, lambda order: _tiles_in(plan, order, *given))
 
 
-def _accumulated_in(
-    plan: Plan, codes: jax.Array, effective: jax.Array, gain: jax.Array | None, converters: Converters, order: Order
+# Layers of one plan and shape are traced and lowered once.
+@partial(jax.jit, static_argnums=(0, 1))
+def _tiles_in(
+    plan: Plan, order: Order, codes: jax.Array, effective: jax.Array, gain: jax.Array | None, converters: Converters
 ) -> jax.Array:
+    """The tiles in a loop, or one by one, of one part of the batch after another."""
     if order.scanned:
         factors = jnp.ones((plan.row_tiles, 1), codes.dtype) if gain is None else gain
         tiles, partial_sum_of = scanned_tiles(plan, codes, effective, converters)
@@ -112,14 +115,14 @@ def _accumulated_in(
             jnp.zeros(one.shape, one.dtype),
             (tiles, factors),
         )[0]
-    parts = []
-    for part in order.parts:
+    found = []
+    for part in order.slices:
         total: jax.Array | float = 0.0
         own, of_columns = of_part(part, converters, gain)
         for t, partial_sum in tile_sums(plan, codes[part], effective, own):
             total = total + (partial_sum if of_columns is None else partial_sum * of_columns[t])
-        parts.append(jnp.asarray(total))
-    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+        found.append(jnp.asarray(total))
+    return found[0] if len(found) == 1 else jnp.concatenate(found)
 
 
 @numpy_promotion
@@ -153,18 +156,20 @@ def _gain_gradient(
     plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters, dy: jax.Array
 ) -> jax.Array:
     """``dL/da[t, n] = sum_batch dy[n] * D[t, n]``, [T, N], from recomputed tile sums."""
-    return in_order(plan, codes, converters, partial(_gain_gradient_of, plan, codes, effective, converters, dy))
+    given = (codes, effective, converters, dy)
+    return in_order(plan, codes, converters, lambda order: _gain_gradient_in(plan, order, *given))
 
 
-def _gain_gradient_of(
-    plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters, dy: jax.Array, order: Order
+@partial(jax.jit, static_argnums=(0, 1))
+def _gain_gradient_in(
+    plan: Plan, order: Order, codes: jax.Array, effective: jax.Array, converters: Converters, dy: jax.Array
 ) -> jax.Array:
     batch = tuple(range(dy.ndim - 1))
     if order.scanned:
         tiles, partial_sum_of = scanned_tiles(plan, codes, effective, converters)
         return jax.lax.map(lambda tile: jnp.sum(dy * partial_sum_of(tile), batch), tiles)
     total: jax.Array | float = 0.0
-    for part in order.parts:
+    for part in order.slices:
         sums = tile_sums(plan, codes[part], effective, converters)
         total = total + jnp.stack([jnp.sum(dy[part] * d, batch) for _, d in sums])
     return jnp.asarray(total)

@@ -182,7 +182,7 @@ def _gain_gradient_of(
         return sum(d for _, d in tile_sums(plan, own_codes, effective, under(gain)))
 
     total: jax.Array | float = 0.0
-    for part in order.parts:
+    for part in order.slices:
         total = total + jax.vjp(partial(sums_of, own_codes=codes[part]), gain)[1](dy[part])[0]
     return jnp.asarray(total)
 

@@ -36,14 +36,19 @@ class Order(NamedTuple):
 
     Attributes:
         scanned: takes its row tiles in a loop; else each tile is an operation of the program.
-        parts: slices of the batch that are read one by one, where it is no loop.
+        parts: where those parts of the batch begin and end that are read one by one, where it is no loop.
     """
 
     scanned: bool
-    parts: list[slice]
+    parts: tuple[tuple[int | None, int | None], ...]
+
+    @property
+    def slices(self) -> list[slice]:
+        """Of the batch, one by one."""
+        return [slice(*part) for part in self.parts]
 
 
-_WHOLE = [slice(None)]
+_WHOLE = ((None, None),)
 _T = TypeVar("_T")
 
 
@@ -175,8 +180,8 @@ _CONCURRENT = 16
 """Independent products that XLA's CPU runtime needs before it runs some of them side by side."""
 
 
-def _pieces(plan: Plan, codes: jax.Array, converters: Converters) -> list[slice]:
-    """Slices of the batch that are read one by one, so that a CPU with several cores finds enough to do at once.
+def _pieces(plan: Plan, codes: jax.Array, converters: Converters) -> tuple[tuple[int | None, int | None], ...]:
+    """Parts of the batch that are read one by one, so that a CPU with several cores finds enough to do at once.
 
     A tile's product alone is too small for XLA to spread over cores, and few of them are not run side by side. Noise is
     drawn for the whole batch: a noisy read stays whole, so that its bits do not depend on the machine. So does a batch
@@ -187,4 +192,4 @@ def _pieces(plan: Plan, codes: jax.Array, converters: Converters) -> list[slice]
         return _WHOLE
     count = math.gcd(codes.shape[0], 2 ** math.ceil(math.log2(max(_CONCURRENT / plan.row_tiles, 1))))
     size = codes.shape[0] // max(count, 1)
-    return [slice(i * size, (i + 1) * size) for i in range(count)]
+    return tuple((i * size, (i + 1) * size) for i in range(count))
