@@ -65,6 +65,7 @@ class Command(IntEnum):
     READ = 2
     QUICKSTART = 3
     COST = 4
+    KEPT = 5
 
 
 class Host(IntEnum):

@@ -70,7 +70,7 @@ def adapt_command(options: Adapt) -> int:
         if not leads():
             return 0
         if options.compact:  # what is reported is what another command will answer from the bank
-            task = measured_as_kept(chip, task, data.x_test, data.y_test, key=stream(key, Command.READ))
+            task = measured_as_kept(chip, task, data.x_test, data.y_test, key=stream(key, Command.KEPT))
         stored_as = name if options.replace else _free_name(options.bank, name)
         MaskBank.open(options.bank, chip).put(stored_as, task, compact=options.compact)
         if options.log == "jsonl":
