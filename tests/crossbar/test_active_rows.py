@@ -17,7 +17,7 @@ from crossbar.test_read import quick_jit
 from crossbar.test_wires import nodal_currents
 from tasks import tiny
 from xbm_jax.banks import chip_card, load_chip, save_chip
-from xbm_jax.cli.commands import _title
+from xbm_jax.cli.bank import _title
 from xbm_jax.crossbar import Adc, Cell, Conv, CrossbarSpec, Gaussian, Plan, Tiles, Wires, plan, program, read
 from xbm_jax.crossbar.writing.cells import seen_through_wires
 from xbm_jax.hardware import arrays_used, task_bits
