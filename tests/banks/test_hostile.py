@@ -159,7 +159,7 @@ CHIP = {
     "a generator of keys": lambda r: r.metadata["layers"]["conv1"].update(key_impl="x"),
     "levels of another shape": lambda r: r.arrays.update({"tiles.conv1.levels": np.zeros((1, 2), np.uint8)}),
     "levels of another type": lambda r: r.arrays.update({"tiles.conv1.levels": np.zeros((2, 1, 3, 3, 3, 8))}),
-    "scales that are NaN": lambda r: r.arrays.update({"tiles.conv1.weight_scale": np.float32([np.nan])}),
+    "scales that are NaN": lambda r: r.arrays.update({"tiles.conv1.weight_scale": np.full(1, np.nan, np.float32)}),
     "a head of another width": lambda r: r.arrays.update({"head.kernel": np.zeros((3, 5), np.float32)}),
     "no head": lambda r: r.arrays.pop("head.bias"),
     "norms of another width": lambda r: r.arrays.update({"norms.bn1.scale": np.zeros(9, np.float32)}),

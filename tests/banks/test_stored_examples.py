@@ -34,8 +34,8 @@ def assert_predicts(chip: Chip, task: Task, images: np.ndarray, wanted: np.ndarr
 
 
 def test_there_are_examples_of_every_form():
-    assert {example.split("/")[0] for example in EXAMPLES} == {"format_1"}
-    assert len(EXAMPLES) == 5
+    assert {example.split("/")[0] for example in EXAMPLES} == {"format_1", "format_2"}
+    assert len(EXAMPLES) == 7
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

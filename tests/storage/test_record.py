@@ -12,7 +12,7 @@ from xbm_jax.storage.record import MAX_TEXT, Record, cut, digest, envelope, open
 ARRAYS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
     "none": np.zeros((0, 4), np.int8),
-    "b": np.uint8([1, 2, 3]),
+    "b": np.array([1, 2, 3], np.uint8),
 }
 
 

@@ -11,7 +11,7 @@ from xbm_jax.errors import BankError, OutputError
 from xbm_jax.storage.record import MAX_TEXT, Record
 from xbm_jax.storage.tensor_file import TensorFile, write_tensor_file
 
-A = {"half": np.float16([1, 2, 3]), "wide": np.arange(4, dtype=np.float64), "none": np.zeros((2, 0), np.int8)}
+A = {"half": np.array([1, 2, 3], np.float16), "wide": np.arange(4, dtype=np.float64), "none": np.zeros((2, 0), np.int8)}
 B = {"flags": np.array([True, False]), "scalar": np.array(7, np.uint32)}
 
 

@@ -13,7 +13,8 @@ from tasks import tiny
 from xbm_jax.errors import BankError, DataError
 from xbm_jax.masks import Linear, methods
 from xbm_jax.models.norm import batch_norm, folded_norm
-from xbm_jax.tasks import compact, predict, stored, with_measured_norms
+from xbm_jax.tasks import compact, evaluate, predict, stored, with_measured_norms
+from xbm_jax.tasks.kept import measured_as_kept
 from xbm_jax.training import Recipe, adapt
 
 CHIP = tiny.chip("ideal")
@@ -102,3 +103,12 @@ def test_a_head_of_ones_own_is_kept_as_it_is() -> None:
     method = dataclasses.replace(tiny.METHODS["xbm"], head=Own())
     small = compact(CHIP, tiny.made_up_task(CHIP, method))
     assert small.trained["head"]["kernel"].dtype == jnp.float32
+
+
+def test_what_is_reported_is_what_the_stored_form_answers() -> None:
+    chip, data = tiny.chip("ideal"), tiny.stripes()
+    task = tiny.made_up_task(chip, methods.xbm())
+    kept = measured_as_kept(chip, task, data.x_test, data.y_test)
+    assert kept == compact(chip, task)
+    assert kept.meta["accuracy"] == evaluate(chip, kept, data.x_test, data.y_test) != 0.5
+    assert kept.meta["accuracy_learned"] == 0.5 and task.meta["accuracy"] == 0.5

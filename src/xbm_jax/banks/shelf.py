@@ -206,9 +206,10 @@ class FileShelf:
         self.path, self.file = path, TensorFile(path)
         metadata = self.file.description("bank", FILE_FORM).metadata
         self._card = parse_card(str(path), metadata.get("card"))
-        self._names = metadata.get("tasks")
-        if not isinstance(self._names, list) or not all(isinstance(n, str) and _is_name(n) for n in self._names):
+        names = metadata.get("tasks")
+        if not isinstance(names, list) or not all(_is_name(name) for name in names):
             raise BankError("file", str(path), "a bank, whose tasks have names")
+        self._names: list[str] = names
 
     def card(self) -> BankCard:
         return self._card

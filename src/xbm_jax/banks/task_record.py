@@ -141,19 +141,16 @@ def _norm_names(affine: dict[str, Any]) -> tuple[str, str]:
 def _task_from_arrays(
     chip: Chip, method: Method, arrays: dict[str, np.ndarray], meta: dict[str, Any], folded: bool
 ) -> Task:
-    norms = (
-        _cut_pairs(arrays["norms"], _norms_like(chip, folded))
-        if arrays["norms"].size or method.norms != "frozen"
-        else {}
-    )
+    has_norms = arrays["norms"].size or method.norms != "frozen"
+    norms = _cut_pairs(arrays["norms"], _norms_like(chip, folded)) if has_norms else {}
     state = _cut_pairs(arrays["state"], chip.stats) if arrays["state"].size else {}
     head = {name[len(_HEAD) :]: a for name, a in sorted(arrays.items()) if name.startswith(_HEAD)}
-    if method.head.features(head) != chip.num_features:
-        found = f"{method.head.features(head)} features"
-        raise BankError("head", found, f"{chip.num_features}, what this chip gives")
     masks = _unpack_masks(chip, method.rule, arrays["masks"])
     # All at once: array by array it takes longer than reading them.
     trained, state = jax.device_put(({"masks": masks, "norms": norms, "head": head}, state))
+    features = method.head.features(trained["head"])
+    if features != chip.num_features:
+        raise BankError("head", f"{features} features", f"{chip.num_features}, what this chip gives")
     return Task(trained, state, method, meta)
 
 
