@@ -9,9 +9,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from tasks import tiny
-from xbm_jax.banks import MaskBank, describe, load_bank, save_chip, serve, task_names, unpack
+from xbm_jax.banks import MaskBank, describe, load_bank, save_chip, task_names, unpack
 from xbm_jax.errors import BankError, DataError, ModelError, OutputError
 from xbm_jax.masks import methods
+from xbm_jax.serving import serve
 from xbm_jax.storage.packing import unpack as unpacked
 from xbm_jax.tasks import compact, predict
 
