@@ -66,6 +66,7 @@ class Command(IntEnum):
     QUICKSTART = 3
     COST = 4
     KEPT = 5
+    PREDICT = 6
 
 
 class Host(IntEnum):

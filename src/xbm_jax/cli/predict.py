@@ -117,7 +117,7 @@ def _answers(
     classes: list[str] = task.meta.get("class_names") or [str(i) for i in range(task.outputs)]
     for start, size in pieces(len(images), _AT_ONCE):
         own = names[start : start + size]
-        key = stream(jax.random.key(seed), Command.READ, first + start) if _is_noisy(chip) else None
+        key = stream(jax.random.key(seed), Command.PREDICT, first + start) if _is_noisy(chip) else None
         logits = predict(chip, task, np.stack(images[start : start + size]), batch_size=size, key=key)
         for name, row in zip(own, _softmax(logits), strict=True):
             yield _Answer(name, classes, row)

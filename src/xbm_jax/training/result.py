@@ -10,6 +10,7 @@ import numpy as np
 
 from xbm_jax import streams
 from xbm_jax.examples import count, take
+from xbm_jax.storage.plain import plain
 from xbm_jax.tasks import Task, active_columns, adc_clip_rates, chip_mark
 from xbm_jax.training.clock import Clock
 from xbm_jax.training.run import Run, test_examples
@@ -43,6 +44,7 @@ def finished(run: Run, state: RunState, clock: Clock, seconds: float, together: 
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
         **_changed(run),
+        "recipe": plain(recipe),
         "norm_policy": method.norms,
         "active_columns": active_columns(run.chip, task),
         "adc_clip_rate": adc_clip_rates(run.chip, task, few, run.draw(streams.Run.PROBE)),
