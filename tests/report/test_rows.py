@@ -133,7 +133,8 @@ def test_failing_write_leaves_the_old_file_and_no_part(tmp_path, monkeypatch, er
     write_results(path, [XBM], {})
     before = path.read_bytes()
 
-    def half(path, content):
+    def half(path, parts):
+        content = b"".join(parts)
         path.write_bytes(content[: len(content) // 2])
         raise error
 
