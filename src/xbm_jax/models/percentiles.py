@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 __all__ = ["percentile_range"]
 
@@ -67,10 +68,15 @@ def _order_statistics(
     return [jnp.where(jnp.abs(value) < jnp.finfo(jnp.float32).tiny, 0.0, value) for value in found]
 
 
+_ULPS = np.float32(3e-7)
+
+
 def _between(values: jax.Array, at: jax.Array, rank: Any, part: Any, axes: tuple[int, ...]) -> jax.Array:
     """What stands ``part`` of the way from the order statistic ``at``, of ``rank``, to the next one."""
-    repeated = jnp.sum(values <= at, axes, keepdims=True) > rank + 1
-    above = jnp.min(jnp.where(values > at, values, jnp.inf), axes, keepdims=True)
+    # XLA may compute a value anew for each comparison, and then it may differ from itself by its last bits.
+    equal = at + _ULPS * jnp.abs(at)
+    repeated = jnp.sum(values <= equal, axes, keepdims=True) > rank + 1
+    above = jnp.min(jnp.where(values > equal, values, jnp.inf), axes, keepdims=True)
     return jnp.where(repeated | (part == 0), at, at + part * (jnp.where(repeated, at, above) - at))
 
 
