@@ -73,7 +73,8 @@ def _files(path: Path) -> tuple[Path, Path | None]:
 
 def _examples(path: Path, encoding: str, on_bad: str) -> list[_Example]:
     """The lines of a file that are whole."""
-    lines = _text(path, encoding).rstrip().split("\n")  # of Unicode's other line ends some stand within sentences
+    text = _text(path, encoding).rstrip()
+    lines = text.split("\n") if text else []  # of Unicode's other line ends some stand within sentences
     found, bad = [], []
     for number, line in enumerate(lines, start=1):
         label, _, sentence = (part.strip() for part in line.partition("\t"))
