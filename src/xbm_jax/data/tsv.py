@@ -114,15 +114,15 @@ def _text(path: Path, encoding: str) -> str:
 
 def _numbered(path: Path, examples: list[_Example]) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of the classes, in order, and each example's number."""
+    odd = next((e for e in examples if _is_fraction(e.label) and not _is_number(e.label)), None)
+    if odd is not None:
+        raise DataError(f"tsv:{path}", f"label {odd.label!r} ({odd.where})", "whole numbers, or names")
     numbers = [example for example in examples if _is_number(example.label)]
     names = [example for example in examples if not _is_number(example.label)]
     if numbers and names:
         odd = min(numbers, names, key=len)[0]
         allowed = "whole numbers on all lines, or names on all; a line of headings is none of them"
         raise DataError(f"tsv:{path}", f"label {odd.label!r} ({odd.where})", allowed)
-    odd = next((example for example in names if _is_fraction(example.label)), None)
-    if odd is not None:
-        raise DataError(f"tsv:{path}", f"label {odd.label!r} ({odd.where})", "whole numbers, or names")
     classes = sorted({example.label for example in examples}, key=int if numbers else str)
     place = {name: i for i, name in enumerate(classes)}
     return tuple(classes), np.array([place[example.label] for example in examples], np.int64)
