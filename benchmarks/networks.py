@@ -182,7 +182,7 @@ def _state(chip: xbm.Chip, method: xbm.Method, seed: int = 1) -> Any:
 
 def _pace(method: xbm.Method) -> Pace:
     """The first step's numbers."""
-    rates = jax.tree.map(np.float32, Recipe().rates(method))
+    rates = jax.tree.map(np.float32, Recipe().rates(method, steps=528))
     return Pace(rates, dict.fromkeys(rates, np.float32(1.0)), np.float32(1.0), np.int32(10))
 
 
