@@ -120,8 +120,9 @@ GOOD = {"toy_test": "1\ttwo\n"}
 )
 def test_bad_input_is_named(text: str | bytes, options: dict[str, Any], message: str, written: Any) -> None:
     source = written(toy_train=text, **GOOD)
+    given: dict[str, Any] = {"tokenizer": TOKENIZER} | options
     with pytest.raises(DataError, match=message):
-        load(source, **{"tokenizer": TOKENIZER} | options)
+        load(source, **given)
 
 
 def test_bad_sources_are_named(tmp_path: Path, written: Callable[..., str]) -> None:

@@ -18,7 +18,7 @@ from models.tiny_text import HEADS, LAYERS, NORMS, POSITIONS, WIDTH, sentences, 
 from xbm_jax.crossbar import Adc
 from xbm_jax.errors import DataError, ModelError
 from xbm_jax.masks import methods
-from xbm_jax.models import MODELS, InputSpec, calibrate, forward, initial_trained, load_backbone
+from xbm_jax.models import MODELS, Chip, InputSpec, calibrate, forward, initial_trained, load_backbone
 from xbm_jax.models.weights.names import rename
 from xbm_jax.tasks import inspect, predict, source_task
 
@@ -126,8 +126,8 @@ def test_every_array_finds_its_place(prefix: str) -> None:
 
 
 def test_our_own_names_pass() -> None:
-    arrays = dict(text_backbone().arrays)
-    dotted = {path.replace("/", "."): array for path, array in arrays.items()}
+    arrays = text_backbone().arrays
+    dotted = {path.replace("/", "."): np.asarray(array) for path, array in arrays.items()}
     assert rename(dotted, MODELS["minilm-l6"].names).keys() == arrays.keys()
 
 
@@ -152,11 +152,17 @@ def test_calibration_counts_no_padding(per: Any) -> None:
     wrong = calibrate(plain, inputs | {"mask": np.ones_like(inputs["mask"])})
     for path in LAYERS:
         one, other = plain.tiles[path], padded.tiles[path]
-        np.testing.assert_allclose(other.input_scale, one.input_scale, rtol=1e-5)
+        np.testing.assert_allclose(scale_of(padded, path), scale_of(plain, path), rtol=1e-5)
         assert one.adc is not None and other.adc is not None
         np.testing.assert_allclose(other.adc.lsb, one.adc.lsb, rtol=2e-3)  # a value may round to the next code
-    scales = [[chip.tiles[path].input_scale for path in LAYERS] for chip in (plain, wrong)]
-    assert not np.allclose(*scales, rtol=1e-3)
+    scales, others = ([scale_of(chip, path) for path in LAYERS] for chip in (plain, wrong))
+    assert not np.allclose(scales, others, rtol=1e-3)
+
+
+def scale_of(chip: Chip, path: str) -> np.ndarray:
+    scale = chip.tiles[path].input_scale
+    assert scale is not None
+    return np.asarray(scale)
 
 
 def test_inspection_counts_no_padding() -> None:
