@@ -18,7 +18,7 @@ from benchmarks.layers import spec
 from benchmarks.timing import Work
 from xbm_jax.crossbar.primitives.products import product
 from xbm_jax.data.decode import decode_all
-from xbm_jax.models import backbone, forward, initial_trained, named_network, source_trained
+from xbm_jax.models import MODELS, backbone, forward, initial_trained, named_network, source_trained
 from xbm_jax.training import Pace, Recipe, init_state
 from xbm_jax.training.step import train_step
 
@@ -37,8 +37,11 @@ class Step(NamedTuple):
 
 
 def mask_step(adc_bits: int | None, batch: int = 32, pixels: int = 32, model: str = RESNET20) -> Step:
-    """XBM's step: column masks, norms and head are trained; 64 rows, 1 % programming error."""
-    images, labels = _batch(batch, pixels)
+    """XBM's step: column masks, norms and head are trained; 64 rows, 1 % programming error.
+
+    ``pixels``: of images; tokens of sentences.
+    """
+    images, labels = _batch(batch, pixels, model)
     chip, method = _chip(adc_bits, images, model), xbm.methods.xbm()
     state = _state(chip, method)
     # Without donation, so that the same state can be stepped again and again.
@@ -82,7 +85,7 @@ def step_images(batch: int = 32, pixels: int = 32) -> Work:
 
 def plain_step(batch: int = 32, pixels: int = 32, model: str = RESNET20) -> Step:
     """The plain network's full step: all kernels, norms and head by Adam."""
-    images, labels = _batch(batch, pixels)
+    images, labels = _batch(batch, pixels, model)
     chip, method = _chip(None, images, model), xbm.methods.norm_only()
     kernels = {path: xbm.crossbar.nominal_weights(tiles) for path, tiles in chip.tiles.items()}
     trained = {"kernels": kernels, "norms": chip.norms, "head": chip.head}
@@ -137,13 +140,19 @@ def _plain_read(kernels: dict[str, jax.Array]) -> Callable[..., jax.Array]:
     return lambda path, tiles, x, *_: product(x, kernels[path], tiles.plan.conv)
 
 
-def _batch(batch: int, pixels: int) -> tuple[jax.Array, jax.Array]:
+def _batch(batch: int, size: int, model: str = RESNET20) -> tuple[Any, jax.Array]:
+    """Images of ``size`` pixels a side, or sentences of as many tokens, and labels."""
     rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.integers(0, 256, (batch, pixels, pixels, 3)), jnp.uint8)
-    return images, jnp.asarray(rng.integers(0, 10, batch))
+    labels = jnp.asarray(rng.integers(0, 10, batch))
+    if MODELS[model].inputs is None:
+        return jnp.asarray(rng.integers(0, 256, (batch, size, size, 3)), jnp.uint8), labels
+    return {
+        "ids": jnp.asarray(rng.integers(0, 30_000, (batch, size)), jnp.int32),
+        "mask": jnp.ones((batch, size), bool),
+    }, labels
 
 
-def _chip(adc_bits: int | None, images: jax.Array, model: str = RESNET20) -> xbm.Chip:
+def _chip(adc_bits: int | None, images: Any, model: str = RESNET20) -> xbm.Chip:
     chosen = spec(64, adc_bits, device=xbm.Gaussian(0.01))
     return xbm.calibrate(xbm.program(_backbone(model), chosen, jax.random.key(0)), images)
 
@@ -160,7 +169,8 @@ def random_backbone(model: str) -> xbm.Backbone:
     arrays = {}
     for path, shape in network.shapes.items():
         kind = path.rsplit("/", 1)[-1]
-        drawn = rng.normal(size=shape) * (2 / np.prod(shape[:-1])) ** 0.5 if kind == "kernel" else kinds[kind](shape)
+        spread = (2 / np.prod(shape[:-1])) ** 0.5
+        drawn = kinds[kind](shape) if kind in kinds else rng.normal(size=shape) * spread
         arrays[path] = drawn.astype(np.float32)
     return backbone(network, arrays)
 
@@ -172,7 +182,7 @@ def _state(chip: xbm.Chip, method: xbm.Method, seed: int = 1) -> Any:
 
 def _pace(method: xbm.Method) -> Pace:
     """The first step's numbers."""
-    rates = jax.tree.map(np.float32, Recipe().rates(method))
+    rates = jax.tree.map(np.float32, Recipe().rates(method, steps=528))
     return Pace(rates, dict.fromkeys(rates, np.float32(1.0)), np.float32(1.0), np.int32(10))
 
 

@@ -32,6 +32,7 @@ from xbm_jax.storage.files import replace_json
 HERE = Path(__file__).resolve().parent
 MOBILENET = {"model": "mobilenet-v2", "pixels": 112}
 MOBILE = {**MOBILENET, "batch": 32}
+MINILM = {"model": "minilm-l6", "pixels": 48}  # tokens, 32 sentences a batch
 RESNET50 = {"model": "resnet50-v1", "pixels": 112}
 
 
@@ -99,8 +100,8 @@ def _memory(adc_bits: int | None) -> Callable[[], dict[str, float]]:
     return lambda: {"ratio": networks.mask_step(adc_bits).peak_bytes / networks.plain_step().peak_bytes}
 
 
-def _gibibytes() -> dict[str, float]:
-    return {"gib": networks.mask_step(8, **MOBILENET).peak_bytes / 2**30}
+def _gibibytes(**network: Any) -> dict[str, float]:
+    return {"gib": networks.mask_step(8, **network).peak_bytes / 2**30}
 
 
 def _eight_steps() -> dict[str, float]:
@@ -149,9 +150,12 @@ ROWS = (
     Row("ResNet-20 mask training step, 8-bit ADC: peak memory", 2.0, None, _memory(8)),
     Row("MobileNetV2 112 px mask training step, ideal converter", 1.05, None, _train(None, 40.0, **MOBILENET)),
     Row("MobileNetV2 112 px mask training step, 8-bit ADC", 1.3, None, _train(8, 40.0, **MOBILENET)),
-    Row("MobileNetV2 112 px mask training step, 8-bit ADC: GiB", 3.0, None, _gibibytes),
+    Row("MobileNetV2 112 px mask training step, 8-bit ADC: GiB", 3.0, None, partial(_gibibytes, **MOBILENET)),
     Row("ResNet-50 112 px mask training step, ideal converter", 1.05, None, _train(None, 40.0, 5, **RESNET50)),
     Row("ResNet-50 112 px mask training step, 8-bit ADC", 1.3, None, _train(8, 40.0, 5, **RESNET50)),
+    Row("MiniLM-L6 48 tokens mask training step, ideal converter", 1.1, None, _train(None, 40.0, 5, **MINILM)),
+    Row("MiniLM-L6 48 tokens mask training step, 8-bit ADC", 1.4, None, _train(8, 40.0, 5, **MINILM)),
+    Row("MiniLM-L6 48 tokens mask training step, 8-bit ADC: GiB", 3.0, None, partial(_gibibytes, **MINILM)),
     Row("ResNet-20 step's images, decoded and augmented, to the step", 0.33, None, _images()),
     Row("MobileNetV2 112 px step's images, decoded and augmented, to the step", 0.33, None, _images(**MOBILENET)),
     Row("eight tasks' mask training steps vmapped, to eight steps", 0.95, None, _eight_steps),

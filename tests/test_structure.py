@@ -33,7 +33,7 @@ MAX_CHAIN = 8
 """Modules of one room that may stand on each other in a row."""
 MAX_LINES = 350
 HEAVY = ("tensorflow_datasets", "array_record", "grain", "orbax", "tensorstore", "matplotlib", "tensorflow")
-HEAVY += ("tensorboardX", "wandb")
+HEAVY += ("tensorboardX", "wandb", "tokenizers")
 # A developer's folder, a temporary one, or the reference data that no user has.
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|Users|tmp|work)/|[A-Z]:\\\\?Users|\.\./shared")
 
@@ -180,6 +180,8 @@ def _library_allowed(module: str, found: Import) -> bool:
             return module == f"{PACKAGE}.storage.store" and found.lazy
         case ["tensorflow_datasets" | "grain" | "array_record" | "tensorflow", *_]:
             return part(module) == "data" and found.lazy
+        case ["tokenizers", *_]:
+            return module == f"{PACKAGE}.data.tokens" and found.lazy
         case ["matplotlib", *_]:
             return part(module) == "report" and found.lazy
         case ["flax", "nnx" | "linen", *_]:  # physics and masks know arrays only
@@ -242,6 +244,7 @@ def test_package_keeps(rule, modules):
         (misplaced_libraries, "xbm_jax.training.loop", "def f():\n    import tensorflow_datasets as tfds"),
         (misplaced_libraries, "xbm_jax.data.sources", "import tensorflow_datasets as tfds"),
         (misplaced_libraries, "xbm_jax.data.sources", "import tensorflow as tf"),
+        (misplaced_libraries, "xbm_jax.data.tsv", "def f():\n    from tokenizers import Tokenizer"),
         (misplaced_libraries, "xbm_jax.report.figure", "import matplotlib.pyplot as plt"),
         (misplaced_libraries, "xbm_jax.crossbar.writing.spec", "from flax import nnx"),
         (long_modules, "xbm_jax.crossbar.writing.spec", "x = 1\n" * (MAX_LINES + 1)),

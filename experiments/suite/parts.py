@@ -16,6 +16,7 @@ from experiments.suite.chips import CHIPS, backbone_of, chip_of
 from experiments.tasks import local_task
 
 import xbm_jax as xbm
+from xbm_jax.examples import take
 from xbm_jax.masks import Method
 
 PIXELS = {"cifar-resnet20": 32, "mobilenet-v2": 112, "resnet50-v1": 112}
@@ -111,10 +112,10 @@ def row_of(config: Any, job: Job, chip: xbm.Chip, task: xbm.Task, data: xbm.Data
 
 def energies(chip: xbm.Chip, task: xbm.Task, data: xbm.Dataset) -> dict[str, Any]:
     """What the task costs by the usual technology; nothing where that has no model of the chip's converters."""
-    if not {"epochs", "batch_size", "images"} <= task.meta.keys():
+    if not chip.tiles or not {"epochs", "batch_size", "images"} <= task.meta.keys():
         return {}
     try:
-        return xbm.hardware.cost_summary(chip, task, data.x_test[:1])._asdict()
+        return xbm.hardware.cost_summary(chip, task, take(data.x_test, slice(1)))._asdict()
     except xbm.SpecError:
         return {}
 

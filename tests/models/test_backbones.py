@@ -13,7 +13,7 @@ from models.tiny import structure
 from xbm_jax.data import Dataset, load
 from xbm_jax.models import MODELS, load_backbone
 
-# torchvision's and timm's published counts; those of the CIFAR networks are in test_resnet.py.
+# torchvision's, timm's and Transformers' published counts; those of the CIFAR networks are in test_resnet.py.
 PARAMETERS = {
     "mobilenet-v2": 3_504_872,
     "resnet50": 25_557_032,
@@ -21,6 +21,7 @@ PARAMETERS = {
     "vgg16-bn": 138_365_992,
     "densenet121": 7_978_856,
     "vit-s16": 22_050_664,
+    "minilm-l6": 22_713_216 - (384 + 1) * 384 + 385 * 1000,  # its pooler is left out, and a head added
 }
 # ImageNet's class ids of Imagenette's ten classes, in its order.
 IMAGENETTE = [0, 217, 482, 491, 497, 566, 569, 571, 574, 701]
@@ -50,7 +51,7 @@ def test_what_sits_on_crossbars() -> None:
     """All kernels but the head: depthwise convolutions, dense layers within the network, attention's projections."""
     counts = {name: len(structure(name, 1000).kernels) - 1 for name in PARAMETERS}
     expected = {"mobilenet-v2": 52, "resnet50": 53, "resnet50-v1": 53, "vgg16-bn": 15, "densenet121": 120}
-    assert counts == expected | {"vit-s16": 49}
+    assert counts == expected | {"vit-s16": 49, "minilm-l6": 36}
     assert {"fc1", "fc2"} < set(structure("vgg16-bn", 1000).kernels)
     assert {"block0/qkv", "block11/fc2", "patch_embed"} < set(structure("vit-s16", 1000).kernels)
     groups = {p: c.groups for p, c in structure("mobilenet-v2", 1000).convs.items() if c.groups > 1}

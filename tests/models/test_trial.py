@@ -321,7 +321,8 @@ def test_registered_modules_call_every_layer(name: str) -> None:
     built = nnx.eval_shape(lambda: entry.build(num_classes=3, rngs=nnx.Rngs(0)))
     graphdef, state = nnx.split(built)
     leaves = leaves_of(state)
-    images = jax.ShapeDtypeStruct((TRIED, entry.image_size, entry.image_size, 3), jnp.float32)
+    size, inputs = entry.image_size or 0, entry.inputs
+    images = jax.ShapeDtypeStruct((TRIED, size, size, 3), jnp.float32) if inputs is None else inputs.batch(TRIED)
     called = called_layers(
         lambda arrays: nnx.merge(graphdef, nnx.from_flat_state([(leaves[p].route, a) for p, a in arrays.items()])),
         leaves,

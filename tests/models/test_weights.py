@@ -341,7 +341,21 @@ def test_the_hub_needs_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
         read_weights("hf://a/b/c.npz")
 
 
-@pytest.mark.parametrize("address", ["hf://", "hf://a", "hf://a/b", "hf://a/b/", "hf:///b/c"])
-def test_hub_addresses_have_three_parts(address: str) -> None:
+@pytest.mark.parametrize(("address", "file"), [("hf://a/b", ""), ("hf://a/b/", ""), ("hf://a/b/c.npz", "c.npz")])
+def test_a_repository_alone_means_its_safetensors(address: str, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def download(repository: str, file: str) -> str:
+        asked.append(f"{repository} {file}")
+        raise ConnectionError("no route")
+
+    stand_in(monkeypatch, download)
+    with pytest.raises(WeightsError, match="no route"):
+        read_weights(address)
+    assert asked == [f"a/b {file or 'model.safetensors'}"]
+
+
+@pytest.mark.parametrize("address", ["hf://", "hf://a", "hf:///b/c", "hf://a//c"])
+def test_hub_addresses_name_owner_and_repository(address: str) -> None:
     with pytest.raises(WeightsError, match="hf://owner/repository/file"):
         read_weights(address)

@@ -12,6 +12,7 @@ from xbm_jax.data.published import PUBLISHED_SETS, prepare_published
 from xbm_jax.data.sources import BUNDLED, load
 from xbm_jax.data.split import epoch_batches, eval_batches, split_test, split_validation, stratified_sample
 from xbm_jax.data.streamed import Streamed, each
+from xbm_jax.data.tokens import Tokenizer, load_tokenizer
 
 __all__ = [
     "BUNDLED",
@@ -19,12 +20,14 @@ __all__ = [
     "Augment",
     "Dataset",
     "Streamed",
+    "Tokenizer",
     "calibration_images",
     "center_crop",
     "each",
     "epoch_batches",
     "eval_batches",
     "load",
+    "load_tokenizer",
     "made_ahead",
     "near_copies",
     "prepare_published",

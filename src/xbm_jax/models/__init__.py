@@ -20,6 +20,7 @@ from xbm_jax.models.chip import (
     redrawn,
 )
 from xbm_jax.models.from_module import network_from_module
+from xbm_jax.models.inputs import InputSpec
 from xbm_jax.models.network import Backbone, Calibration, Network, backbone
 from xbm_jax.models.passes import forward, initial_trained
 from xbm_jax.models.preprocess import Preprocess
@@ -31,6 +32,7 @@ __all__ = [
     "Backbone",
     "Calibration",
     "Chip",
+    "InputSpec",
     "LayerSpecs",
     "Network",
     "Preprocess",

@@ -44,9 +44,9 @@ def calibrate(chip: Chip, images: Any, *, batch_size: int = 64, lines: bool = Fa
     """The chip with input scales and converter ranges measured on ``images`` through the source task's norms.
 
     Two passes: input scales from the float network, then converter ranges from the quantised network's column sums
-    with ideal converters. A percentile is taken over all values of a batch and averaged over batches, weighted by their
-    images. Where both percentiles are zero, lowest and highest value take their place, with a warning that names the
-    layers. The cells are not touched.
+    with ideal converters. A percentile is taken over all values of a batch, those of padded positions left out
+    (``InputSpec.mask``), and averaged over batches, weighted by their images. Where both percentiles are zero, lowest
+    and highest value take their place, with a warning that names the layers. The cells are not touched.
 
     Args:
         images: uint8 [n, H, W, C], or what else the network takes; some 256 will do
@@ -158,6 +158,10 @@ def _checked(chip: Chip, images: Any, batch_size: int) -> Any:
     images = check_inputs(chip, images)
     if count(images) == 0:
         raise DataError("images", "0 images", "at least one image to calibrate on")
+    real = chip.network.real(images)
+    if real is not None and not real.any(axis=1).all():
+        example = int(np.flatnonzero(~real.any(axis=1))[0])
+        raise DataError("inputs", f"nothing but padding in example {example}", "a real position in every example")
     return images
 
 
@@ -210,7 +214,7 @@ def _input_ranges(chip: Chip, images: Any) -> _Ranges:
     seen: _Ranges = {}
 
     def observe(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
-        found = percentile_range(x, INPUT_PERCENTILE, tuple(range(x.ndim)))
+        found = percentile_range(x, INPUT_PERCENTILE, tuple(range(x.ndim)), _counted(chip, images, x.shape))
         seen[path] = _widest(seen.get(path), found)
         return product(x, nominal_weights(tiles), tiles.plan.conv)
 
@@ -243,11 +247,22 @@ def _sum_ranges(chip: Chip, images: Any, lines: bool) -> _Ranges:
         if plan.fold or plan.spec.adc.bits is None or plan.spec.adc.range != "calibrated":
             return total
         for sums in _sums(tiles, codes, lines):
-            seen[path] = _widest(seen.get(path), _converter_ranges(tiles, sums))
+            seen[path] = _widest(seen.get(path), _converter_ranges(tiles, sums, _counted(chip, images, x.shape)))
         return total
 
     forward(chip, Method("source", norms="frozen"), source_trained(chip), chip.stats, images, layer_read=observe)
     return seen
+
+
+def _counted(chip: Chip, images: Any, shape: tuple[int, ...]) -> jax.Array | None:
+    """Which inputs ``[examples, positions, ..., features]`` of a layer are real, one feature wide; ``None``: all.
+
+    A layer behind the mean over positions has none that could be padding.
+    """
+    real = chip.network.real(images)
+    if real is None or len(shape) <= real.ndim or shape[: real.ndim] != real.shape:
+        return None
+    return jnp.broadcast_to(real.reshape(*real.shape, *(1,) * (len(shape) - real.ndim)), (*shape[:-1], 1))
 
 
 _Sums = dict[tuple[int, int], jax.Array]
@@ -278,10 +293,10 @@ def _widest(one: tuple[jax.Array, ...] | None, other: tuple[jax.Array, ...]) -> 
     return tuple(widest(a, b) for widest, a, b in zip(_WIDEST, one, other, strict=True))
 
 
-def _converter_ranges(tiles: Tiles, sums: _Sums) -> tuple[jax.Array, ...]:
+def _converter_ranges(tiles: Tiles, sums: _Sums, counted: jax.Array | None) -> tuple[jax.Array, ...]:
     """Of one layer's sums [..., V, N], over images and pixels, then over what shares a converter range."""
     plan, adc = tiles.plan, tiles.plan.spec.adc
-    alone = {place: _of_conversions(s, adc.percentile, adc.per == "column") for place, s in sums.items()}
+    alone = {place: _of_conversions(s, adc.percentile, adc.per == "column", counted) for place, s in sums.items()}
     ends = []
     for end, widest in enumerate((jnp.min, jnp.max, jnp.min, jnp.max)):
         cycles = [[alone[t, j][end] for t in range(plan.row_tiles)] for j in range(len(plan.cycle_weights))]
@@ -290,7 +305,8 @@ def _converter_ranges(tiles: Tiles, sums: _Sums) -> tuple[jax.Array, ...]:
     return tuple(ends)
 
 
-def _of_conversions(sums: jax.Array, percentile: float, columns: bool) -> list[jax.Array]:
+def _of_conversions(sums: jax.Array, percentile: float, columns: bool, counted: jax.Array | None) -> list[jax.Array]:
     """[..., V, N] to [V, N] (one range a column) or [V, 1]."""
     rows = sums.reshape(-1, *sums.shape[-2:])
-    return [end[0] for end in percentile_range(rows, percentile, (0,) if columns else (0, 2))]
+    counted = None if counted is None else counted.reshape(-1, 1, 1)  # a row for every read
+    return [end[0] for end in percentile_range(rows, percentile, (0,) if columns else (0, 2), counted)]

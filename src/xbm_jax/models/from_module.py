@@ -50,6 +50,7 @@ def network_from_module(
         image_size: pixels of the images.
         inputs: instead of both, one example of what the module takes without a batch axis: arrays or
             ``jax.ShapeDtypeStruct``; a tuple is its arguments, a dictionary its keywords, all else its one argument.
+            An :class:`~xbm_jax.models.InputSpec` where sentences are padded, and to several lengths.
 
     Raises:
         ModelError: names the layer, and what it does that no chip computes.

@@ -14,6 +14,9 @@ from xbm_jax.pixels import check_uint8, warn_if_binary
 
 __all__ = ["InputSpec", "call", "check_image_inputs"]
 
+_ANY = 7
+"""Length of an axis that may have any, where a module is tried."""
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -21,23 +24,42 @@ class InputSpec:
 
     Args:
         structure: the pytree's.
-        arrays: ``(shape, dtype name)`` of each leaf.
+        arrays: ``(shape, dtype name)`` of each leaf; an axis of length ``None`` may be of any, the same in all arrays.
+        mask: key of the array, bool [positions] an example, that says which positions are real; what is padding does
+            not count where a chip is calibrated or inspected. ``None``: all are.
     """
 
     structure: Any
-    arrays: tuple[tuple[tuple[int, ...], str], ...]
+    arrays: tuple[tuple[tuple[int | None, ...], str], ...]
+    mask: str | None = None
 
     @classmethod
-    def of(cls, example: Any) -> InputSpec:
-        """The spec of ``example``, a pytree of arrays or of ``jax.ShapeDtypeStruct``, none with a batch axis."""
+    def of(cls, example: Any, *, free: tuple[int, ...] = (), mask: str | None = None) -> InputSpec:
+        """The spec of ``example``, a pytree of arrays or of ``jax.ShapeDtypeStruct``, none with a batch axis.
+
+        Args:
+            free: axes, the batch's not counted, whose length may be another one in every batch.
+            mask: see above.
+
+        Raises:
+            ModelError: no arrays, or a mask that is no boolean array of a dictionary.
+        """
+        if isinstance(example, InputSpec):
+            return example
         leaves, structure = jax.tree.flatten(example)
         if not leaves or not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
             raise ModelError("inputs", example, "arrays of one example, or jax.ShapeDtypeStruct, perhaps in a pytree")
-        return cls(structure, tuple((tuple(leaf.shape), str(np.dtype(leaf.dtype))) for leaf in leaves))
+        masked = example.get(mask) if isinstance(example, dict) else None
+        if mask is not None and (masked is None or masked.dtype != bool):
+            raise ModelError("mask", mask, "the key of a boolean array, in inputs that are a dictionary")
+        shapes = [tuple(None if axis in free else size for axis, size in enumerate(leaf.shape)) for leaf in leaves]
+        dtypes = [str(np.dtype(leaf.dtype)) for leaf in leaves]
+        return cls(structure, tuple(zip(shapes, dtypes, strict=True)), mask)
 
     def batch(self, size: int) -> Any:
-        """The shapes and dtypes of ``size`` examples."""
-        leaves = [jax.ShapeDtypeStruct((size, *shape), dtype) for shape, dtype in self.arrays]
+        """The shapes and dtypes of ``size`` examples, free axes as long as any other number."""
+        shapes = [(size, *(_ANY if axis is None else axis for axis in shape)) for shape, _ in self.arrays]
+        leaves = [jax.ShapeDtypeStruct(shape, dtype) for shape, (_, dtype) in zip(shapes, self.arrays, strict=True)]
         return jax.tree.unflatten(self.structure, leaves)
 
     def check(self, inputs: Any) -> Any:
@@ -45,17 +67,27 @@ class InputSpec:
         leaves, structure = jax.tree.flatten(inputs)
         if structure != self.structure:
             raise DataError("inputs", str(structure), f"{self.structure}, the arrays that the network takes")
+        any_length = None
         for (path, leaf), (shape, dtype) in zip(
             jax.tree_util.tree_flatten_with_path(inputs)[0], self.arrays, strict=True
         ):
             name, array = f"inputs{jax.tree_util.keystr(path)}", np.asarray(leaf)
-            if array.shape[1:] != shape or array.ndim != len(shape) + 1 or str(array.dtype) != dtype:
-                raise DataError(name, f"{array.dtype}{list(array.shape)}", f"{dtype}{['n', *shape]}")
+            if array.ndim == len(shape) + 1:
+                lengths = (size for size, axis in zip(array.shape[1:], shape, strict=True) if axis is None)
+                any_length = next(lengths, None) if any_length is None else any_length
+            wanted = tuple(any_length if axis is None else axis for axis in shape)
+            if array.shape[1:] != wanted or array.ndim != len(shape) + 1 or str(array.dtype) != dtype:
+                shown = ["n", *("any" if axis is None else axis for axis in wanted)]
+                raise DataError(name, f"{array.dtype}{list(array.shape)}", f"{dtype}{shown}")
             if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
                 raise DataError(name, "NaN or infinity", "finite numbers")
             if len(array) != len(np.asarray(leaves[0])):
                 raise DataError(name, f"{len(array)} examples", f"{len(np.asarray(leaves[0]))}, as many as the others")
         return jax.tree.map(np.asarray, inputs)
+
+    def real(self, inputs: Any) -> Any:
+        """Which positions of each example are no padding, bool [n, positions]; ``None``: all."""
+        return None if self.mask is None else inputs[self.mask]
 
 
 def check_image_inputs(images: Any, channels: int) -> np.ndarray:

@@ -121,6 +121,10 @@ class Network:
         """What the module is called with: images preprocessed, other inputs as they are."""
         return inputs if self.preprocess is None else self.preprocess(inputs)
 
+    def real(self, inputs: Any) -> Any:
+        """Which positions of the examples are no padding, bool [n, positions]; ``None``: all of them."""
+        return None if self.inputs is None else self.inputs.real(inputs)
+
     def module(self, arrays: Mapping[str, jax.Array]) -> nnx.Module:
         """The NNX module with ``arrays`` in it; paths that ``arrays`` lacks hold a scalar placeholder."""
         return assemble(self.graphdef, self.leaves, self.orders, arrays)
@@ -153,9 +157,12 @@ class Backbone:
     arrays: Mapping[str, jax.Array]
     calibration: Calibration | None = None
 
-    def logits(self, images: jax.Array | np.ndarray) -> jax.Array:
-        """Float predictions of the source task, [batch, classes], norms in evaluation mode."""
-        return _float_logits(self.network, dict(self.arrays), jnp.asarray(images))
+    def logits(self, images: Any) -> jax.Array:
+        """Float predictions of the source task, [batch, classes], norms in evaluation mode.
+
+        ``images``: uint8 [batch, H, W, C], or what else the network takes.
+        """
+        return _float_logits(self.network, dict(self.arrays), jax.tree.map(jnp.asarray, images))
 
     def kernel(self, path: str) -> jax.Array:
         """A layer's kernel in the shape in which it goes onto arrays."""

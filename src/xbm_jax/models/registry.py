@@ -10,16 +10,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 
 from xbm_jax.errors import ModelError, WeightsError
 from xbm_jax.models.from_module import structure_of
+from xbm_jax.models.inputs import InputSpec
 from xbm_jax.models.network import Backbone, Calibration, Network, backbone
 from xbm_jax.models.preprocess import Preprocess
 from xbm_jax.models.weights import name_tables
 from xbm_jax.models.weights.files import read_weights
 from xbm_jax.models.weights.names import Table, flattened, rename
+from xbm_jax.models.zoo.bert import Bert
 from xbm_jax.models.zoo.densenet import DenseNet
 from xbm_jax.models.zoo.mobilenet import MobileNetV2
 from xbm_jax.models.zoo.resnet import CifarResNet
@@ -36,15 +39,25 @@ _HALF = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 @dataclass(frozen=True)
 class _Entry:
-    """How to build a named backbone, its names elsewhere, and the file under ``assets/weights`` if it ships any."""
+    """How to build a named backbone, its names elsewhere, and the file under ``assets/weights`` if it ships any.
+
+    ``inputs``: instead of preprocessing and image size, of a network of something else. ``features``: width of the
+    features of weights that come without a head; the source's answer is then the feature itself.
+    """
 
     build: Callable[..., nnx.Module]
     head: str
-    preprocess: Preprocess
-    image_size: int
+    preprocess: Preprocess | None
+    image_size: int | None
     names: Mapping[str, Table] = field(default_factory=dict)
     bundled: str | None = None
+    inputs: InputSpec | None = None
+    features: int | None = None
 
+
+_TOKENS = InputSpec.of(
+    {"ids": jax.ShapeDtypeStruct((1,), np.int32), "mask": jax.ShapeDtypeStruct((1,), np.bool_)}, free=(0,), mask="mask"
+)
 
 MODELS: Mapping[str, _Entry] = {
     "cifar-resnet20": _Entry(
@@ -57,8 +70,10 @@ MODELS: Mapping[str, _Entry] = {
     "vgg16-bn": _Entry(VggBn, "fc3", _IMAGENET, 224, name_tables.VGG16_BN),
     "densenet121": _Entry(DenseNet, "classifier", _IMAGENET, 224, name_tables.DENSENET),
     "vit-s16": _Entry(VisionTransformer, "head", _HALF, 224, name_tables.VIT),
+    "minilm-l6": _Entry(Bert, "head", None, None, name_tables.BERT, inputs=_TOKENS, features=384),
 }
-"""Backbones by name. ``resnet50`` is torchvision's form (v1.5), ``resnet50-v1`` the original one as Keras has it."""
+"""Backbones by name. ``resnet50`` is torchvision's form (v1.5), ``resnet50-v1`` the original one as Keras has it;
+``minilm-l6`` takes ``{"ids", "mask"}``, as :func:`xbm_jax.data.load_tokenizer` makes them of sentences."""
 
 
 def load_backbone(name: str = "cifar-resnet20", weights: str | Path | Mapping[str, Any] | None = None) -> Backbone:
@@ -84,6 +99,9 @@ def load_backbone(name: str = "cifar-resnet20", weights: str | Path | Mapping[st
         arrays, calibration = _bundled(entry.bundled)
     else:
         arrays = rename(flattened(weights) if isinstance(weights, Mapping) else read_weights(weights), entry.names)
+    if entry.features is not None and not any(path.startswith(f"{entry.head}/") for path in arrays):
+        head = {"kernel": np.eye(entry.features, dtype=np.float32), "bias": np.zeros(entry.features, np.float32)}
+        arrays |= {f"{entry.head}/{name}": array for name, array in head.items()}
     classes = np.shape(arrays.get(f"{entry.head}/bias", np.zeros(1)))
     return backbone(named_network(name, classes[0] if classes else 1), arrays, calibration)
 
@@ -100,6 +118,7 @@ def named_network(name: str, num_classes: int) -> Network:
         head=entry.head,
         preprocess=entry.preprocess,
         image_size=entry.image_size,
+        inputs=entry.inputs,
     )
 
 

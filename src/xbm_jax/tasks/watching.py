@@ -60,7 +60,8 @@ def inspect(
     Per layer the signal-to-noise ratio of its output against an ideal product of its nominal weights (under the task's
     column gains) with its own real, unquantised input: what a digital layer with those weights would give for the same
     input. So the ratio holds input quantisation, cell errors, wires, noise and converters of this layer alone. Clipping
-    and codes are those of the conversions of active columns, noise left out. Layers that stayed digital are not shown.
+    and codes are those of the conversions of active columns, noise left out. Layers that stayed digital are not shown,
+    padded positions (``InputSpec.mask``) not counted.
 
     Args:
         chip: programmed and calibrated.
@@ -83,7 +84,7 @@ def inspect(
     totals: dict[str, dict[str, np.ndarray]] = {}
     size = math.ceil(count(images) / math.ceil(count(images) / batch_size))  # so that little is filled up
     for batch in batches(images, size):
-        batch_key, counted = None if key is None else stream(key, batch.start), _counted(batch.valid, size)
+        batch_key, counted = None if key is None else stream(key, batch.start), _counted(chip, *batch[1:])
         for path, sums in _watched(_everything, chip, task, batch.inputs, counted, batch_key).items():
             totals[path] = _added(totals[path], sums) if path in totals else sums
     reads = reads_per_example(chip, take(images, slice(1)))
@@ -115,7 +116,7 @@ def adc_clip_rates(chip: Chip, task: Task, images: Any, key: jax.Array | None = 
     """
     check_fits(chip, task)
     key = jax.random.key(0) if key is None else key
-    sums = _watched(_clipping, chip, task, images, _counted(count(images), count(images)), key)
+    sums = _watched(_clipping, chip, task, images, _counted(chip, images, count(images)), key)
     return {
         path: _clip_rate(plan_by_line(tiles.plan), sums[path], active_mask(chip, task, path), count(images))
         for path, tiles in chip.tiles.items()
@@ -144,9 +145,11 @@ def _plan(chip: Chip, task: Task, path: str) -> Plan:
     return plan_by_line(changed.plan) if gain is not None and gain.ndim == 3 else changed.plan
 
 
-def _counted(valid: int, size: int) -> np.ndarray:
-    """Which of a batch's examples count."""
-    return (np.arange(size) < valid).astype(np.float32)
+def _counted(chip: Chip, inputs: Any, valid: int) -> np.ndarray:
+    """Which of a batch's examples count, [n]; of padded ones which of their positions, [n, positions]."""
+    examples = (np.arange(count(inputs)) < valid).astype(np.float32)
+    real = chip.network.real(inputs)
+    return examples if real is None else examples[:, None] * real
 
 
 def _watched(

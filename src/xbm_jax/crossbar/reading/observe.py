@@ -43,7 +43,8 @@ def conversions(
         x: its input; the images' axis leads.
         gain: gains of columns [T, N] or of lines [T, 2, N]; a column whose gain is zero is not converted, nor a line's
             own conversion, nor one that both lines share where both gains are zero.
-        counted: float [images], 1 for those that count and 0 for padding; ``None`` takes all of ``x`` for one image.
+        counted: float [images], 1 for those that count and 0 for padding, or [images, positions] where an image's
+            positions may be padding; ``None`` takes all of ``x`` for one image.
     """
     lines = gain is not None and gain.ndim == 3
     tiles = by_line(tiles) if lines else tiles
@@ -65,7 +66,7 @@ def conversions(
         on = active[t].reshape(-1)
         share[t] = share[t] + on * image_total(beyond, counted)
         index = index.reshape(counted.shape[0], -1, on.size)
-        happened = on & (counted > 0)[:, None, None]
+        happened = on & (_of_reads(counted, index.shape[1]) > 0)[..., None]
         met = met.at[jnp.where(happened, index, 2**bits)].set(True, mode="drop")
     return Conversions(jnp.stack(share).reshape(active.shape) / len(plan.cycle_weights), met)
 
@@ -90,6 +91,25 @@ def clip_rate(tiles: Tiles, x: jax.Array) -> jax.Array:
 
 
 def image_total(values: jax.Array, counted: jax.Array) -> jax.Array:
-    """The sum over images of each image's mean, a column: ``[images * a, ..., N] -> [N]``."""
-    means = jnp.mean(values.reshape(counted.shape[0], -1, values.shape[-1]), axis=1)
-    return jnp.sum(counted[:, None] * means, axis=0)
+    """The sum over images of each image's mean, a column: ``[images * a, ..., N] -> [N]``.
+
+    ``counted``: of images, or of their positions, as :func:`conversions` takes it.
+    """
+    values = values.reshape(counted.shape[0], -1, values.shape[-1])
+    if counted.ndim == 1:
+        return jnp.sum(counted[:, None] * jnp.mean(values, axis=1), axis=0)
+    each = _of_reads(counted, values.shape[1])
+    means = jnp.sum(each[..., None] * values, axis=1) / jnp.maximum(jnp.sum(each, axis=1), 1.0)[:, None]
+    return jnp.sum(means, axis=0)
+
+
+def _of_reads(counted: jax.Array, reads: int) -> jax.Array:
+    """Which of each image's reads count, [images, reads or 1].
+
+    Reads are in the order of positions; a layer behind a mean over these has fewer, and then the image counts whole.
+    """
+    if counted.ndim == 1:
+        return counted[:, None]
+    if reads % counted.shape[1]:
+        return jnp.broadcast_to(jnp.max(counted, axis=1, keepdims=True), (counted.shape[0], reads))
+    return jnp.repeat(counted, reads // counted.shape[1], axis=1)

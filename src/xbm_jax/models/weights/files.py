@@ -28,7 +28,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
         path: a ``.npz``, a ``.safetensors`` or what ``torch.save`` wrote (``.pt``, ``.pth``, ``.pth.tar``, ``.th``,
             ``.ckpt``, ``.bin``), read without PyTorch; the index of several such files
             (``model.safetensors.index.json`` beside its shards); or ``hf://owner/repository/file``, which is
-            downloaded once (needs ``huggingface-hub``).
+            downloaded once (needs ``huggingface-hub``); without a file it is ``model.safetensors``.
             What a file may unpack to is bounded, see :mod:`xbm_jax.archives`.
 
     Raises:
@@ -46,7 +46,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _read_file(name: str) -> dict[str, np.ndarray]:
-    path = downloaded(name) if name.startswith(HUB) else as_path(name)
+    path = downloaded(name, "model.safetensors") if name.startswith(HUB) else as_path(name)
     ending = next((ending for ending in _READERS if path.name.lower().endswith(ending)), None)
     if ending is None:
         *most, last = _READERS
@@ -79,14 +79,18 @@ def _read_shards(name: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def downloaded(address: str) -> Path:
+def downloaded(address: str, file: str = "") -> Path:
     """The local copy of ``hf://owner/repository/file``, or of ``hf://owner/repository@revision/file``.
+
+    Args:
+        file: what is meant where the address names a repository alone.
 
     Raises:
         WeightsError: another address, or a file that cannot be downloaded.
     """
     owner, _, rest = address.removeprefix(HUB).partition("/")
-    named, _, file = rest.partition("/")
+    named, _, given = rest.partition("/")
+    file = given or file
     repository, _, revision = named.partition("@")
     if not (owner and repository and file):
         raise WeightsError("weights", address, "hf://owner/repository/file")

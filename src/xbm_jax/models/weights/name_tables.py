@@ -12,7 +12,7 @@ from itertools import count
 from xbm_jax.models.weights.names import Row, Table
 from xbm_jax.models.zoo import mobilenet, vgg
 
-__all__ = ["CIFAR_RESNET", "DENSENET", "MOBILENET_V2", "RESNET50", "VGG16_BN", "VIT"]
+__all__ = ["BERT", "CIFAR_RESNET", "DENSENET", "MOBILENET_V2", "RESNET50", "VGG16_BN", "VIT"]
 
 CIFAR_RESNET: Mapping[str, Table] = {
     "akamaster": (
@@ -147,6 +147,24 @@ DENSENET: Mapping[str, Table] = {
         Row(r"features\.denseblock(\d)\.denselayer(\d+)\.(norm|conv)\.?([12])", r"block\1_layer\2/\3\4"),
         Row(r"features\.transition(\d)\.(norm|conv)", r"transition\1/\2"),
         Row("classifier", "classifier"),
+    ),
+}
+
+BERT: Mapping[str, Table] = {
+    "transformers": (
+        Row(r"(?:bert\.)?embeddings\.word_embeddings", "words", embedding=True),
+        Row(r"(?:bert\.)?embeddings\.position_embeddings", "places", embedding=True),
+        Row(r"(?:bert\.)?embeddings\.token_type_embeddings", "segments", embedding=True),
+        Row(r"(?:bert\.)?embeddings\.LayerNorm", "norm"),
+        Row(r"(?:bert\.)?encoder\.layer\.(\d+)\.attention\.self\.(query|key|value)", r"block\1/\2"),
+        Row(r"(?:bert\.)?encoder\.layer\.(\d+)\.attention\.output\.dense", r"block\1/proj"),
+        Row(r"(?:bert\.)?encoder\.layer\.(\d+)\.attention\.output\.LayerNorm", r"block\1/norm1"),
+        Row(r"(?:bert\.)?encoder\.layer\.(\d+)\.intermediate\.dense", r"block\1/fc1"),
+        Row(r"(?:bert\.)?encoder\.layer\.(\d+)\.output\.dense", r"block\1/fc2"),
+        Row(r"(?:bert\.)?encoder\.layer\.(\d+)\.output\.LayerNorm", r"block\1/norm2"),
+        # Tokens are counted from zero, and the pooler is for the pretraining's second task.
+        Row(r"(?:bert\.)?(embeddings\.position_ids|pooler\.dense)", None),
+        Row("classifier", "head"),
     ),
 }
 

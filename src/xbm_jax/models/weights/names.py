@@ -18,7 +18,7 @@ import numpy as np
 __all__ = ["Row", "Table", "array_fault", "flattened", "rename"]
 
 _LEAVES = {"running_mean": "mean", "running_var": "var", "weight": "weight", "bias": "bias"}
-_OURS = ("kernel", "scale", "bias", "mean", "var")
+_OURS = ("kernel", "scale", "bias", "mean", "var", "embedding")
 _LEAVES |= {name: name for name in _OURS}
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "ema.", "net.", "ema_model.")
 """What wrappers of a module (data parallel, compiled, averaged, a training framework's) put before all names."""
@@ -33,17 +33,19 @@ class Row:
 
     Attributes:
         theirs: regular expression of the whole layer name, parts joined by ``.`` (a ``/`` in a name counts as one).
-        ours: our path; ``\1`` stands for the pattern's first group.
+        ours: our path; ``\1`` stands for the pattern's first group. ``None``: arrays that ours has no use for.
         flattened: ``(C, H, W)`` whose flattening, in this order, is a dense kernel's input; ours is ``(H, W, C)``.
         dense: the other library's convolution covers its whole input, so it is a dense layer of ours.
         part: ``(i, n)``: the kernel is the i-th of n that stand side by side in ours.
+        embedding: a table of vectors, [entries, width] in both.
     """
 
     theirs: str
-    ours: str
+    ours: str | None
     flattened: tuple[int, int, int] | None = None
     dense: bool = False
     part: tuple[int, int] | None = None
+    embedding: bool = False
 
     def kernel(self, weight: np.ndarray) -> np.ndarray:
         """PyTorch's layout to ours."""
@@ -106,8 +108,9 @@ def rename(arrays: Mapping[str, np.ndarray], tables: Mapping[str, Table]) -> dic
             renamed[_own_path(dotted[name]) or name] = array
             continue
         path, leaf, row = place
-        array = row.kernel(array) if leaf == "weight" and array.ndim > 1 else array
-        leaf = leaf if leaf != "weight" else "kernel" if array.ndim > 1 else "scale"
+        if path is None:
+            continue
+        array, leaf = _laid_out(row, leaf, array)
         full = f"{path}/{leaf}" if leaf else path
         if row.part is not None:
             parts.setdefault(full, {})[row.part] = array
@@ -119,6 +122,15 @@ def rename(arrays: Mapping[str, np.ndarray], tables: Mapping[str, Table]) -> dic
         if len(given) == next(iter(given))[1]:
             renamed[full] = np.concatenate([given[part] for part in sorted(given)], axis=-1)
     return renamed
+
+
+def _laid_out(row: Row, leaf: str, array: np.ndarray) -> tuple[np.ndarray, str]:
+    """An array in our layout, and what it is there."""
+    if leaf != "weight":
+        return array, leaf
+    if row.embedding:
+        return array, "embedding"
+    return (row.kernel(array), "kernel") if array.ndim > 1 else (array, "scale")
 
 
 def _unwrapped(names: Mapping[str, Any]) -> dict[str, str]:
@@ -136,12 +148,12 @@ def _own_path(dotted: str) -> str | None:
     return dotted.replace(".", "/") if dotted.rpartition(".")[2] in _OURS else None
 
 
-def _place(dotted: str, table: Table) -> tuple[str, str, Row] | None:
-    """Our path, the leaf and the row of one of their names; the leaf is empty for arrays that belong to no layer."""
+def _place(dotted: str, table: Table) -> tuple[str | None, str, Row] | None:
+    """Our path (none: left out), the leaf and the row of one of their names; an array of no layer has an empty leaf."""
     found = _LEAF.fullmatch(dotted)
     layer, leaf = (found[1], _LEAVES[found[2]]) if found else (dotted, "")
     for row in table:
         match = re.fullmatch(row.theirs, layer)
         if match:
-            return match.expand(row.ours), leaf, row
+            return None if row.ours is None else match.expand(row.ours), leaf, row
     return None
