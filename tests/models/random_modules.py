@@ -91,8 +91,9 @@ def _conv_3d(draw: np.random.Generator, width: int, rngs: nnx.Rngs) -> tuple[Any
 
 
 def _conv_transpose(draw: np.random.Generator, width: int, rngs: nnx.Rngs) -> tuple[Any, int]:
-    options = {"strides": _one(draw, [(1, 1), (2, 2)]), "padding": _one(draw, ["SAME", "VALID", "CIRCULAR"])}
-    return nnx.ConvTranspose(width, 4, (3, 3), **options, rngs=rngs), 4
+    options = {"strides": _one(draw, [(1, 1), (2, 2), 2]), "padding": _one(draw, ["SAME", "VALID", "CIRCULAR", 1])}
+    options["kernel_dilation"] = _one(draw, [None, None, 2])
+    return nnx.ConvTranspose(width, 4, _one(draw, [(3, 3), (2, 3)]), **options, rngs=rngs), 4
 
 
 def _linear(draw: np.random.Generator, width: int, rngs: nnx.Rngs) -> tuple[Any, int]:
@@ -120,6 +121,7 @@ def _einsum(draw: np.random.Generator, width: int, rngs: nnx.Rngs) -> tuple[Any,
             ("nhwa,ab->nhwb", (width, 4), None),
             ("nhwa,ba->nhwb", (4, width), None),
             ("nhwa, ab -> nhwb", (width, 4), (1, 4)),
+            ("nhwa,ab->nwhb", (width, 4), (4,)),
         ],
     )
     return nnx.Einsum(equation, kernel, bias, rngs=rngs), 4
@@ -321,7 +323,7 @@ PARTS: dict[str, Make] = {
 }
 """What a part may be. Sequences and transformations hold parts of their own."""
 
-NEVER = ("Conv 1-D", "Conv 3-D", "WeightNorm", "RNN", "scanned", "other rank")
+NEVER = ("WeightNorm", "RNN", "scanned")
 """Parts that no chip takes, whatever their options: drawn less often."""
 
 
@@ -513,4 +515,6 @@ def _drawn(draw: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.n
         return draw.integers(-16, 17, shape) / 64.0
     whole = draw.integers(-127, 128, shape)
     whole[0 if len(shape) < 4 else (0, 0, 0)] = 127
+    if len(shape) == 2:  # a kernel that an equation turns
+        whole[:, 0] = 127
     return whole * 2.0 ** -np.ceil(np.log2(64 * np.sqrt(np.prod(shape[:-1]))))

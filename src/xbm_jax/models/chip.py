@@ -142,8 +142,8 @@ def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: La
 def digital_weights(chip: Chip) -> dict[str, int]:
     """How many weights stayed digital, by array path: floating arrays of more than one axis, biases left out.
 
-    Those of layers that a rule keeps off the arrays, of layers that no crossbar path knows (``nnx.ConvTranspose``,
-    ``nnx.Embed``) and free matrices. The head is not among them: every task brings its own.
+    Those of layers that a rule keeps off the arrays, of layers that no crossbar path knows (``nnx.Embed``) and free
+    matrices. The head is not among them: every task brings its own.
     """
     biases = {f"{path}/bias" for path in chip.network.kernels}
     return {
@@ -261,7 +261,7 @@ def _warn_of_what_no_file_holds(specs: Mapping[str, CrossbarSpec]) -> None:
 
 def _program_layer(backbone: Backbone, path: str, spec: CrossbarSpec, key: jax.Array) -> Tiles:
     network, measured = backbone.network, backbone.calibration
-    kernel, conv = backbone.kernel(path), network.convs.get(path)
+    kernel, conv = backbone.kernel(path), network.forms[path].conv
     if measured is None:
         return program_kernel(kernel, plan_kernel(kernel, spec, conv), key)
     signed = path in measured.signed

@@ -1,11 +1,12 @@
 """The layers that a chip knows: their kinds, their geometry, and which of their options a chip computes.
 
-``nnx.Conv`` (two-dimensional), ``nnx.Linear``, ``nnx.LinearGeneral`` and ``nnx.Einsum`` sit on crossbars;
-``nnx.BatchNorm`` and ``nnx.LayerNorm`` are norms that a task may own. A subclass counts as its base unless its
-``__call__`` is its own: then nothing here knows what it computes, and like any other module it stays digital.
+``nnx.Conv`` and ``nnx.ConvTranspose`` (of one to three dimensions), ``nnx.Linear``, ``nnx.LinearGeneral`` and
+``nnx.Einsum`` sit on crossbars; ``nnx.BatchNorm`` and ``nnx.LayerNorm`` are norms that a task may own. A subclass counts
+as its base unless its ``__call__`` is its own: then nothing here knows what it computes, and like any other module it
+stays digital. So do a layer norm without scale or bias and a transposed convolution that wraps around or is masked.
 
-This module is where a kind is added: a row of ``_KINDS``, and :func:`conv_geometry` or :func:`input_axes` where its
-kernel is not a plain HWIO or [in, out]. A layer that is made of layers known here needs nothing: each has its own path.
+This module is where a kind is added: a row of ``_KINDS``, and :func:`form_of` where its kernel is not a plain HWIO or
+[in, out] (:mod:`~xbm_jax.models.forms`). A layer that is made of layers known here needs nothing: each has its own path.
 """
 
 from __future__ import annotations
@@ -21,18 +22,20 @@ from flax.nnx.nn import dtypes
 
 from xbm_jax.crossbar import Conv
 from xbm_jax.errors import ModelError, SpecError
+from xbm_jax.models.forms import Axes, Equation, Form, Spatial, transposed_padding
 
-__all__ = ["NORM_KINDS", "arrays_of", "check_layer", "conv_geometry", "input_axes", "kind_of", "layers", "norm_axis"]
+__all__ = ["NORM_KINDS", "arrays_of", "check_layer", "form_of", "kind_of", "layers", "norm_axis"]
 
 _NORMS = (nnx.BatchNorm, nnx.LayerNorm)
 _KINDS: dict[type, int | None] = {
-    nnx.Conv: 4,
+    nnx.Conv: None,
+    nnx.ConvTranspose: None,
     nnx.Linear: 2,
     nnx.LinearGeneral: None,
     nnx.Einsum: None,
     **dict.fromkeys(_NORMS, 1),
 }
-"""Axes of each kind's first array; ``None``: as many as a dense layer's inputs and outputs have."""
+"""Axes of each kind's first array; ``None``: as many as the layer's own options say."""
 NORM_KINDS = tuple(kind.__name__ for kind in _NORMS)
 
 _ORDINARY = {
@@ -49,7 +52,15 @@ _ORDINARY = {
 def kind_of(module: Any) -> str | None:
     """The kind of a layer, ``None`` for any other module."""
     found = next((base for base in _KINDS if isinstance(module, base)), None)
-    return None if found is None or type(module).__call__ is not found.__call__ else found.__name__
+    if found is None or type(module).__call__ is not found.__call__ or _without(module):
+        return None
+    return found.__name__
+
+
+def _without(module: Any) -> bool:
+    """Whether a layer of a known kind computes what has no form here; the module computes it, digitally."""
+    odd = isinstance(module, nnx.ConvTranspose) and (module.padding == "CIRCULAR" or module.mask is not None)
+    return odd or (isinstance(module, nnx.LayerNorm) and (module.scale is None or module.bias is None))
 
 
 def layers(module: nnx.Module) -> dict[str, Any]:
@@ -79,9 +90,8 @@ def check_layer(path: str, module: Any) -> None:
         if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
             raise ModelError(f"{path}.{name}", jnp.dtype(dtype).name, "a floating dtype")
     first = next(iter(arrays_of(module).values()))
-    conv_geometry(path, module)
-    input_axes(path, module)
-    expected = next(axes for base, axes in _KINDS.items() if base.__name__ == kind) or len(_general_shape(module))
+    form_of(path, module)
+    expected = next(axes for base, axes in _KINDS.items() if base.__name__ == kind) or _axes(module)
     if len(first) != expected:
         raise ModelError(path, first, f"one {kind} with an array of {expected} axes, not layers that are stacked")
 
@@ -115,42 +125,92 @@ def norm_axis(path: str, module: Any) -> int:
     return int(axes.pop())
 
 
-def conv_geometry(path: str, module: Any) -> Conv | None:
-    """The crossbar's geometry of a convolution; ``None`` for other layers."""
-    if not isinstance(module, nnx.Conv):
-        return None
-    plain = len(module.kernel_size) == 2 and _pair(module.input_dilation) == (1, 1) and module.mask is None
-    if not plain:
-        raise ModelError(path, module.kernel_size, "a two-dimensional convolution without input dilation or mask")
-    padding: Any = module.padding
+def form_of(path: str, module: Any) -> Form:
+    """How a layer's product goes onto arrays.
+
+    Raises:
+        ModelError: names what of it no arrays compute.
+    """
+    if isinstance(module, nnx.Conv | nnx.ConvTranspose):
+        return _conv_form(path, module)
+    if isinstance(module, nnx.Einsum):
+        return _einsum_form(path, module)
+    if isinstance(module, nnx.LinearGeneral):
+        axes = module.axis if isinstance(module.axis, tuple) else (module.axis,)
+        if module.batch_axis:
+            raise ModelError(path, f"batch_axis={module.batch_axis}", f"none: {_OWN_KERNELS}")
+        return Axes(axes=tuple(map(int, axes)), kernel_shape=_general_shape(module))
+    return Form()
+
+
+_OWN_KERNELS = "a kernel of its own for each entry of an axis is many layers, not one on arrays"
+
+
+def _einsum_form(path: str, module: nnx.Einsum) -> Form:
+    equation = module.einsum_str.replace(" ", "")
+    inputs, kernel, outputs = re.split(",|->", equation)
+    if set(inputs) & set(kernel) & set(outputs) - {"."}:
+        raise ModelError(path, equation, f"no letter in all three parts: {_OWN_KERNELS}")
+    form = Equation(inputs=inputs, kernel=kernel, outputs=outputs, kernel_shape=_general_shape(module))
+    if not form.dense:
+        raise ModelError(path, equation, "an equation like '...ab,abcd->...cd': a dense layer")
+    return form
+
+
+def _conv_form(path: str, module: Any) -> Form:
     try:
-        if isinstance(padding, str):
-            padding = padding.upper()
-        elif isinstance(padding, int):
-            padding = ((padding, padding), (padding, padding))
-        else:
-            padding = tuple((p, p) if isinstance(p, int) else tuple(map(int, p)) for p in padding)
-        return Conv(_pair(module.strides), padding, _pair(module.kernel_dilation), int(module.feature_group_count))
+        if module.mask is not None:
+            raise ValueError("a masked kernel: multiply it into the weights, which are frozen")
+        return _spatial(module)
     except (SpecError, TypeError, ValueError) as error:
         value = f"strides={module.strides}, padding={module.padding!r}, kernel_dilation={module.kernel_dilation}"
         raise ModelError(path, value, f"a convolution that a crossbar computes ({error})") from error
 
 
-def input_axes(path: str, module: Any) -> int | None:
-    """Number of input axes of a general dense layer, the last ones of its input, in order; ``None`` for others."""
-    if not isinstance(module, nnx.LinearGeneral | nnx.Einsum):
-        return None
-    if isinstance(module, nnx.Einsum):
-        inputs, kernel, outputs = re.split(",|->", module.einsum_str)
-        count = len(set(kernel) - set(outputs))
-        outer = inputs.removesuffix(kernel[:count])
-        if count and inputs == outer + kernel[:count] and outputs == outer + kernel[count:]:
-            return count
-        raise ModelError(path, module.einsum_str, "an equation like '...ab,abcd->...cd': a dense layer")
-    axes = module.axis if isinstance(module.axis, tuple) else (module.axis,)
-    if tuple(axes) != tuple(range(-len(axes), 0)) or module.batch_axis:
-        raise ModelError(path, module.axis, "a LinearGeneral over the last axes, without batch axes")
-    return len(axes)
+def _spatial(module: Any) -> Form:
+    rank, taps = len(module.kernel_size), tuple(map(int, module.kernel_size))
+    strides, dilation = (_each(given, rank) for given in (module.strides, module.kernel_dilation))
+    window = [(size - 1) * step + 1 for size, step in zip(taps, dilation, strict=True)]
+    padding, mode = _padding(module.padding, rank, window)
+    shared = {"rank": rank, "dilation": dilation, "taps": taps}
+    if not 1 <= rank <= 3:
+        raise ValueError(f"{rank} dimensions, not 1, 2 or 3")
+    if isinstance(module, nnx.ConvTranspose):
+        if padding in ("SAME", "VALID"):
+            sizes = zip(window, strides, strict=True)
+            padding = tuple(transposed_padding(size, stride, padding) for size, stride in sizes)
+        turned = {"spread": strides, "turned": bool(module.transpose_kernel)}
+        return Spatial(strides=(1,) * rank, padding=padding, **turned, **shared)
+    spread, groups = _each(module.input_dilation, rank), int(module.feature_group_count)
+    negative = not isinstance(padding, str) and any(side < 0 for pair in padding for side in pair)
+    plain = rank == 2 and spread == (1, 1) and mode is None and not negative and padding != "SAME_LOWER"
+    if plain:
+        return Form(Conv(strides, padding, dilation, groups))  # type: ignore[arg-type]  # two of each
+    return Spatial(strides=strides, padding=padding, mode=mode, spread=spread, groups=groups, **shared)
+
+
+def _padding(given: Any, rank: int, window: list[int]) -> tuple[Any, str | None]:
+    """Flax's padding as ``(low, high)`` of each dimension or XLA's name for it, and the mode of one without zeros."""
+    if given in ("CIRCULAR", "REFLECT"):
+        return tuple(((size - 1) // 2, size // 2) for size in window), {"C": "wrap", "R": "reflect"}[given[0]]
+    if given == "CAUSAL":
+        if rank != 1:
+            raise ValueError("CAUSAL is for one dimension")
+        return ((window[0] - 1, 0),), None
+    if isinstance(given, str):
+        if given.upper() not in ("SAME", "VALID", "SAME_LOWER"):
+            raise ValueError(f"no padding is called {given}")
+        return given.upper(), None
+    pairs = (given,) * rank if isinstance(given, int) else given
+    pairs = tuple((p, p) if isinstance(p, int) else tuple(map(int, p)) for p in pairs)
+    if len(pairs) != rank or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"not {rank} pairs")
+    return pairs, None
+
+
+def _axes(module: Any) -> int:
+    convolution = isinstance(module, nnx.Conv | nnx.ConvTranspose)
+    return len(module.kernel_size) + 2 if convolution else len(_general_shape(module))
 
 
 def _general_shape(module: Any) -> tuple[int, ...]:
@@ -163,9 +223,11 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def _each(value: Any, rank: int) -> tuple[int, ...]:
+    """One number of each dimension."""
     if value is None or np.ndim(value) == 0:
-        both = 1 if value is None else int(value)
-        return both, both
-    first, second = value
-    return int(first), int(second)
+        return (1 if value is None else int(value),) * rank
+    numbers = tuple(map(int, value))
+    if len(numbers) != rank:
+        raise ValueError(f"{len(numbers)} numbers for {rank} dimensions")
+    return numbers

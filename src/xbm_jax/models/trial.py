@@ -18,7 +18,7 @@ from flax import nnx
 
 from xbm_jax.errors import ModelError, XbmError
 from xbm_jax.models.inputs import call
-from xbm_jax.models.layers import NORM_KINDS, arrays_of, kind_of, layers, norm_axis
+from xbm_jax.models.layers import NORM_KINDS, arrays_of, form_of, kind_of, layers, norm_axis
 from xbm_jax.models.structure import Leaf, stand_in
 
 __all__ = ["TRIED", "called_layers"]
@@ -142,8 +142,11 @@ def _input(path: str, kind: str | None, args: tuple[Any, ...], kwargs: dict[str,
 def _check_input(path: str, kind: str | None, layer: Any, x: jax.Array) -> None:
     if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
         raise ModelError(path, f"an input of {x.dtype}", "real numbers")
-    if kind == "Conv" and x.ndim != 4:
-        raise ModelError(path, f"an input of shape {list(x.shape)}", "[batch, height, width, channels]")
+    if kind in ("Conv", "ConvTranspose") and x.ndim < len(layer.kernel_size) + 2:
+        sides = {1: "length", 2: "height, width", 3: "depth, height, width"}[len(layer.kernel_size)]
+        raise ModelError(path, f"an input of shape {list(x.shape)}", f"[batch, {sides}, channels]")
+    if kind == "LinearGeneral" and {0, -x.ndim} & set(form_of(path, layer).axes):
+        raise ModelError(path, f"axis={layer.axis}", "a product over features, not over the batch")
     if kind in NORM_KINDS and norm_axis(path, layer) in (0, -x.ndim):
         raise ModelError(path, f"axis {norm_axis(path, layer)}", "a norm over features, not over the batch")
 
