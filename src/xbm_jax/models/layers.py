@@ -1,12 +1,13 @@
 """The layers that a chip knows: their kinds, their geometry, and which of their options a chip computes.
 
 ``nnx.Conv`` and ``nnx.ConvTranspose`` (of one to three dimensions), ``nnx.Linear``, ``nnx.LinearGeneral`` and
-``nnx.Einsum`` sit on crossbars; ``nnx.BatchNorm`` and ``nnx.LayerNorm`` are norms that a task may own. A subclass counts
-as its base unless its ``__call__`` is its own: then nothing here knows what it computes, and like any other module it
-stays digital. So do a layer norm without scale or bias and a transposed convolution that wraps around or is masked.
+``nnx.Einsum`` sit on crossbars; ``nnx.BatchNorm`` and ``nnx.LayerNorm`` are norms that a task may own. A subclass
+counts as its base unless its ``__call__`` is its own: then nothing here knows what it computes, and like any other
+module it stays digital. So do a layer norm without scale or bias, and a transposed convolution that wraps around or is
+masked.
 
 This module is where a kind is added: a row of ``_KINDS``, and :func:`form_of` where its kernel is not a plain HWIO or
-[in, out] (:mod:`~xbm_jax.models.forms`). A layer that is made of layers known here needs nothing: each has its own path.
+[in, out] (:mod:`~xbm_jax.models.forms`). A layer that is made of layers known here needs nothing: each has its path.
 """
 
 from __future__ import annotations
