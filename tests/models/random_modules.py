@@ -53,7 +53,7 @@ class Tagged(nnx.Module):
 
 
 def _part(draw: np.random.Generator, width: int, rngs: nnx.Rngs) -> tuple[Tagged, int]:
-    weights = np.array([0.3 if name in NEVER else 1.0 for name in PARTS])
+    weights = np.array([0.3 if name in RARE else 1.0 for name in PARTS])
     name = str(draw.choice(list(PARTS), p=weights / weights.sum()))
     module, width = PARTS[name](draw, width, rngs)
     return Tagged(name, module), width
@@ -324,7 +324,9 @@ PARTS: dict[str, Make] = {
 """What a part may be. Sequences and transformations hold parts of their own."""
 
 NEVER = ("WeightNorm", "RNN", "scanned")
-"""Parts that no chip takes, whatever their options: drawn less often."""
+"""Parts that no chip takes, whatever their options."""
+RARE = (*NEVER, "Conv 1-D", "Conv 3-D", "other rank")
+"""Parts that are drawn less often."""
 
 
 class _Around(nnx.Module):

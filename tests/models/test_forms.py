@@ -13,7 +13,7 @@ from flax import nnx
 
 from xbm_jax.crossbar.primitives.products import product
 from xbm_jax.errors import ModelError
-from xbm_jax.models.layers import form_of, kind_of
+from xbm_jax.models.modules.layers import form_of, kind_of
 
 RNGS = nnx.Rngs(0)
 

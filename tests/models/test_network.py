@@ -32,7 +32,7 @@ from xbm_jax.models import (
     program,
     source_trained,
 )
-from xbm_jax.models.layers import form_of
+from xbm_jax.models.modules.layers import form_of
 
 
 def test_layers_are_named_by_their_path() -> None:

@@ -28,7 +28,7 @@ from xbm_jax.models import (
     program,
     source_trained,
 )
-from xbm_jax.models.layers import layers
+from xbm_jax.models.modules.layers import layers
 from xbm_jax.models.structure import leaves_of
 from xbm_jax.models.trial import TRIED, called_layers
 from xbm_jax.tasks import inspect

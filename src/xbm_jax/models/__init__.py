@@ -19,7 +19,7 @@ from xbm_jax.models.chip import (
     program,
     redrawn,
 )
-from xbm_jax.models.from_module import network_from_module
+from xbm_jax.models.from_module import backbone_from_module, network_from_module
 from xbm_jax.models.network import Backbone, Calibration, Network, backbone
 from xbm_jax.models.passes import forward, initial_trained
 from xbm_jax.models.preprocess import Preprocess
@@ -37,6 +37,7 @@ __all__ = [
     "another",
     "array_weights",
     "backbone",
+    "backbone_from_module",
     "calibrate",
     "check_calibrated",
     "check_inputs",

@@ -22,6 +22,7 @@ from xbm_jax.crossbar.primitives.quantise import input_code_limits
 from xbm_jax.crossbar.validate import unstorable
 from xbm_jax.crossbar.writing.orders import check_order_fits
 from xbm_jax.errors import ModelError, SpecError, warn
+from xbm_jax.models.from_module import Module, backbone_from_module
 from xbm_jax.models.inputs import check_image_inputs
 from xbm_jax.models.network import Backbone, Calibration, Network
 from xbm_jax.promotion import numpy_promotion
@@ -103,25 +104,42 @@ class Chip:
 
 
 @numpy_promotion
-def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: LayerSpecs | None = None) -> Chip:
+def program(
+    backbone: Backbone | Module,
+    spec: CrossbarSpec,
+    key: jax.Array,
+    *,
+    rules: LayerSpecs | None = None,
+    inputs: Any = None,
+    variables: Mapping[str, Any] | None = None,
+    head: str | None = None,
+    call: Mapping[str, Any] | None = None,
+) -> Chip:
     """Write a backbone onto crossbars. Traceable in ``key``: ``vmap`` over keys is a population of chips.
 
     Args:
-        backbone: pretrained network.
+        backbone: pretrained network, or a Flax module, NNX or Linen, which becomes one by
+            :func:`xbm_jax.models.backbone_from_module`. A module of uint8 images has preprocessing to name: call that.
         spec: the arrays of every layer that no rule names.
         key: this chip's random draws; each layer folds its path in.
         rules: layers that get another spec (a :class:`xbm_jax.crossbar.ChannelOrder`, say) or stay digital. The head
             stays digital: each task brings its own. What no crossbar path knows stays digital too:
             :func:`digital_weights` says how much.
+        inputs, variables, head, call: of a module, as :func:`xbm_jax.models.network_from_module` has them.
 
     A backbone that came with measurements is calibrated by them where they apply: input scales for any spec,
     converter ranges for the spec that they were measured with. Otherwise call ``calibrate(chip, images)``.
 
     Raises:
         SpecError: ``key`` is not one key, or a layer has other channels than its row order. ModelError: rules that name
-            no layer.
+            no layer, or a module that no chip answers for.
     """
     key = checked_key(key)
+    described = {"inputs": inputs, "variables": variables, "head": head, "call": call}
+    if not isinstance(backbone, Backbone):
+        backbone = backbone_from_module(backbone, **described)
+    elif given := [name for name, value in described.items() if value is not None]:
+        raise ModelError(given[0], "given beside a Backbone", "None: it is for a Flax module")
     network, arrays = backbone.network, backbone.arrays
     specs = _layer_specs(network, spec, {} if rules is None else rules)
     _warn_of_what_no_file_holds(specs)

@@ -20,9 +20,9 @@ from flax import nnx
 
 from xbm_jax.crossbar import Conv
 from xbm_jax.errors import WeightsError
-from xbm_jax.models.forms import Form
 from xbm_jax.models.inputs import InputSpec, call
-from xbm_jax.models.layers import NORM_KINDS
+from xbm_jax.models.modules.forms import Form
+from xbm_jax.models.modules.layers import NORM_KINDS
 from xbm_jax.models.preprocess import Preprocess
 from xbm_jax.models.structure import Leaf, assemble
 from xbm_jax.models.weights.names import array_fault

@@ -18,10 +18,10 @@ from flax import nnx
 
 from xbm_jax.errors import ModelError, XbmError
 from xbm_jax.models.inputs import call
-from xbm_jax.models.layers import NORM_KINDS, arrays_of, form_of, kind_of, layers, norm_axis
+from xbm_jax.models.modules.layers import NORM_KINDS, arrays_of, form_of, kind_of, layers, norm_axis
 from xbm_jax.models.structure import Leaf, stand_in
 
-__all__ = ["TRIED", "called_layers"]
+__all__ = ["TRIED", "answering_layer", "called_layers"]
 
 TRIED = 2
 """Examples of a trial."""
@@ -48,8 +48,45 @@ def called_layers(
     """
     arrays = {p: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for p, leaf in leaves.items() if not leaf.random}
     trial = _Trial(build, head)
+    jaxpr = _asked(lambda: jax.make_jaxpr(trial.run)(inputs, arrays, arrays), inputs)
+    if not trial.calls[head]:
+        raise ModelError("head", head, "a layer that the module calls")
+    _check_untouched(jaxpr.jaxpr, sorted(arrays), trial.taken, len(jax.tree.leaves(inputs)))
+    return set(trial.calls)
+
+
+def answering_layer(
+    build: Callable[[Mapping[str, Any]], nnx.Module], leaves: Mapping[str, Leaf], inputs: Any
+) -> str | None:
+    """Path of the layer whose answer is the module's own, ``None`` if something else is computed last."""
+    arrays = {p: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for p, leaf in leaves.items() if not leaf.random}
+    last: list[str | None] = [None]
+
+    def run(inputs: Any, arrays: Mapping[str, Any]) -> None:
+        plain, module = build(arrays), build(arrays)
+        plain.eval()
+        module.eval()
+        answers: list[tuple[str, Any]] = []
+
+        def of(path: str, layer: Any) -> Callable[..., Any]:
+            def answer(_: Any, *args: Any, **kwargs: Any) -> Any:
+                answers.append((path, type(layer).__call__(layer, *args, **kwargs)))
+                return answers[-1][1]
+
+            return answer
+
+        stand_in(module, {path: of(path, layer) for path, layer in layers(plain).items()})
+        y = call(module, inputs)
+        last[0] = next((path for path, own in answers if own is y), None)
+
+    _asked(lambda: jax.eval_shape(run, inputs, arrays), inputs)
+    return last[0]
+
+
+def _asked(trace: Callable[[], Any], inputs: Any) -> Any:
+    """What tracing a module gives; whatever it raises says that it does not answer such inputs."""
     try:
-        jaxpr = jax.make_jaxpr(trial.run)(inputs, arrays, arrays)
+        return trace()
     except XbmError:
         raise
     except Exception as error:  # whatever the module raises
@@ -57,10 +94,6 @@ def called_layers(
         shapes = ", ".join(str(list(leaf.shape)) for leaf in jax.tree.leaves(inputs))
         allowed = f"a module that answers inputs {shapes} when a chip reads its layers"
         raise ModelError("module", f"{type(error).__name__}: {said}", allowed) from error
-    if not trial.calls[head]:
-        raise ModelError("head", head, "a layer that the module calls")
-    _check_untouched(jaxpr.jaxpr, sorted(arrays), trial.taken, len(jax.tree.leaves(inputs)))
-    return set(trial.calls)
 
 
 class _Trial:

@@ -7,7 +7,7 @@ module it stays digital. So do a layer norm without scale or bias, and a transpo
 masked.
 
 This module is where a kind is added: a row of ``_KINDS``, and :func:`form_of` where its kernel is not a plain HWIO or
-[in, out] (:mod:`~xbm_jax.models.forms`). A layer that is made of layers known here needs nothing: each has its path.
+[in, out] (:mod:`~xbm_jax.models.modules.forms`). One that is made of layers known here needs nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flax.nnx.nn import dtypes
 
 from xbm_jax.crossbar import Conv
 from xbm_jax.errors import ModelError, SpecError
-from xbm_jax.models.forms import Axes, Equation, Form, Spatial, transposed_padding
+from xbm_jax.models.modules.forms import Axes, Equation, Form, Spatial, transposed_padding
 
 __all__ = ["NORM_KINDS", "arrays_of", "check_layer", "form_of", "kind_of", "layers", "norm_axis"]
 
