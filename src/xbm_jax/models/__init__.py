@@ -10,7 +10,6 @@ from xbm_jax.models.calibration import (
 )
 from xbm_jax.models.chip import (
     Chip,
-    LayerSpecs,
     another,
     array_weights,
     check_calibrated,
@@ -25,15 +24,19 @@ from xbm_jax.models.passes import forward, initial_trained
 from xbm_jax.models.preprocess import Preprocess
 from xbm_jax.models.reads import reads_in_order, reads_per_example
 from xbm_jax.models.registry import MODELS, load_backbone, named_network
+from xbm_jax.models.rules import Layer, LayerSpecs, Where
+from xbm_jax.models.variables import flax_variables, held_weights
 
 __all__ = [
     "MODELS",
     "Backbone",
     "Calibration",
     "Chip",
+    "Layer",
     "LayerSpecs",
     "Network",
     "Preprocess",
+    "Where",
     "another",
     "array_weights",
     "backbone",
@@ -42,7 +45,9 @@ __all__ = [
     "check_calibrated",
     "check_inputs",
     "digital_weights",
+    "flax_variables",
     "forward",
+    "held_weights",
     "initial_trained",
     "load_backbone",
     "measure_inputs",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,17 +19,16 @@ from xbm_jax.crossbar.devices.ages import check_age
 from xbm_jax.crossbar.primitives.adc import snapped_range
 from xbm_jax.crossbar.primitives.quantise import input_code_limits
 from xbm_jax.crossbar.validate import unstorable
-from xbm_jax.crossbar.writing.orders import check_order_fits
 from xbm_jax.errors import ModelError, SpecError, warn
 from xbm_jax.models.from_module import Module, backbone_from_module
 from xbm_jax.models.inputs import check_image_inputs
 from xbm_jax.models.network import Backbone, Calibration, Network
+from xbm_jax.models.rules import LayerSpecs, layer_specs
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import checked_key, named
 
 __all__ = [
     "Chip",
-    "LayerSpecs",
     "another",
     "array_weights",
     "calibration_key",
@@ -40,9 +38,6 @@ __all__ = [
     "program",
     "redrawn",
 ]
-
-LayerSpecs = Mapping[str, CrossbarSpec | None]
-"""Path patterns (shell style, first match wins) to a spec of their own, or ``None`` for a digital layer."""
 
 
 @jax.tree_util.register_dataclass
@@ -122,17 +117,18 @@ def program(
             :func:`xbm_jax.models.backbone_from_module`. A module of uint8 images has preprocessing to name: call that.
         spec: the arrays of every layer that no rule names.
         key: this chip's random draws; each layer folds its path in.
-        rules: layers that get another spec (a :class:`xbm_jax.crossbar.ChannelOrder`, say) or stay digital. The head
-            stays digital: each task brings its own. What no crossbar path knows stays digital too:
-            :func:`digital_weights` says how much.
+        rules: layers that get another spec (a :class:`xbm_jax.crossbar.ChannelOrder`, say) or stay digital, by path,
+            :class:`~xbm_jax.models.Where` or a function of a :class:`~xbm_jax.models.Layer`. The head stays digital:
+            each task brings its own. What no crossbar path knows stays digital too: :func:`digital_weights` says how
+            much.
         inputs, variables, head, call: of a module, as :func:`xbm_jax.models.network_from_module` has them.
 
     A backbone that came with measurements is calibrated by them where they apply: input scales for any spec,
     converter ranges for the spec that they were measured with. Otherwise call ``calibrate(chip, images)``.
 
     Raises:
-        SpecError: ``key`` is not one key, or a layer has other channels than its row order. ModelError: rules that name
-            no layer, or a module that no chip answers for.
+        SpecError: ``key`` is not one key, or a layer has other channels than its row order. ModelError: rules that
+            decide for no layer, or a module that no chip answers for.
     """
     key = checked_key(key)
     described = {"inputs": inputs, "variables": variables, "head": head, "call": call}
@@ -141,7 +137,7 @@ def program(
     elif given := [name for name, value in described.items() if value is not None]:
         raise ModelError(given[0], "given beside a Backbone", "None: it is for a Flax module")
     network, arrays = backbone.network, backbone.arrays
-    specs = _layer_specs(network, spec, {} if rules is None else rules)
+    specs = layer_specs(network, spec, rules)
     _warn_of_what_no_file_holds(specs)
     tiles = {path: _program_layer(backbone, path, layer_spec, named(key, path)) for path, layer_spec in specs.items()}
     owned = dict.fromkeys(network.norms, ("scale", "bias")) | {network.head: ("kernel", "bias")}
@@ -248,26 +244,6 @@ def calibration_key(spec: CrossbarSpec) -> dict[str, Any]:
         "percentile": spec.adc.percentile,
         "row_order": str(spec.row_order),
     }
-
-
-def _layer_specs(network: Network, spec: CrossbarSpec, rules: LayerSpecs) -> dict[str, CrossbarSpec]:
-    """The spec of every crossbar layer, in network order."""
-    candidates = [path for path in network.kernels if path != network.head]
-    if not isinstance(rules, Mapping):
-        raise ModelError("rules", rules, "a mapping from path patterns to specs, None for layers that stay digital")
-    for pattern, own in rules.items():
-        if not (isinstance(pattern, str) and any(fnmatch.fnmatchcase(path, pattern) for path in candidates)):
-            raise ModelError("rules", pattern, "a pattern that matches one of: " + ", ".join(candidates))
-        if not isinstance(own, CrossbarSpec | None):
-            raise ModelError(f"rules[{pattern!r}]", own, "a CrossbarSpec, or None for a layer that stays digital")
-    chosen: dict[str, CrossbarSpec] = {}
-    for path in candidates:
-        matched = next((pattern for pattern in rules if fnmatch.fnmatchcase(path, pattern)), None)
-        layer_spec = spec if matched is None else rules[matched]
-        if layer_spec is not None:
-            check_order_fits(f"{path}.row_order", layer_spec.row_order, network.kernel_shape(path))
-            chosen[path] = layer_spec
-    return chosen
 
 
 def _warn_of_what_no_file_holds(specs: Mapping[str, CrossbarSpec]) -> None:

@@ -56,13 +56,7 @@ class Linen(nnx.Module):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         program = self.linen_program
         twins = {path: self._at(path) for path in program.twins}
-        variables: dict[str, Any] = {}
-        for path, collection in program.collections:
-            node = variables.setdefault(collection, {})
-            *names, last = path.split("/")
-            for name in names:
-                node = node.setdefault(name, {})
-            node[last] = self._at(path).get_value()
+        variables = self.variables()
 
         def ask(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
             known = context.method_name == "__call__" and twin_kind(context.module) is not None
@@ -71,6 +65,17 @@ class Linen(nnx.Module):
 
         with nn.intercept_methods(ask):
             return program.module.apply(variables, *args, **dict(program.options), **kwargs)
+
+    def variables(self) -> dict[str, Any]:
+        """The arrays in the module's own structure, by collection."""
+        variables: dict[str, Any] = {}
+        for path, collection in self.linen_program.collections:
+            node = variables.setdefault(collection, {})
+            *names, last = path.split("/")
+            for name in names:
+                node = node.setdefault(name, {})
+            node[last] = self._at(path).get_value()
+        return variables
 
     def _at(self, path: str) -> Any:
         node: Any = self
