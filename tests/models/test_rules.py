@@ -48,7 +48,8 @@ def test_a_function_sees_path_kind_and_shape() -> None:
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ({"stam": None}, r"rules = 'stam': a pattern that matches one of: .*stem \(Conv \[3, 3, 3, 8\]\)"),
+        ({"stam": None}, "rules = 'stam': a pattern that matches one of: blocks/0/conv, blocks/1/conv, stem"),
+        ({Where("stam"): None}, r"a pattern that matches one of: .*stem \(Conv \[3, 3, 3, 8\]\)"),
         ({"head": None}, "rules = 'head'"),
         ({Where(kind="Linear"): None}, r"rules = Where\(.*kind='Linear'"),
         ({Where(shape=(3, 3, 3)): None}, "a pattern that matches one of"),

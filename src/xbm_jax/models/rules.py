@@ -88,6 +88,9 @@ def _matched(rule: Any, candidates: list[Layer]) -> list[str]:
     test = Where(rule) if isinstance(rule, str) else rule
     found = [layer.path for layer in candidates if test(layer)] if callable(test) else []
     if not found:
-        among = ", ".join(f"{layer.path} ({layer.kind} {list(layer.shape)})" for layer in candidates)
+        by_path = isinstance(rule, str)
+        among = ", ".join(
+            f"{path}" if by_path else f"{path} ({kind} {list(shape)})" for path, kind, shape in candidates
+        )
         raise ModelError("rules", rule, "a pattern that matches one of: " + among)
     return found
