@@ -19,6 +19,8 @@ from xbm_jax.models.chip import (
     redrawn,
 )
 from xbm_jax.models.from_module import backbone_from_module, network_from_module
+from xbm_jax.models.modules.forms import Form
+from xbm_jax.models.modules.layers import register_layer
 from xbm_jax.models.network import Backbone, Calibration, Network, backbone
 from xbm_jax.models.passes import forward, initial_trained
 from xbm_jax.models.preprocess import Preprocess
@@ -32,6 +34,7 @@ __all__ = [
     "Backbone",
     "Calibration",
     "Chip",
+    "Form",
     "Layer",
     "LayerSpecs",
     "Network",
@@ -60,5 +63,6 @@ __all__ = [
     "reads_in_order",
     "reads_per_example",
     "redrawn",
+    "register_layer",
     "source_trained",
 ]

@@ -125,9 +125,9 @@ class _Trial:
     def _check_logits(self, logits: Any) -> None:
         if logits is not self.logits:
             raise ModelError(self.head, "something is computed after the head", "the head's answer as the module's own")
-        if logits.ndim != 2 or logits.shape[0] != TRIED:
+        if logits.ndim < 2 or logits.shape[0] != TRIED:
             value = f"an answer of shape {list(logits.shape)} for {TRIED} examples"
-            raise ModelError(self.head, value, "[batch, outputs]")
+            raise ModelError(self.head, value, "[batch, outputs], or [batch, tokens, outputs]")
 
     def _answer(self, path: str) -> Callable[..., jax.Array]:
         layer = self.layers[path]

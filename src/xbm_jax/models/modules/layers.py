@@ -13,6 +13,7 @@ This module is where a kind is added: a row of ``_KINDS``, and :func:`form_of` w
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ from xbm_jax.crossbar import Conv
 from xbm_jax.errors import ModelError, SpecError
 from xbm_jax.models.modules.forms import Axes, Equation, Form, Spatial, transposed_padding
 
-__all__ = ["NORM_KINDS", "arrays_of", "check_layer", "form_of", "kind_of", "layers", "norm_axis"]
+__all__ = ["NORM_KINDS", "arrays_of", "check_layer", "form_of", "kind_of", "layers", "norm_axis", "register_layer"]
 
 _NORMS = (nnx.BatchNorm, nnx.LayerNorm)
 _KINDS: dict[type, int | None] = {
@@ -50,8 +51,32 @@ _ORDINARY = {
 """Options that put another function, or another set of examples, in the place of what a layer usually computes."""
 
 
+_OWN: dict[type, Callable[[Any], Form]] = {}
+"""Kinds of users, and what gives the form of one's layers."""
+
+
+def register_layer(kind: type[nnx.Module], form: Callable[[Any], Form]) -> None:
+    """Let layers of a user's own class go onto arrays.
+
+    Such a layer holds one ``kernel`` and perhaps a ``bias``, and answers to one array of features. ``form`` gives for a
+    layer what becomes of its kernel, inputs and answer: a :class:`~xbm_jax.models.modules.forms.Form`, or one of a
+    subclass. A chip that is loaded from a file has to have the class registered before.
+
+    Raises:
+        ModelError: what is no class of NNX modules, or the name of another kind.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, nnx.Module)):
+        raise ModelError("kind", kind, "a class of NNX modules")
+    taken = {base.__name__ for base in _KINDS} | {own.__name__ for own in _OWN if own.__qualname__ != kind.__qualname__}
+    if kind.__name__ in taken:
+        raise ModelError("kind", kind.__name__, "a name that no kind has: " + ", ".join(sorted(taken)))
+    _OWN[kind] = form
+
+
 def kind_of(module: Any) -> str | None:
     """The kind of a layer, ``None`` for any other module."""
+    if type(module) in _OWN:
+        return type(module).__name__
     found = next((base for base in _KINDS if isinstance(module, base)), None)
     if found is None or type(module).__call__ is not found.__call__ or _without(module):
         return None
@@ -79,6 +104,9 @@ def arrays_of(module: Any) -> dict[str, tuple[int, ...]]:
 def check_layer(path: str, module: Any) -> None:
     """Raise ModelError for a layer whose options a chip does not compute, or that a task could not own."""
     kind = kind_of(module)
+    if type(module) in _OWN:
+        form_of(path, module)
+        return
     if kind in NORM_KINDS:
         _check_norm(path, module)
     for name, ordinary in _ORDINARY.items():
@@ -132,6 +160,11 @@ def form_of(path: str, module: Any) -> Form:
     Raises:
         ModelError: names what of it no arrays compute.
     """
+    if type(module) in _OWN:
+        form = _OWN[type(module)](module)
+        if not isinstance(form, Form) or "kernel" not in arrays_of(module):
+            raise ModelError(path, type(module).__name__, "a layer with a kernel, and a Form of it as registered")
+        return form
     if isinstance(module, nnx.Conv | nnx.ConvTranspose):
         return _conv_form(path, module)
     if isinstance(module, nnx.Einsum):
