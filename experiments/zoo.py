@@ -130,7 +130,7 @@ def table(rows: Iterable[Row]) -> str:
         "# What the registered backbones take of a chip\n\n"
         f"`python -m experiments.zoo`, arrays of {SPEC.rows} rows and {SPEC.cols} bit lines, as `verified` has them. "
         "The head stays digital and is left out of all but the parameters. Reads and multiply-adds are those of one "
-        "example, all layers together. «logits»: the library's own model and ours agree with the same random weights.\n\n"
+        "example, all layers together. «logits»: the library's own model and ours agree with random weights.\n\n"
         + "\n".join(lines)
         + "\n"
     )

@@ -157,9 +157,13 @@ class Backbone:
     arrays: Mapping[str, jax.Array]
     calibration: Calibration | None = None
 
-    def logits(self, images: jax.Array | np.ndarray) -> jax.Array:
-        """Float predictions of the source task, [batch, classes], norms in evaluation mode."""
-        return _float_logits(self.network, dict(self.arrays), jnp.asarray(images))
+    def logits(self, inputs: Any) -> jax.Array:
+        """Float predictions of the source task, [batch, classes], norms in evaluation mode.
+
+        Args:
+            inputs: uint8 images, or the pytree of arrays that the network takes.
+        """
+        return _float_logits(self.network, dict(self.arrays), jax.tree.map(jnp.asarray, inputs))
 
     def kernel(self, path: str) -> jax.Array:
         """A layer's kernel in the shape in which it goes onto arrays."""
