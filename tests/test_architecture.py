@@ -21,7 +21,8 @@ from xbm_jax.crossbar.validate import keep_number
 from xbm_jax.data import Dataset
 from xbm_jax.errors import SpecError
 from xbm_jax.masks import Binary, Estimator, Granularity, Head, Identity, Masked, Method, methods
-from xbm_jax.models import Chip, Network, Preprocess, backbone, digital_weights, layers, network_from_module
+from xbm_jax.models import Chip, Network, Preprocess, backbone, digital_weights, network_from_module
+from xbm_jax.models.modules import layers
 from xbm_jax.tasks import Objective
 from xbm_jax.training import Recipe, Run, advance, begin
 from xbm_jax.training.clock import Clock
@@ -389,7 +390,7 @@ def test_a_layer_of_known_layers_is_on_arrays_and_another_stays_digital() -> Non
 
 
 def test_a_kind_of_layer_is_a_row_of_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a maintainer writes into models/layers.py for a kind whose kernel is [in, out]."""
+    """What a maintainer writes into models/modules/layers.py for a kind whose kernel is [in, out]."""
     monkeypatch.setitem(layers._KINDS, Affine, 2)
     chip, inputs = chip_of(mixed("mixed with a row")), examples(sensor(), 16, seed=3)
     assert sorted(chip.tiles) == ["affine", "narrow/down", "narrow/up"]

@@ -25,7 +25,7 @@ ORDER = (
     *("errors", "streams", "pixels", "archives", "promotion", "examples", "paths", "either", "layout"),
     *("crossbar.validate", "crossbar.primitives", "crossbar.devices", "crossbar.writing", "crossbar.reading"),
     *("crossbar", "masks"),
-    *("models.zoo", "models.weights", "models"),
+    *("models.zoo", "models.weights", "models.modules", "models"),
     *("data", "storage", "tasks", "banks", "serving", "training", "hardware.constants", "hardware", "report"),
     *(PACKAGE, "cli", "__main__"),
 )

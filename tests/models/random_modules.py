@@ -53,7 +53,7 @@ class Tagged(nnx.Module):
 
 
 def _part(draw: np.random.Generator, width: int, rngs: nnx.Rngs) -> tuple[Tagged, int]:
-    weights = np.array([0.3 if name in NEVER else 1.0 for name in PARTS])
+    weights = np.array([0.3 if name in RARE else 1.0 for name in PARTS])
     name = str(draw.choice(list(PARTS), p=weights / weights.sum()))
     module, width = PARTS[name](draw, width, rngs)
     return Tagged(name, module), width
@@ -91,8 +91,9 @@ def _conv_3d(draw: np.random.Generator, width: int, rngs: nnx.Rngs) -> tuple[Any
 
 
 def _conv_transpose(draw: np.random.Generator, width: int, rngs: nnx.Rngs) -> tuple[Any, int]:
-    options = {"strides": _one(draw, [(1, 1), (2, 2)]), "padding": _one(draw, ["SAME", "VALID", "CIRCULAR"])}
-    return nnx.ConvTranspose(width, 4, (3, 3), **options, rngs=rngs), 4
+    options = {"strides": _one(draw, [(1, 1), (2, 2), 2]), "padding": _one(draw, ["SAME", "VALID", "CIRCULAR", 1])}
+    options["kernel_dilation"] = _one(draw, [None, None, 2])
+    return nnx.ConvTranspose(width, 4, _one(draw, [(3, 3), (2, 3)]), **options, rngs=rngs), 4
 
 
 def _linear(draw: np.random.Generator, width: int, rngs: nnx.Rngs) -> tuple[Any, int]:
@@ -120,6 +121,7 @@ def _einsum(draw: np.random.Generator, width: int, rngs: nnx.Rngs) -> tuple[Any,
             ("nhwa,ab->nhwb", (width, 4), None),
             ("nhwa,ba->nhwb", (4, width), None),
             ("nhwa, ab -> nhwb", (width, 4), (1, 4)),
+            ("nhwa,ab->nwhb", (width, 4), (4,)),
         ],
     )
     return nnx.Einsum(equation, kernel, bias, rngs=rngs), 4
@@ -321,8 +323,10 @@ PARTS: dict[str, Make] = {
 }
 """What a part may be. Sequences and transformations hold parts of their own."""
 
-NEVER = ("Conv 1-D", "Conv 3-D", "WeightNorm", "RNN", "scanned", "other rank")
-"""Parts that no chip takes, whatever their options: drawn less often."""
+NEVER = ("WeightNorm", "RNN", "scanned")
+"""Parts that no chip takes, whatever their options."""
+RARE = (*NEVER, "Conv 1-D", "Conv 3-D", "other rank")
+"""Parts that are drawn less often."""
 
 
 class _Around(nnx.Module):
@@ -500,17 +504,20 @@ def fill(module: nnx.Module, seed: int) -> dict[str, Any]:
             continue
         value = held.get_value() if isinstance(held, nnx.Variable) else held
         if isinstance(held, nnx.Variable) and jnp.issubdtype(value.dtype, jnp.floating):
-            value = jnp.asarray(_drawn(draw, str(route[-1]), value.shape), value.dtype)
+            value = jnp.asarray(drawn_array(draw, str(route[-1]), value.shape), value.dtype)
             held.set_value(value)
         arrays["/".join(map(str, route))] = value
     return arrays
 
 
-def _drawn(draw: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+def drawn_array(draw: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """An array by its name; kernels hold 127 in every column, whatever way they are turned."""
     if name in ("scale", "var", "negative_slope"):
         return draw.integers(4, 9, shape) / 8.0
     if name in ("bias", "mean") or len(shape) < 2:
         return draw.integers(-16, 17, shape) / 64.0
     whole = draw.integers(-127, 128, shape)
-    whole[0 if len(shape) < 4 else (0, 0, 0)] = 127
+    whole[0 if len(shape) < 4 else (0,) * (len(shape) - 2)] = 127
+    if len(shape) == 2:  # a kernel that an equation turns
+        whole[:, 0] = 127
     return whole * 2.0 ** -np.ceil(np.log2(64 * np.sqrt(np.prod(shape[:-1]))))

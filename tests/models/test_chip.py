@@ -134,8 +134,6 @@ def test_rules_choose_specs_by_pattern() -> None:
     chip = program(tiny_backbone(), IDEAL, jax.random.key(0), rules={"blocks/0/*": coarse, "blocks/*": fine})
     rows = {path: tiles.plan.spec.rows for path, tiles in chip.tiles.items()}
     assert rows == {"stem": 24, "blocks/0/conv": 8, "blocks/1/conv": 32}
-    swapped = program(tiny_backbone(), IDEAL, jax.random.key(0), rules={"blocks/*": fine, "blocks/0/*": coarse})
-    assert swapped.tiles["blocks/0/conv"].plan.spec.rows == 32
 
 
 def test_digital_layers_compute_in_float() -> None:
@@ -146,7 +144,7 @@ def test_digital_layers_compute_in_float() -> None:
     assert digital.tiles == {} and "stem/kernel" in digital.digital
     np.testing.assert_allclose(answer(digital, images), exact, atol=2e-5)
     coarse = IDEAL.replace(weight_bits=3, cell=dataclasses.replace(IDEAL.cell, bits=2))
-    rules = {"*": coarse, "stem": coarse}
+    rules = {"*": coarse}
     every = calibrate(program(tiny_backbone(), IDEAL, jax.random.key(0), rules=rules), tiny_images(16))
     some = calibrate(program(tiny_backbone(), IDEAL, jax.random.key(0), rules={"blocks/*": None}), tiny_images(16))
     assert list(some.tiles) == ["stem"]

@@ -12,14 +12,25 @@ import pytest
 from flax import nnx
 
 from cost import slow_but
+from models.random_linen import LINEN_PARTS, LinenNetwork, linen_weights
 from models.random_modules import IMAGE, NEVER, PARTS, Network, fill, tags
+from models.random_transformers import Transformer, transformer_inputs
 from models.tiny import IDEAL, PREPROCESS
 from xbm_jax.crossbar import Tiles, nominal_weights, read, with_signed_inputs
 from xbm_jax.crossbar.primitives.products import product
 from xbm_jax.crossbar.primitives.quantise import input_code_limits
 from xbm_jax.errors import XbmError
 from xbm_jax.masks import Method
-from xbm_jax.models import Backbone, Chip, backbone, forward, network_from_module, program, source_trained
+from xbm_jax.models import (
+    Backbone,
+    Chip,
+    backbone,
+    backbone_from_module,
+    forward,
+    network_from_module,
+    program,
+    source_trained,
+)
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, IMAGE, IMAGE, 3), np.uint8)
 SOURCE = Method("source", norms="frozen")
@@ -57,23 +68,49 @@ def outcome(seed: int) -> Outcome:
     module = Network(seed, rngs=nnx.Rngs(seed))
     made = backbone(network, fill(module, seed))
     module.eval()
-    want = np.asarray(module(network.prepared(jnp.asarray(IMAGES))), np.float32)
-    top = np.abs(want).max()
+    want = module(network.prepared(jnp.asarray(IMAGES)))
     halved = any(getattr(m, "dtype", None) == jnp.bfloat16 for _, m in nnx.iter_modules(module))
+    return compared(made, tags(module), want, IMAGES, halved)
+
+
+def compared(made: Backbone, parts: list[str], want: Any, inputs: Any, halved: bool = False) -> Outcome:
+    """How far the backbone's float answer, and its chip's, are from what the module itself answers."""
+    want = np.asarray(want, np.float32)
+    top = np.abs(want).max()
 
     def error(got: Any) -> float:
         return float(np.abs(np.asarray(got, np.float32) - want).max() / top)
 
-    return Outcome(tags(module), None, error(made.logits(IMAGES)), *_read(made, error), halved)
+    return Outcome(parts, None, error(made.logits(inputs)), *_read(made, error, inputs), halved)
 
 
-def _read(made: Backbone, error: Any) -> tuple[float, float]:
+def linen_outcome(seed: int) -> Outcome:
+    """:func:`outcome` of a Linen module of the same images, prepared as floats."""
+    module, x = LinenNetwork(seed), np.asarray(PREPROCESS(jnp.asarray(IMAGES)))
+    try:
+        variables = linen_weights(jax.eval_shape(module.init, jax.random.key(0), x), seed)
+        made = backbone_from_module(module, variables=variables, inputs=jax.ShapeDtypeStruct(x.shape[1:], "float32"))
+    except XbmError as refusal:
+        return Outcome([], str(refusal))
+    return compared(made, module.parts(), module.apply(variables, x), x)
+
+
+def transformer_outcome(seed: int) -> Outcome:
+    """:func:`outcome` of a small transformer, of token ids and a mask; nothing of it may be refused."""
+    module = Transformer(seed, nnx.Rngs(seed))
+    fill(module, seed)
+    inputs = transformer_inputs(seed)
+    made = backbone_from_module(module, inputs=jax.tree.map(lambda a: a[0], inputs))
+    return compared(made, ["transformer"], module(**inputs), inputs)
+
+
+def _read(made: Backbone, error: Any, inputs: Any) -> tuple[float, float]:
     """Errors of a chip whose inputs are not rounded, and of one that rounds them to 8 bits."""
     chip = program(made, IDEAL, jax.random.key(0))
     chip = chip.replace(tiles={path: with_signed_inputs(tiles, True) for path, tiles in chip.tiles.items()})
 
     @jax.jit
-    def both(chip: Chip, images: jax.Array) -> list[jax.Array]:
+    def both(chip: Chip, images: Any) -> list[jax.Array]:
         peaks: dict[str, jax.Array] = {}
 
         def exact(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
@@ -89,7 +126,7 @@ def _read(made: Backbone, error: Any) -> tuple[float, float]:
             for how in (exact, rounded)
         ]
 
-    first, second = both(chip, jnp.asarray(IMAGES))
+    first, second = both(chip, jax.tree.map(jnp.asarray, inputs))
     return error(first), error(second)
 
 
@@ -104,6 +141,23 @@ def check(found: Outcome) -> None:
 @pytest.mark.parametrize("seed", slow_but(SOME[:3], SOME))
 def test_a_chip_answers_as_the_module_does_or_refuses_it(seed: int) -> None:
     check(outcome(seed))
+
+
+@pytest.mark.parametrize("seed", slow_but((1, 3), range(60)))
+def test_linen_modules(seed: int) -> None:
+    check(linen_outcome(seed))
+
+
+def test_every_linen_part_is_tried() -> None:
+    drawn = {part for seed in range(60) for part in LinenNetwork(seed).parts()}
+    assert drawn == set(LINEN_PARTS)
+
+
+@pytest.mark.parametrize("seed", slow_but((0,), range(30)))
+def test_small_transformers(seed: int) -> None:
+    found = transformer_outcome(seed)
+    assert found.refused is None
+    check(found)
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from xbm_jax.models import (
     program,
     source_trained,
 )
-from xbm_jax.models.layers import layers
+from xbm_jax.models.modules.layers import layers
 from xbm_jax.models.structure import leaves_of
 from xbm_jax.models.trial import TRIED, called_layers
 from xbm_jax.tasks import inspect
@@ -72,7 +72,8 @@ def nominal(made: Backbone, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     chip = program(made, IDEAL, jax.random.key(0))
     arrays = dict(made.arrays)
     for path, tiles in chip.tiles.items():
-        arrays[f"{path}/kernel"] = nominal_weights(tiles).reshape(arrays[f"{path}/kernel"].shape)
+        own = made.network.forms[path].own
+        arrays[f"{path}/kernel"] = own(nominal_weights(tiles), arrays[f"{path}/kernel"].shape)
 
     def exact(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
         return product(x, nominal_weights(tiles), tiles.plan.conv)
@@ -123,6 +124,22 @@ SUPPORTED: dict[str, tuple[Callable[[nnx.Rngs], Any], Callable[..., jax.Array], 
     "flags": (lambda r: nnx.Variable(jnp.arange(8) % 2 == 0), lambda held, x: jnp.where(held[...], x, 0), set()),
     "a low-rank layer": (lambda r: nnx.LoRALinear(8, 8, lora_rank=2, rngs=r), plainly, set()),
     "input by keyword": (linear, lambda held, x: held(inputs=x), {"held"}),
+    "one dimension": (lambda r: nnx.Conv(8, 8, (3,), strides=2, rngs=r), plainly, {"held"}),
+    "three dimensions": (
+        lambda r: nnx.Conv(8, 8, (2, 3, 3), feature_group_count=2, rngs=r),
+        lambda held, x: held(jnp.stack([x, 2 * x, -x], 1)).sum(1),
+        {"held"},
+    ),
+    "transposed": (lambda r: nnx.ConvTranspose(8, 8, (3, 3), strides=(2, 2), rngs=r), plainly, {"held"}),
+    "circular": (lambda r: nnx.Conv(8, 8, (3, 3), padding="CIRCULAR", rngs=r), plainly, {"held"}),
+    "axes in between": (
+        lambda r: nnx.LinearGeneral((6, 8), 8, axis=(1, -1), rngs=r),
+        lambda held, x: held(x)[:, None],
+        {"held"},
+    ),
+    "no scale": (lambda r: nnx.LayerNorm(8, use_scale=False, rngs=r), plainly, set()),
+    "root mean square": (lambda r: nnx.RMSNorm(8, rngs=r), plainly, set()),
+    "groups of channels": (lambda r: nnx.GroupNorm(8, 2, rngs=r), plainly, set()),
     "bias of another shape": (
         lambda r: nnx.Einsum("...a,abc->...bc", (8, 1, 8), (8,), rngs=r),
         lambda held, x: held(x)[..., 0, :],
@@ -302,7 +319,8 @@ def test_a_head_that_is_not_called() -> None:
 
 def test_weights_that_stay_digital_are_counted() -> None:
     def make(rngs: nnx.Rngs) -> nnx.List:
-        return nnx.List([nnx.ConvTranspose(8, 8, (3, 3), rngs=rngs), linear(rngs), nnx.GroupNorm(8, 2, rngs=rngs)])
+        turned = nnx.ConvTranspose(8, 8, (3, 3), padding="CIRCULAR", rngs=rngs)
+        return nnx.List([turned, linear(rngs), nnx.GroupNorm(8, 2, rngs=rngs)])
 
     network = network_of(make, lambda held, x: held[1](held[2](held[0](x))))
     chip = program(backbone(network, random_arrays(network)), IDEAL, jax.random.key(0), rules={"held/1": None})

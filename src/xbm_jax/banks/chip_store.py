@@ -148,7 +148,7 @@ def _tiles(path: str, layer: dict[str, Any], network: Network, arrays: dict[str,
     plan = Plan(
         shape,
         spec,
-        network.convs.get(path),
+        network.forms[path].conv,
         layer["fold"],
         layer["fold_reason"],
         layer["signed_inputs"],

@@ -15,12 +15,13 @@ from xbm_jax.cli.options import Adapt, Inspect
 from xbm_jax.cli.processes import in_turn, joined, leads
 from xbm_jax.cli.resume import carried_on, kept_log, outlets
 from xbm_jax.cli.settle import chip_for_bank, names_in, placement, settled
+from xbm_jax.cli.spec_file import read_spec_file
 from xbm_jax.crossbar import CrossbarSpec, Gaussian, spec_by_name
 from xbm_jax.data import load, stratified_sample
 from xbm_jax.errors import BankError, DataError
 from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.masks import Method, methods
-from xbm_jax.models import Chip, load_backbone, program
+from xbm_jax.models import Chip, LayerSpecs, load_backbone, program
 from xbm_jax.report import TrainingProgress, all_of, draw_inspection, print_inspection
 from xbm_jax.storage.files import replace_json
 from xbm_jax.streams import Command, stream
@@ -44,7 +45,7 @@ def adapt_command(options: Adapt) -> int:
     console = Output(quiet=not leads())
     method = _method(options)
     config = Recipe(epochs=options.epochs, batch_size=options.batch_size)
-    spec = _spec(options)
+    spec, rules = _specs(options)
     writable("--bank", options.bank)
     _check_name(options, options.name)
     backbone = load_backbone(options.model, options.weights)
@@ -56,7 +57,7 @@ def adapt_command(options: Adapt) -> int:
     if options.profile is not None:
         writable("--profile", options.profile)
     key = jax.random.key(options.seed)
-    programmed = program(backbone, spec, key)
+    programmed = program(backbone, spec, key, rules=rules)
     say(console, placement(programmed))
     data, task_key = for_chip(programmed, data), stream(key, Command.TASK)
     chip = chip_for_bank(console, options.bank, programmed, data)
@@ -107,8 +108,15 @@ def _method(options: Adapt) -> Method:
     return methods.by_name(options.method, **chosen)
 
 
-def _spec(options: Adapt) -> CrossbarSpec:
-    spec = spec_by_name(options.chip)
+def _specs(options: Adapt) -> tuple[CrossbarSpec, LayerSpecs]:
+    """The chip's spec and its rules; options change every layer's, whatever a file says of it."""
+    spec, rules = spec_by_name(options.chip), {}
+    if options.spec_file is not None:
+        spec, rules = read_spec_file(options.spec_file, spec)
+    return _optioned(spec, options), {where: own and _optioned(own, options) for where, own in rules.items()}
+
+
+def _optioned(spec: CrossbarSpec, options: Adapt) -> CrossbarSpec:
 
     def changed(part: Any, **given: Any) -> Any:
         """A part of the spec with what the command line names."""

@@ -72,6 +72,7 @@ class Adapt:
         model: backbone.
         weights: .npz, .safetensors, PyTorch state dict or hf://owner/repository/file; by default those that ship.
         chip: one of SPECS.
+        spec_file: .toml with changes to the chip ([spec]) and layers of their own kind ([[layers]]); docs/models.md.
         rows: word lines of an array; both named chips have 64.
         active_rows: word lines that are read at once, a divisor of rows; by default all of them.
         adc_bits: converter resolution; both have 8.
@@ -104,6 +105,7 @@ class Adapt:
     model: str = "cifar-resnet20"
     weights: _Weights | None = None
     chip: _Chip = "verified"
+    spec_file: UserPath | None = None
     rows: int | None = None
     active_rows: int | None = None
     adc_bits: int | None = None

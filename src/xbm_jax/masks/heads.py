@@ -22,7 +22,7 @@ class Head:
         raise TypeError(f"{type(self).__name__} draws nothing for {features} features and {outputs} outputs")
 
     def apply(self, params: Params, x: jax.Array) -> jax.Array:
-        """Outputs [batch, outputs] of the features that the backbone's classifier would get."""
+        """Outputs [batch, outputs] of the features that the backbone's classifier would get, or of each token's."""
         raise TypeError(f"{type(self).__name__} answers nothing to {x.shape}")
 
     def features(self, params: Params) -> int:

@@ -10,7 +10,6 @@ from xbm_jax.models.calibration import (
 )
 from xbm_jax.models.chip import (
     Chip,
-    LayerSpecs,
     another,
     array_weights,
     check_calibrated,
@@ -19,31 +18,41 @@ from xbm_jax.models.chip import (
     program,
     redrawn,
 )
-from xbm_jax.models.from_module import network_from_module
+from xbm_jax.models.from_module import backbone_from_module, network_from_module
 from xbm_jax.models.inputs import InputSpec
+from xbm_jax.models.modules.forms import Form
+from xbm_jax.models.modules.layers import register_layer
 from xbm_jax.models.network import Backbone, Calibration, Network, backbone
 from xbm_jax.models.passes import forward, initial_trained
 from xbm_jax.models.preprocess import Preprocess
 from xbm_jax.models.reads import reads_in_order, reads_per_example
 from xbm_jax.models.registry import MODELS, load_backbone, named_network
+from xbm_jax.models.rules import Layer, LayerSpecs, Where
+from xbm_jax.models.variables import flax_variables, held_weights
 
 __all__ = [
     "MODELS",
     "Backbone",
     "Calibration",
     "Chip",
+    "Form",
     "InputSpec",
+    "Layer",
     "LayerSpecs",
     "Network",
     "Preprocess",
+    "Where",
     "another",
     "array_weights",
     "backbone",
+    "backbone_from_module",
     "calibrate",
     "check_calibrated",
     "check_inputs",
     "digital_weights",
+    "flax_variables",
     "forward",
+    "held_weights",
     "initial_trained",
     "load_backbone",
     "measure_inputs",
@@ -56,5 +65,6 @@ __all__ = [
     "reads_in_order",
     "reads_per_example",
     "redrawn",
+    "register_layer",
     "source_trained",
 ]

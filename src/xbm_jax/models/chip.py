@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,16 +19,16 @@ from xbm_jax.crossbar.devices.ages import check_age
 from xbm_jax.crossbar.primitives.adc import snapped_range
 from xbm_jax.crossbar.primitives.quantise import input_code_limits
 from xbm_jax.crossbar.validate import unstorable
-from xbm_jax.crossbar.writing.orders import check_order_fits
 from xbm_jax.errors import ModelError, SpecError, warn
+from xbm_jax.models.from_module import Module, backbone_from_module
 from xbm_jax.models.inputs import check_image_inputs
 from xbm_jax.models.network import Backbone, Calibration, Network
+from xbm_jax.models.rules import LayerSpecs, layer_specs
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import checked_key, named
 
 __all__ = [
     "Chip",
-    "LayerSpecs",
     "another",
     "array_weights",
     "calibration_key",
@@ -39,9 +38,6 @@ __all__ = [
     "program",
     "redrawn",
 ]
-
-LayerSpecs = Mapping[str, CrossbarSpec | None]
-"""Path patterns (shell style, first match wins) to a spec of their own, or ``None`` for a digital layer."""
 
 
 @jax.tree_util.register_dataclass
@@ -103,27 +99,45 @@ class Chip:
 
 
 @numpy_promotion
-def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: LayerSpecs | None = None) -> Chip:
+def program(
+    backbone: Backbone | Module,
+    spec: CrossbarSpec,
+    key: jax.Array,
+    *,
+    rules: LayerSpecs | None = None,
+    inputs: Any = None,
+    variables: Mapping[str, Any] | None = None,
+    head: str | None = None,
+    call: Mapping[str, Any] | None = None,
+) -> Chip:
     """Write a backbone onto crossbars. Traceable in ``key``: ``vmap`` over keys is a population of chips.
 
     Args:
-        backbone: pretrained network.
+        backbone: pretrained network, or a Flax module, NNX or Linen, which becomes one by
+            :func:`xbm_jax.models.backbone_from_module`. A module of uint8 images has preprocessing to name: call that.
         spec: the arrays of every layer that no rule names.
         key: this chip's random draws; each layer folds its path in.
-        rules: layers that get another spec (a :class:`xbm_jax.crossbar.ChannelOrder`, say) or stay digital. The head
-            stays digital: each task brings its own. What no crossbar path knows stays digital too:
-            :func:`digital_weights` says how much.
+        rules: layers that get another spec (a :class:`xbm_jax.crossbar.ChannelOrder`, say) or stay digital, by path,
+            :class:`~xbm_jax.models.Where` or a function of a :class:`~xbm_jax.models.Layer`. The head stays digital:
+            each task brings its own. What no crossbar path knows stays digital too: :func:`digital_weights` says how
+            much.
+        inputs, variables, head, call: of a module, as :func:`xbm_jax.models.network_from_module` has them.
 
     A backbone that came with measurements is calibrated by them where they apply: input scales for any spec,
     converter ranges for the spec that they were measured with. Otherwise call ``calibrate(chip, images)``.
 
     Raises:
-        SpecError: ``key`` is not one key, or a layer has other channels than its row order. ModelError: rules that name
-            no layer.
+        SpecError: ``key`` is not one key, or a layer has other channels than its row order. ModelError: rules that
+            decide for no layer, or a module that no chip answers for.
     """
     key = checked_key(key)
+    described = {"inputs": inputs, "variables": variables, "head": head, "call": call}
+    if not isinstance(backbone, Backbone):
+        backbone = backbone_from_module(backbone, **described)
+    elif given := [name for name, value in described.items() if value is not None]:
+        raise ModelError(given[0], "given beside a Backbone", "None: it is for a Flax module")
     network, arrays = backbone.network, backbone.arrays
-    specs = _layer_specs(network, spec, {} if rules is None else rules)
+    specs = layer_specs(network, spec, rules)
     _warn_of_what_no_file_holds(specs)
     tiles = {path: _program_layer(backbone, path, layer_spec, named(key, path)) for path, layer_spec in specs.items()}
     owned = dict.fromkeys(network.norms, ("scale", "bias")) | {network.head: ("kernel", "bias")}
@@ -142,8 +156,8 @@ def program(backbone: Backbone, spec: CrossbarSpec, key: jax.Array, *, rules: La
 def digital_weights(chip: Chip) -> dict[str, int]:
     """How many weights stayed digital, by array path: floating arrays of more than one axis, biases left out.
 
-    Those of layers that a rule keeps off the arrays, of layers that no crossbar path knows (``nnx.ConvTranspose``,
-    ``nnx.Embed``) and free matrices. The head is not among them: every task brings its own.
+    Those of layers that a rule keeps off the arrays, of layers that no crossbar path knows (``nnx.Embed``) and free
+    matrices. The head is not among them: every task brings its own.
     """
     biases = {f"{path}/bias" for path in chip.network.kernels}
     return {
@@ -232,26 +246,6 @@ def calibration_key(spec: CrossbarSpec) -> dict[str, Any]:
     }
 
 
-def _layer_specs(network: Network, spec: CrossbarSpec, rules: LayerSpecs) -> dict[str, CrossbarSpec]:
-    """The spec of every crossbar layer, in network order."""
-    candidates = [path for path in network.kernels if path != network.head]
-    if not isinstance(rules, Mapping):
-        raise ModelError("rules", rules, "a mapping from path patterns to specs, None for layers that stay digital")
-    for pattern, own in rules.items():
-        if not (isinstance(pattern, str) and any(fnmatch.fnmatchcase(path, pattern) for path in candidates)):
-            raise ModelError("rules", pattern, "a pattern that matches one of: " + ", ".join(candidates))
-        if not isinstance(own, CrossbarSpec | None):
-            raise ModelError(f"rules[{pattern!r}]", own, "a CrossbarSpec, or None for a layer that stays digital")
-    chosen: dict[str, CrossbarSpec] = {}
-    for path in candidates:
-        matched = next((pattern for pattern in rules if fnmatch.fnmatchcase(path, pattern)), None)
-        layer_spec = spec if matched is None else rules[matched]
-        if layer_spec is not None:
-            check_order_fits(f"{path}.row_order", layer_spec.row_order, network.kernel_shape(path))
-            chosen[path] = layer_spec
-    return chosen
-
-
 def _warn_of_what_no_file_holds(specs: Mapping[str, CrossbarSpec]) -> None:
     for spec in dict.fromkeys(specs.values()):
         if found := unstorable("spec", spec):
@@ -261,7 +255,7 @@ def _warn_of_what_no_file_holds(specs: Mapping[str, CrossbarSpec]) -> None:
 
 def _program_layer(backbone: Backbone, path: str, spec: CrossbarSpec, key: jax.Array) -> Tiles:
     network, measured = backbone.network, backbone.calibration
-    kernel, conv = backbone.kernel(path), network.convs.get(path)
+    kernel, conv = backbone.kernel(path), network.forms[path].conv
     if measured is None:
         return program_kernel(kernel, plan_kernel(kernel, spec, conv), key)
     signed = path in measured.signed

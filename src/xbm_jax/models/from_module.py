@@ -1,72 +1,116 @@
-"""From a user's Flax NNX module to a network: built abstractly, checked layer by layer, then tried."""
+"""From a user's Flax module, NNX or Linen, to a network: built abstractly, checked layer by layer, then tried."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from flax import nnx
 
 from xbm_jax.errors import ModelError, XbmError
 from xbm_jax.models.inputs import InputSpec
-from xbm_jax.models.layers import (
-    NORM_KINDS,
-    arrays_of,
-    check_layer,
-    conv_geometry,
-    input_axes,
-    kind_of,
-    layers,
-    norm_axis,
-)
-from xbm_jax.models.network import Network
+from xbm_jax.models.modules.layers import NORM_KINDS, arrays_of, check_layer, form_of, kind_of, layers, norm_axis
+from xbm_jax.models.modules.linen import linen_module, variables_by_path
+from xbm_jax.models.network import Backbone, Network, backbone
 from xbm_jax.models.preprocess import Preprocess
-from xbm_jax.models.structure import Leaf, check_names, key_orders, leaves_of
-from xbm_jax.models.trial import TRIED, called_layers
+from xbm_jax.models.structure import Leaf, assemble, check_names, key_orders, leaves_of
+from xbm_jax.models.trial import TRIED, answering_layer, called_layers
 
-__all__ = ["network_from_module", "structure_of"]
+__all__ = ["Module", "backbone_from_module", "network_from_module", "structure_of"]
+
+Module = nnx.Module | nn.Module
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What a user says of a module."""
+
+    name: str | None = None
+    head: str | None = None
+    preprocess: Preprocess | None = None
+    image_size: int | None = None
+    inputs: Any = None
+    variables: Mapping[str, Any] | None = None
+    call: Mapping[str, Any] | None = None
+
+    @property
+    def abstract(self) -> Any:
+        """What the module is called with for TRIED examples."""
+        if self.inputs is not None:
+            return InputSpec.of(self.inputs).batch(TRIED)
+        assert self.preprocess is not None and self.image_size is not None  # checked before
+        shape = (TRIED, self.image_size, self.image_size, len(self.preprocess.mean))
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
 def network_from_module(
-    build: Callable[[], nnx.Module],
+    build: Callable[[], nnx.Module] | Module,
     *,
-    name: str,
-    head: str,
+    name: str | None = None,
+    head: str | None = None,
     preprocess: Preprocess | None = None,
     image_size: int | None = None,
     inputs: Any = None,
+    variables: Mapping[str, Any] | None = None,
+    call: Mapping[str, Any] | None = None,
 ) -> Network:
-    """The structure of the module that ``build`` makes; called abstractly, so that no weights are drawn.
+    """The structure of a user's module; called abstractly, so that no weights are drawn.
 
     The module is then tried on two abstract examples: a layer that it calls is one of the network's; the arrays of
     others stay with the module.
 
     Args:
+        build: a Flax NNX module or a function that makes one, or a Flax Linen module.
+        name: the network's; the class's if there is none.
+        head: path of the classifier that each task replaces; the layer that answers last if none is named.
         preprocess: from uint8 images to the module's input.
         image_size: pixels of the images.
         inputs: instead of both, one example of what the module takes without a batch axis: arrays or
             ``jax.ShapeDtypeStruct``; a tuple is its arguments, a dictionary its keywords, all else its one argument.
             An :class:`~xbm_jax.models.InputSpec` where sentences are padded, and to several lengths.
+        variables: of a Linen module, what its ``init`` gives, or the shapes of that.
+        call: of a Linen module, keyword arguments that are no arrays: ``{"train": False}``, say.
 
     Raises:
         ModelError: names the layer, and what it does that no chip computes.
     """
-    made = structure_of(build, name=name, head=head, preprocess=preprocess, image_size=image_size, inputs=inputs)
-    called = called_layers(made.module, made.leaves, head, _abstract(made))
+    said = _Described(name, head, preprocess, image_size, inputs, variables, call)
+    made = _made(build, said)
+    called = called_layers(made.module, made.leaves, made.head, said.abstract)
     return dataclasses.replace(made, kinds={path: kind for path, kind in made.kinds.items() if path in called})
 
 
-def _abstract(made: Network) -> Any:
-    """What the module is called with for two examples."""
-    if made.inputs is not None:
-        return made.inputs.batch(TRIED)
-    assert made.preprocess is not None and made.image_size is not None  # checked when the structure was made
-    shape = (TRIED, made.image_size, made.image_size, len(made.preprocess.mean))
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
+def backbone_from_module(
+    module: Module,
+    *,
+    name: str | None = None,
+    head: str | None = None,
+    preprocess: Preprocess | None = None,
+    image_size: int | None = None,
+    inputs: Any = None,
+    variables: Mapping[str, Any] | None = None,
+    call: Mapping[str, Any] | None = None,
+) -> Backbone:
+    """A module with its weights as a backbone; arguments as of :func:`network_from_module`.
+
+    Raises:
+        ModelError: names the layer, and what it does that no chip computes. WeightsError: numbers that are not finite.
+    """
+    described = {"name": name, "head": head, "preprocess": preprocess, "image_size": image_size, "inputs": inputs}
+    network = network_from_module(module, **described, variables=variables, call=call)
+    if isinstance(module, nn.Module):
+        arrays = variables_by_path(variables or {})[0]
+    else:
+        flat = nnx.to_flat_state(nnx.state(module))
+        arrays = {"/".join(map(str, p)): v.get_value() if isinstance(v, nnx.Variable) else v for p, v in flat}
+    return backbone(network, arrays)
 
 
 def structure_of(
@@ -79,25 +123,30 @@ def structure_of(
     inputs: Any = None,
 ) -> Network:
     """What :func:`network_from_module` makes of a module that is known to call all of its layers as a chip has them."""
-    _check_described(name, preprocess, image_size, inputs)
-    module, orders = _built(build)
+    return _made(build, _Described(name, head, preprocess, image_size, inputs))
+
+
+def _made(build: Any, said: _Described) -> Network:
+    """The network of a module that is not yet tried."""
+    name = type(build).__name__ if said.name is None and isinstance(build, Module) else said.name
+    _check_described(name, said.preprocess, said.image_size, said.inputs)
+    assert name is not None  # checked
+    module, orders = _built(_maker(build, said))
     check_names(module)
     graphdef, state = nnx.split(module)
     leaves, found = leaves_of(state), layers(module)
     _check_static(module, graphdef, leaves)
-    if head not in found or kind_of(found[head]) != "Linear" or not head:
-        linear = [p for p, m in found.items() if kind_of(m) == "Linear" and p]
-        raise ModelError(
-            "head", head, "the path of a Linear layer: one of " + (", ".join(linear) or "none: it has none")
-        )
-    if found[head].bias is None:
-        raise ModelError(head, "head without bias", "use_bias=True: every task brings its own head")
+    head = said.head
+    if head is None:
+        head = answering_layer(partial(assemble, graphdef, leaves, orders), leaves, said.abstract)
+    head = _checked_head(head, found)
     for path, layer in found.items():
         check_layer(path, layer)
         shared = [array for array in arrays_of(layer) if f"{path}/{array}" not in leaves]
         if shared:
             raise ModelError(f"{path}/{shared[0]}", "shared with another layer", "arrays of its own for every layer")
     kinds = {p: kind_of(m) or "" for p, m in sorted(found.items(), key=lambda item: (item[0] == head, item[0]))}
+    norms = [path for path, kind in kinds.items() if kind in NORM_KINDS]
     return Network(
         name=name,
         graphdef=graphdef,
@@ -105,16 +154,37 @@ def structure_of(
         orders=orders,
         shapes={path: leaf.shape for path, leaf in leaves.items() if not leaf.random},
         kinds=kinds,
-        convs={p: conv for p in kinds if (conv := conv_geometry(p, found[p])) is not None},
-        input_axes={p: axes for p in kinds if (axes := input_axes(p, found[p])) is not None},
-        epsilons={p: float(found[p].epsilon) for p, kind in kinds.items() if kind in NORM_KINDS},
-        norm_axes={p: norm_axis(p, found[p]) for p, kind in kinds.items() if kind in NORM_KINDS},
+        forms={p: form_of(p, found[p]) for p in kinds if p not in norms},
+        epsilons={p: float(found[p].epsilon) for p in norms},
+        norm_axes={p: norm_axis(p, found[p]) for p in norms},
         momenta={p: float(found[p].momentum) for p, kind in kinds.items() if kind == "BatchNorm"},
         head=head,
-        preprocess=preprocess,
-        image_size=image_size,
-        inputs=None if inputs is None else InputSpec.of(inputs),
+        preprocess=said.preprocess,
+        image_size=said.image_size,
+        inputs=None if said.inputs is None else InputSpec.of(said.inputs),
     )
+
+
+def _maker(build: Any, said: _Described) -> Callable[[], Any]:
+    """What makes the NNX module."""
+    if isinstance(build, nn.Module):
+        return lambda: linen_module(build, said.variables or {}, said.call or {}, said.abstract)
+    for field in ("variables", "call"):
+        if getattr(said, field) is not None:
+            raise ModelError(field, "given for an NNX module", "None: they are for Linen modules")
+    return (lambda: nnx.clone(build)) if isinstance(build, nnx.Module) else build
+
+
+def _checked_head(head: str | None, found: Mapping[str, Any]) -> str:
+    if not head or head not in found or kind_of(found[head]) != "Linear":
+        linear = [p for p, m in found.items() if kind_of(m) == "Linear" and p]
+        value = "none is called last" if head is None else head
+        raise ModelError(
+            "head", value, "the path of a Linear layer: one of " + (", ".join(linear) or "none: it has none")
+        )
+    if found[head].bias is None:
+        raise ModelError(head, "head without bias", "use_bias=True: every task brings its own head")
+    return head
 
 
 def _check_described(name: Any, preprocess: Any, image_size: Any, inputs: Any) -> None:
@@ -138,7 +208,11 @@ def _built(build: Callable[[], nnx.Module]) -> tuple[nnx.Module, Mapping[tuple[A
     def watched() -> nnx.Module:
         module = build()
         if not isinstance(module, nnx.Module):
-            raise ModelError("build", type(module).__name__, "a function that makes an nnx.Module (Linen has others)")
+            raise ModelError(
+                "build",
+                type(module).__name__,
+                "a function that makes an nnx.Module; a Linen module goes by itself, with its variables",
+            )
         orders.update(key_orders(module))
         return module
 

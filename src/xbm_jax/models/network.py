@@ -1,8 +1,8 @@
 """A backbone, split at its edge: the static structure of a Flax NNX module and its arrays by path.
 
-Any NNX module of ``nnx.Conv``, ``nnx.Linear``, ``nnx.LinearGeneral`` (hence ``nnx.MultiHeadAttention``),
-``nnx.Einsum``, ``nnx.BatchNorm`` and ``nnx.LayerNorm`` layers will do; what else it holds (a class token, an
-``nnx.ConvTranspose``, a layer that it never calls) stays digital and frozen. Layers are named by their path,
+Any NNX module of ``nnx.Conv``, ``nnx.ConvTranspose``, ``nnx.Linear``, ``nnx.LinearGeneral`` (hence
+``nnx.MultiHeadAttention``), ``nnx.Einsum``, ``nnx.BatchNorm`` and ``nnx.LayerNorm`` layers will do; what else it holds
+(a class token, an ``nnx.Embed``, a layer that it never calls) stays digital and frozen. Layers are named by their path,
 ``"layer1_0/conv1"``; arrays by ``"layer1_0/conv1/kernel"``.
 """
 
@@ -21,7 +21,8 @@ from flax import nnx
 from xbm_jax.crossbar import Conv
 from xbm_jax.errors import WeightsError
 from xbm_jax.models.inputs import InputSpec, call
-from xbm_jax.models.layers import NORM_KINDS
+from xbm_jax.models.modules.forms import Form
+from xbm_jax.models.modules.layers import NORM_KINDS
 from xbm_jax.models.preprocess import Preprocess
 from xbm_jax.models.structure import Leaf, assemble
 from xbm_jax.models.weights.names import array_fault
@@ -40,8 +41,7 @@ class Network:
         orders: keys of the module's dictionaries that are not sorted, by route.
         shapes: shape of every array that weights are loaded for, by path.
         kinds: module class of every layer, by path: one of the above.
-        convs: geometry of every convolution, by path.
-        input_axes: number of input axes of every dense kernel ``[*inputs, *outputs]`` that may have several, by path.
+        forms: how every layer's product goes onto arrays, by path.
         epsilons: epsilon of every norm, by path.
         momenta: momentum of every batch norm, by path: what the running statistics keep of themselves at a batch.
         norm_axes: axis of every norm's features, by path.
@@ -57,8 +57,7 @@ class Network:
     orders: Mapping[tuple[Any, ...], tuple[Any, ...]]
     shapes: Mapping[str, tuple[int, ...]]
     kinds: Mapping[str, str]
-    convs: Mapping[str, Conv]
-    input_axes: Mapping[str, int]
+    forms: Mapping[str, Form]
     epsilons: Mapping[str, float]
     momenta: Mapping[str, float]
     norm_axes: Mapping[str, int]
@@ -98,6 +97,11 @@ class Network:
         return [path for path, kind in self.kinds.items() if kind not in NORM_KINDS]
 
     @property
+    def convs(self) -> dict[str, Conv]:
+        """The crossbar's geometry of every convolution, by path."""
+        return {path: form.conv for path, form in self.forms.items() if form.conv is not None}
+
+    @property
     def norms(self) -> list[str]:
         """Paths of the norms whose scale and bias a task may own."""
         return [path for path, kind in self.kinds.items() if kind in NORM_KINDS]
@@ -114,8 +118,8 @@ class Network:
 
     def kernel_shape(self, path: str) -> tuple[int, ...]:
         """Shape in which a layer's kernel goes onto arrays: HWIO, or [in, out] whatever the axes of a dense one."""
-        shape, count = self.shapes[f"{path}/kernel"], self.input_axes.get(path)
-        return shape if count is None else (math.prod(shape[:count]), math.prod(shape[count:]))
+        own = jax.ShapeDtypeStruct(self.shapes[f"{path}/kernel"], jnp.float32)
+        return jax.eval_shape(self.forms[path].on_arrays, own).shape
 
     def prepared(self, inputs: Any) -> Any:
         """What the module is called with: images preprocessed, other inputs as they are."""
@@ -157,16 +161,17 @@ class Backbone:
     arrays: Mapping[str, jax.Array]
     calibration: Calibration | None = None
 
-    def logits(self, images: Any) -> jax.Array:
+    def logits(self, inputs: Any) -> jax.Array:
         """Float predictions of the source task, [batch, classes], norms in evaluation mode.
 
-        ``images``: uint8 [batch, H, W, C], or what else the network takes.
+        Args:
+            inputs: uint8 images, or the pytree of arrays that the network takes.
         """
-        return _float_logits(self.network, dict(self.arrays), jax.tree.map(jnp.asarray, images))
+        return _float_logits(self.network, dict(self.arrays), jax.tree.map(jnp.asarray, inputs))
 
     def kernel(self, path: str) -> jax.Array:
         """A layer's kernel in the shape in which it goes onto arrays."""
-        return self.arrays[f"{path}/kernel"].reshape(self.network.kernel_shape(path))
+        return self.network.forms[path].on_arrays(self.arrays[f"{path}/kernel"])
 
     @property
     def num_parameters(self) -> int:

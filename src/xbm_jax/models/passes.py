@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -91,15 +92,8 @@ class _Pass:
     reads: int = field(default=0)
 
     def crossbar(self, path: str, x: jax.Array) -> jax.Array:
-        axes = self.chip.network.input_axes.get(path)
-        x = jnp.asarray(x, jnp.float32)
         bias = self.chip.digital.get(f"{path}/bias")
-        if axes is None:
-            y = self.answer(path, x)
-            return y if bias is None else y + bias
-        outer, outputs = x.shape[:-axes], self.chip.network.shapes[f"{path}/kernel"][axes:]
-        y = self.answer(path, x.reshape(*outer, -1)).reshape(*outer, *outputs)
-        return y if bias is None else y + bias.reshape(outputs)
+        return self.chip.network.forms[path].answer(partial(self.answer, path), jnp.asarray(x, jnp.float32), bias)
 
     def answer(self, path: str, x: jax.Array) -> jax.Array:
         """What a layer's arrays, as the task has them, and the task's digital part beside them make of ``x``."""

@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 from xbm_jax.errors import ModelError
-from xbm_jax.models.layers import layers
+from xbm_jax.models.modules.layers import layers
 
 __all__ = ["Leaf", "assemble", "check_names", "key_orders", "leaves_of", "stand_in"]
 

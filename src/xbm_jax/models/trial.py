@@ -18,10 +18,10 @@ from flax import nnx
 
 from xbm_jax.errors import ModelError, XbmError
 from xbm_jax.models.inputs import call
-from xbm_jax.models.layers import NORM_KINDS, arrays_of, kind_of, layers, norm_axis
+from xbm_jax.models.modules.layers import NORM_KINDS, arrays_of, form_of, kind_of, layers, norm_axis
 from xbm_jax.models.structure import Leaf, stand_in
 
-__all__ = ["TRIED", "called_layers"]
+__all__ = ["TRIED", "answering_layer", "called_layers"]
 
 TRIED = 2
 """Examples of a trial."""
@@ -48,8 +48,45 @@ def called_layers(
     """
     arrays = {p: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for p, leaf in leaves.items() if not leaf.random}
     trial = _Trial(build, head)
+    jaxpr = _asked(lambda: jax.make_jaxpr(trial.run)(inputs, arrays, arrays), inputs)
+    if not trial.calls[head]:
+        raise ModelError("head", head, "a layer that the module calls")
+    _check_untouched(jaxpr.jaxpr, sorted(arrays), trial.taken, len(jax.tree.leaves(inputs)))
+    return set(trial.calls)
+
+
+def answering_layer(
+    build: Callable[[Mapping[str, Any]], nnx.Module], leaves: Mapping[str, Leaf], inputs: Any
+) -> str | None:
+    """Path of the layer whose answer is the module's own, ``None`` if something else is computed last."""
+    arrays = {p: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for p, leaf in leaves.items() if not leaf.random}
+    last: list[str | None] = [None]
+
+    def run(inputs: Any, arrays: Mapping[str, Any]) -> None:
+        plain, module = build(arrays), build(arrays)
+        plain.eval()
+        module.eval()
+        answers: list[tuple[str, Any]] = []
+
+        def of(path: str, layer: Any) -> Callable[..., Any]:
+            def answer(_: Any, *args: Any, **kwargs: Any) -> Any:
+                answers.append((path, type(layer).__call__(layer, *args, **kwargs)))
+                return answers[-1][1]
+
+            return answer
+
+        stand_in(module, {path: of(path, layer) for path, layer in layers(plain).items()})
+        y = call(module, inputs)
+        last[0] = next((path for path, own in answers if own is y), None)
+
+    _asked(lambda: jax.eval_shape(run, inputs, arrays), inputs)
+    return last[0]
+
+
+def _asked(trace: Callable[[], Any], inputs: Any) -> Any:
+    """What tracing a module gives; whatever it raises says that it does not answer such inputs."""
     try:
-        jaxpr = jax.make_jaxpr(trial.run)(inputs, arrays, arrays)
+        return trace()
     except XbmError:
         raise
     except Exception as error:  # whatever the module raises
@@ -57,10 +94,6 @@ def called_layers(
         shapes = ", ".join(str(list(leaf.shape)) for leaf in jax.tree.leaves(inputs))
         allowed = f"a module that answers inputs {shapes} when a chip reads its layers"
         raise ModelError("module", f"{type(error).__name__}: {said}", allowed) from error
-    if not trial.calls[head]:
-        raise ModelError("head", head, "a layer that the module calls")
-    _check_untouched(jaxpr.jaxpr, sorted(arrays), trial.taken, len(jax.tree.leaves(inputs)))
-    return set(trial.calls)
 
 
 class _Trial:
@@ -92,9 +125,9 @@ class _Trial:
     def _check_logits(self, logits: Any) -> None:
         if logits is not self.logits:
             raise ModelError(self.head, "something is computed after the head", "the head's answer as the module's own")
-        if logits.ndim != 2 or logits.shape[0] != TRIED:
+        if logits.ndim < 2 or logits.shape[0] != TRIED:
             value = f"an answer of shape {list(logits.shape)} for {TRIED} examples"
-            raise ModelError(self.head, value, "[batch, outputs]")
+            raise ModelError(self.head, value, "[batch, outputs], or [batch, tokens, outputs]")
 
     def _answer(self, path: str) -> Callable[..., jax.Array]:
         layer = self.layers[path]
@@ -142,8 +175,11 @@ def _input(path: str, kind: str | None, args: tuple[Any, ...], kwargs: dict[str,
 def _check_input(path: str, kind: str | None, layer: Any, x: jax.Array) -> None:
     if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
         raise ModelError(path, f"an input of {x.dtype}", "real numbers")
-    if kind == "Conv" and x.ndim != 4:
-        raise ModelError(path, f"an input of shape {list(x.shape)}", "[batch, height, width, channels]")
+    if kind in ("Conv", "ConvTranspose") and x.ndim < len(layer.kernel_size) + 2:
+        sides = {1: "length", 2: "height, width", 3: "depth, height, width"}[len(layer.kernel_size)]
+        raise ModelError(path, f"an input of shape {list(x.shape)}", f"[batch, {sides}, channels]")
+    if kind == "LinearGeneral" and {0, -x.ndim} & set(form_of(path, layer).axes):
+        raise ModelError(path, f"axis={layer.axis}", "a product over features, not over the batch")
     if kind in NORM_KINDS and norm_axis(path, layer) in (0, -x.ndim):
         raise ModelError(path, f"axis {norm_axis(path, layer)}", "a norm over features, not over the batch")
 

@@ -104,8 +104,9 @@ class Server:
         index = np.array([places[name] for name in names], np.int32)
         classes = np.array([values.classes for values in tasks.values()], int)
         widest = classes.max(initial=0)
-        found = self._answers(images, index, list(tasks.values()), key)[:, :widest]
-        return np.where(np.arange(widest) < classes[index][:, None], found, np.float32(-np.inf))
+        found = self._answers(images, index, list(tasks.values()), key)[..., :widest]
+        own = classes[index].reshape(-1, *[1] * (found.ndim - 1))
+        return np.where(np.arange(widest) < own, found, np.float32(-np.inf))
 
     def _answers(self, inputs: Any, index: np.ndarray, tasks: list[Values], key: jax.Array | None) -> np.ndarray:
         """Outputs [n, width of all heads], in batches of few sizes."""
@@ -113,13 +114,13 @@ class Server:
         if common is None or not tasks:
             return np.zeros((0, 0), np.float32)
         vectors = [vector_in(common, values) for values in tasks]
-        parts = [np.zeros((0, common.layout.outputs), np.float32)]
+        parts = []
         for start, size in pieces(len(index), self.batch_size):
             own = index[start : start + size]
             batch = filled(take(inputs, slice(start, start + size)), size)
             batch_key = None if key is None else stream(key, start)
             parts.append(np.asarray(answered(common, self.chip, vectors, own, batch, batch_key))[: len(own)])
-        return np.concatenate(parts)
+        return np.concatenate(parts) if parts else np.zeros((0, common.layout.outputs), np.float32)
 
     def _ready(self, name: str, task: Task | None) -> Values:
         if task is None:

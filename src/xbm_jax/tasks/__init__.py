@@ -3,7 +3,7 @@
 from xbm_jax.tasks.inspection import Inspection, LayerInspection, WorstClip, WorstColumn
 from xbm_jax.tasks.kept import compact
 from xbm_jax.tasks.marks import ChipMark, chip_mark
-from xbm_jax.tasks.objectives import Classification, Objective, Regression
+from xbm_jax.tasks.objectives import Classification, MultiLabel, Objective, Regression, TokenClassification
 from xbm_jax.tasks.population import Population, design, population_accuracy
 from xbm_jax.tasks.task import Task, evaluate, forward, predict, source_task, stored, with_measured_norms
 from xbm_jax.tasks.watching import active_columns, adc_clip_rates, inspect
@@ -13,10 +13,12 @@ __all__ = [
     "Classification",
     "Inspection",
     "LayerInspection",
+    "MultiLabel",
     "Objective",
     "Population",
     "Regression",
     "Task",
+    "TokenClassification",
     "WorstClip",
     "WorstColumn",
     "active_columns",

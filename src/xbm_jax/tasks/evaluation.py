@@ -74,14 +74,14 @@ def answers(
     *,
     batch_size: int = EVAL_BATCH,
 ) -> np.ndarray:
-    """Outputs [n, outputs] of a task's head; of what was checked already.
+    """Outputs [n, outputs] of a task's head, or [n, tokens, outputs]; of what was checked already.
 
     One program serves all tasks of one rule, norm policy and head on chips of one design.
     """
     outputs, trained = method.head.outputs(trained["head"]), padded(method, trained)
     of_batch = partial(_batch_answers, method.learned, chip, trained, stats)
-    parts = [part[:, :outputs] for part in _parts(of_batch, inputs, key, batch_size)]
-    return np.concatenate([np.zeros((0, outputs), np.float32), *parts])
+    parts = [part[..., :outputs] for part in _parts(of_batch, inputs, key, batch_size)]
+    return np.concatenate(parts) if parts else np.zeros((0, outputs), np.float32)
 
 
 def features(
@@ -154,7 +154,7 @@ def _batch_scores(
     key: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
     answer = forward(chip, method, trained, stats, inputs, key=key)[0]
-    return objective.score(answer, targets, outputs), jnp.isfinite(answer).all(-1)
+    return objective.score(answer, targets, outputs), jnp.isfinite(answer).all(tuple(range(1, answer.ndim)))
 
 
 @partial(jax.jit, static_argnames="method")

@@ -46,4 +46,4 @@ def _head_scores(
     method: Method, objective: Objective, head: Any, features: jax.Array, targets: jax.Array, outputs: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     answer = method.head.apply(head, features)
-    return objective.score(answer, targets, outputs), jnp.isfinite(answer).all(-1)
+    return objective.score(answer, targets, outputs), jnp.isfinite(answer).all(tuple(range(1, answer.ndim)))
