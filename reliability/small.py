@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from tasks import tiny
-from xbm_jax.banks import MaskBank, save_chip
+from xbm_jax.banks import MaskBank, load_chip, save_chip
 from xbm_jax.errors import XbmError
 from xbm_jax.storage import generations, store
 from xbm_jax.storage.trees import digest
@@ -68,12 +68,16 @@ def value_of(task: Task) -> str:
 
 
 def bank_values(folder: Path) -> dict[str, Any]:
-    """What a reader gets of each task: a digest, or the error."""
+    """What a reader gets of the chip and of each task: a digest, or the error."""
     found: dict[str, Any] = {}
+    try:
+        found["chip"] = digest(load_chip(folder / "chip", tiny.network()))
+    except Exception as error:
+        found["chip"] = error
     try:
         bank = MaskBank.open(folder, chip())
     except Exception as error:
-        return dict.fromkeys(METHODS, error)
+        return found | dict.fromkeys(METHODS, error)
     for name in METHODS:
         try:
             found[name] = value_of(bank.get(name))
