@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from experiments import text_suite
+from experiments import text_probe, text_suite
 from experiments.suite.parts import Job
+from scipy.special import log_softmax
 
 import xbm_jax as xbm
 from models.tiny_text import VOCABULARY, text_backbone
@@ -58,6 +60,23 @@ def test_rates_are_those_of_the_comparison(config: text_suite.Config) -> None:
 def test_unknown_names_are_told(changes: dict[str, Any], message: str, config: text_suite.Config) -> None:
     with pytest.raises(xbm.DataError, match=message):
         dataclasses.replace(config, **changes)
+
+
+def test_the_probe_is_at_the_losses_minimum() -> None:
+    """The slope is zero there, by differences; weights are drawn to zero, the bias is not."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3)), rng.integers(0, 3, 40)
+    weights, bias = text_probe.fitted(x, y, 3, 2.0)
+
+    def loss(w: np.ndarray, b: np.ndarray) -> float:
+        return float(-2.0 * log_softmax(x @ w.T + b, axis=1)[np.arange(40), y].sum() + (w**2).sum() / 2)
+
+    for index in np.ndindex(3, 3):
+        step = np.zeros((3, 3))
+        step[index] = 1e-4
+        assert abs(loss(weights + step, bias) - loss(weights - step, bias)) / 2e-4 < 1e-2
+        assert abs(loss(weights, bias + step[0]) - loss(weights, bias - step[0])) / 2e-4 < 1e-2
+    assert np.abs(text_probe.fitted(x, y, 3, 1e-3)[0]).max() < np.abs(weights).max() / 10
 
 
 def row(config: Any, job: Job) -> dict[str, Any]:
