@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from flax import nnx
 
@@ -126,7 +125,7 @@ NNX: dict[str, tuple[Callable[[nnx.Rngs], Any], Callable[..., Any]]] = {
     "`nnx.jit` inside": (_linear, lambda m, x: nnx.jit(_plain)(m, x)),
     "`RNN`": (lambda r: nnx.RNN(nnx.GRUCell(8, 8, rngs=r)), lambda m, x: m(x[:, 0])[:, None]),
     "a kernel for each entry of an axis": (lambda r: nnx.Einsum("bhwc,hcd->bhwd", (6, 8, 8), rngs=r), _plain),
-    "a masked `Conv`": (lambda r: nnx.Conv(8, 8, (3, 3), mask=np.ones((3, 3, 8, 8)), rngs=r), _plain),
+    "a masked `Conv`": (lambda r: nnx.Conv(8, 8, (3, 3), mask=jnp.ones((3, 3, 8, 8)), rngs=r), _plain),
     "`BatchNorm` called twice": (lambda r: nnx.BatchNorm(8, rngs=r), lambda m, x: m(m(x))),
     "`BatchNorm` without scale or bias": (lambda r: nnx.BatchNorm(8, use_scale=False, rngs=r), _plain),
     "`BatchNorm` of the batch's statistics": (
@@ -147,9 +146,9 @@ LINEN: dict[str, Callable[[jax.Array], jax.Array]] = {
     "`Dense`, `DenseGeneral`, `Conv`": lambda x: nn.Conv(8, (3, 3))(nn.DenseGeneral(8)(nn.Dense(8)(x))),
     "`MultiHeadDotProductAttention`": lambda x: nn.MultiHeadDotProductAttention(2)(x, x, deterministic=True),
     "`Embed`": lambda x: nn.Embed(8, 8)(jnp.argmax(x, -1)),
-    "`nn.scan`": lambda x: nn.scan(
-        Inner, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast, length=2
-    )()(x, 0)[0],
+    "`nn.scan`": lambda x: nn.scan(Inner, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)()(
+        x, None
+    )[0],
     "`nn.remat`": lambda x: nn.remat(Inner)()(x),
 }
 

@@ -271,6 +271,12 @@ REFUSED: dict[str, tuple[Callable[[nnx.Rngs], Any], Callable[..., jax.Array], st
         "held",
         "[batch, height, width, channels]",
     ),
+    "dense over the batch": (
+        lambda r: nnx.LinearGeneral(TRIED, TRIED, axis=0, rngs=r),
+        lambda held, x: jnp.moveaxis(held(x), -1, 0),
+        "held",
+        "not over the batch",
+    ),
     "no pixel is left": (
         lambda r: nnx.Conv(8, 8, (7, 7), padding="VALID", rngs=r),
         plainly,

@@ -18,7 +18,7 @@ from flax import nnx
 
 from xbm_jax.errors import ModelError, XbmError
 from xbm_jax.models.inputs import call
-from xbm_jax.models.modules.layers import NORM_KINDS, arrays_of, form_of, kind_of, layers, norm_axis
+from xbm_jax.models.modules.layers import NORM_KINDS, arrays_of, kind_of, layers, norm_axis
 from xbm_jax.models.structure import Leaf, stand_in
 
 __all__ = ["TRIED", "answering_layer", "called_layers"]
@@ -178,7 +178,7 @@ def _check_input(path: str, kind: str | None, layer: Any, x: jax.Array) -> None:
     if kind in ("Conv", "ConvTranspose") and x.ndim < len(layer.kernel_size) + 2:
         sides = {1: "length", 2: "height, width", 3: "depth, height, width"}[len(layer.kernel_size)]
         raise ModelError(path, f"an input of shape {list(x.shape)}", f"[batch, {sides}, channels]")
-    if kind == "LinearGeneral" and {0, -x.ndim} & set(form_of(path, layer).axes):
+    if kind == "LinearGeneral" and {0, -x.ndim} & set(layer.axis):
         raise ModelError(path, f"axis={layer.axis}", "a product over features, not over the batch")
     if kind in NORM_KINDS and norm_axis(path, layer) in (0, -x.ndim):
         raise ModelError(path, f"axis {norm_axis(path, layer)}", "a norm over features, not over the batch")

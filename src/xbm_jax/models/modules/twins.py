@@ -80,7 +80,7 @@ def _convolution(layer: Any, kind: Any, shape: tuple[int, ...], options: dict[st
 
 
 def _norm(layer: Any, kind: Any, features: int) -> Any:
-    options = {name: getattr(layer, name) for name in _NORM} | {"rngs": nnx.Rngs(0)}
+    options: dict[str, Any] = {name: getattr(layer, name) for name in _NORM} | {"rngs": nnx.Rngs(0)}
     if kind is nnx.BatchNorm:
         return kind(features, axis=layer.axis, momentum=layer.momentum, use_running_average=True, **options)
     axes = {name: _plain(getattr(layer, name)) for name in ("reduction_axes", "feature_axes")}
