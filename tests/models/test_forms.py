@@ -16,6 +16,7 @@ from xbm_jax.errors import ModelError
 from xbm_jax.models.modules.layers import form_of, kind_of
 
 RNGS = nnx.Rngs(0)
+NONE: Any = None
 
 CONVS: dict[str, tuple[type, tuple[int, ...], dict[str, Any]]] = {
     "1-D": (nnx.Conv, (3,), {"strides": 2}),
@@ -102,12 +103,12 @@ def test_dense_layers(name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: nnx.Conv(4, 6, (3, 3), mask=np.ones((3, 3, 4, 6)), rngs=RNGS), "multiply it into the weights"),
+        (lambda: nnx.Conv(4, 6, (3, 3), mask=jnp.ones((3, 3, 4, 6)), rngs=RNGS), "multiply it into the weights"),
         (lambda: nnx.Conv(4, 6, (1, 1, 1, 1), rngs=RNGS), "4 dimensions, not 1, 2 or 3"),
         (lambda: nnx.Conv(4, 6, (3, 3), padding="CAUSAL", rngs=RNGS), "CAUSAL is for one dimension"),
         (lambda: nnx.Conv(4, 6, (3, 3), padding="NONSENSE", rngs=RNGS), "no padding is called NONSENSE"),
         (lambda: nnx.Conv(4, 6, (3, 3), padding=(1, 1, 1), rngs=RNGS), "not 2 pairs"),
-        (lambda: nnx.Conv(4, 6, (3, 3), padding=None, rngs=RNGS), "convolution that a crossbar computes"),
+        (lambda: nnx.Conv(4, 6, (3, 3), padding=NONE, rngs=RNGS), "convolution that a crossbar computes"),
         (lambda: nnx.Conv(4, 6, (3, 3), strides=(1, 2, 3), rngs=RNGS), "3 numbers for 2 dimensions"),
         (lambda: nnx.Einsum("ab,ac->abc", (4, 3), rngs=RNGS), "no letter in all three parts"),
         (lambda: nnx.Einsum("ab,cd->abd", (3, 4), rngs=RNGS), "a dense layer"),
@@ -125,7 +126,7 @@ def test_what_no_array_computes_is_refused(make: Callable[[], Any], message: str
     "make",
     [
         lambda: nnx.ConvTranspose(4, 6, (3, 3), padding="CIRCULAR", rngs=RNGS),
-        lambda: nnx.ConvTranspose(4, 6, (3, 3), mask=np.ones((3, 3, 4, 6)), rngs=RNGS),
+        lambda: nnx.ConvTranspose(4, 6, (3, 3), mask=jnp.ones((3, 3, 4, 6)), rngs=RNGS),
         lambda: nnx.LayerNorm(4, use_bias=False, rngs=RNGS),
         lambda: nnx.LayerNorm(4, use_scale=False, rngs=RNGS),
         lambda: nnx.GroupNorm(4, 2, rngs=RNGS),

@@ -156,7 +156,7 @@ def test_a_module_set_up_beforehand_and_programmed_directly() -> None:
     again = program(module, IDEAL, jax.random.key(0), variables=variables, inputs=example)
     assert again.network == chip.network and hash(again.network) == hash(chip.network)
     np.testing.assert_allclose(
-        nominal_weights(chip.tiles["parts_0"]), variables["params"]["parts_0"]["kernel"], atol=0.01
+        nominal_weights(chip.tiles["parts_0"]), np.asarray(variables["params"]["parts_0"]["kernel"]), atol=0.01
     )
 
 
@@ -172,7 +172,7 @@ def test_a_subclass_of_its_own_stays_digital() -> None:
     back = backbone_from_module(module, variables=variables, inputs=EXAMPLE)
     assert back.network.kernels == ["head"]
     x = jnp.ones((2, 6, 6, 4))
-    np.testing.assert_allclose(back.logits(x), module.apply(variables, x), rtol=1e-5)
+    np.testing.assert_allclose(back.logits(x), np.asarray(module.apply(variables, x)), rtol=1e-5)
 
 
 class Scanned(nn.Module):
@@ -248,7 +248,7 @@ def test_what_no_chip_answers_for_is_refused_by_name(name: str) -> None:
 )
 def test_bad_descriptions(given: dict[str, Any], field: str, says: str) -> None:
     module, variables = made(lambda m, x, t: nn.Dense(4)(x))
-    described = {"inputs": EXAMPLE} | ({"variables": variables} if given else {}) | given
+    described: dict[str, Any] = {"inputs": EXAMPLE} | ({"variables": variables} if given else {}) | given
     with pytest.raises(ModelError) as caught:
         network_from_module(module, **described)
     assert caught.value.field == field

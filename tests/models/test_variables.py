@@ -29,14 +29,14 @@ SPECS: dict[str, CrossbarSpec] = {
 @pytest.mark.parametrize("name", SPECS)
 def test_held_weights_are_what_a_read_multiplies_by(name: str) -> None:
     """A dense kernel read one row at a time, each input the largest code."""
-    kernel = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
+    kernel = jnp.asarray(np.random.default_rng(0).standard_normal((40, 6)), jnp.float32)
     tiles = program_kernel(kernel, plan(kernel, SPECS[name]), jax.random.key(1), input_scale=1 / 255)
-    top = np.abs(kernel).max()
+    top = float(jnp.abs(kernel).max())
     np.testing.assert_allclose(read(tiles, jnp.eye(40)), held_weights(tiles), rtol=0, atol=1e-5 * top)
 
 
 def test_drift_and_its_compensation_are_in_them() -> None:
-    kernel = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
+    kernel = jnp.asarray(np.random.default_rng(0).standard_normal((40, 6)), jnp.float32)
     tiles = program_kernel(kernel, plan(kernel, IDEAL.replace(device=PcmJoshi())), jax.random.key(1), input_scale=1.0)
 
     def size(aged: Any) -> float:
@@ -69,7 +69,7 @@ def test_a_linen_module_answers_as_its_chip_does() -> None:
     assert jax.tree.map(jnp.shape, held) == jax.tree.map(jnp.shape, variables)
     check(xbm.predict(chip, xbm.source_task(chip), x), module.apply(held, x), module.apply(variables, x))
     again = backbone_from_module(module, variables=held, inputs=example)
-    np.testing.assert_allclose(again.logits(x), module.apply(held, x), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(again.logits(x), np.asarray(module.apply(held, x)), rtol=1e-4, atol=1e-6)
 
 
 def test_an_nnx_module_answers_as_its_chip_does() -> None:

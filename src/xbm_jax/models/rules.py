@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ class Where:
         return len(self.shape) == len(layer.shape) and all(fits)
 
 
-LayerSpecs = Mapping[str | Where | Callable[[Layer], bool], CrossbarSpec | None]
+LayerSpecs = Mapping[Any, CrossbarSpec | None]  # keys of a mapping are invariant: a user's dict of Where alone is one
 """Path patterns, a :class:`Where` or functions of a :class:`Layer` (first match wins) to a spec of their own, or
 ``None`` for a digital layer."""
 

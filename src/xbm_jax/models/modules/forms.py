@@ -155,7 +155,8 @@ class Spatial(Form):
     def __post_init__(self) -> None:
         ones = (1,) * max(2 - self.rank, 0)
         strides, dilation = ((*ones, *given)[-2:] for given in (self.strides, self.dilation))
-        object.__setattr__(self, "conv", Conv(strides, ((0, 0), (0, 0)), dilation, self.groups))
+        flat: Any = {"strides": strides, "dilation": dilation}
+        object.__setattr__(self, "conv", Conv(padding=((0, 0), (0, 0)), groups=self.groups, **flat))
 
     def on_arrays(self, kernel: Any) -> Any:
         if self.turned:
