@@ -130,12 +130,12 @@ def _read(made: Backbone, error: Any, inputs: Any) -> tuple[float, float]:
     return error(first), error(second)
 
 
-def check(found: Outcome) -> None:
+def check(found: Outcome, rounded: float = QUANTISED) -> None:
     """A module that is not refused is answered for: exactly where inputs are not rounded, nearly where they are."""
     if found.refused is None:
         exact = HALVED if found.halved else EXACT
         assert found.plain < exact and found.exact < exact, found
-        assert found.quantised < QUANTISED + (HALVED if found.halved else 0), found
+        assert found.quantised < rounded + (HALVED if found.halved else 0), found
 
 
 @pytest.mark.parametrize("seed", slow_but(SOME[:3], SOME))
@@ -157,7 +157,7 @@ def test_every_linen_part_is_tried() -> None:
 def test_small_transformers(seed: int) -> None:
     found = transformer_outcome(seed)
     assert found.refused is None
-    check(found)
+    check(found, rounded=0.06)  # up to fourteen layers behind each other round their inputs, twice as many as above
 
 
 @pytest.mark.slow
