@@ -113,5 +113,6 @@ def linen_weights(shapes: Any, seed: int) -> Any:
     """Variables of a module with weights that 8-bit levels hold exactly."""
     draw = np.random.default_rng(seed)
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray(drawn_array(draw, path[-1].key, leaf.shape), leaf.dtype), shapes
+        lambda path, leaf: jnp.asarray(drawn_array(draw, path[-1].key, leaf.shape, len(leaf.shape) > 3), leaf.dtype),
+        shapes,
     )

@@ -176,7 +176,10 @@ def _other_norm(draw: np.random.Generator, width: int, rngs: nnx.Rngs) -> tuple[
 def _attention(draw: np.random.Generator, width: int, rngs: nnx.Rngs) -> tuple[Any, int]:
     options: dict[str, Any] = {"normalize_qk": True} if draw.random() < 0.2 else {}
     options |= {"dropout_rate": 0.3, "keep_rngs": True} if draw.random() < 0.5 else {}
-    return nnx.MultiHeadAttention(2, width, decode=False, **options, rngs=rngs), width
+    attention = nnx.MultiHeadAttention(2, width, decode=False, **options, rngs=rngs)
+    for norm in (attention.query_ln, attention.key_ln) if "normalize_qk" in options else ():
+        norm.use_fast_variance = False  # E[x^2] - E[x]^2 loses digits, otherwise compiled than not
+    return attention, width
 
 
 def _dropout(draw: np.random.Generator, width: int, rngs: nnx.Rngs) -> tuple[Any, int]:
@@ -499,25 +502,26 @@ def fill(module: nnx.Module, seed: int) -> dict[str, Any]:
     """Give a module exactly representable weights and ordinary norms; its arrays by path, random state left out."""
     draw = np.random.default_rng(seed)
     arrays: dict[str, Any] = {}
+    turned = [(*p, "kernel") for p, m in nnx.iter_modules(module) if getattr(m, "einsum_str", "").startswith("nhwa,ba")]
     for route, held in nnx.to_flat_state(nnx.state(module)):
         if isinstance(held, nnx.RngState):
             continue
         value = held.get_value() if isinstance(held, nnx.Variable) else held
         if isinstance(held, nnx.Variable) and jnp.issubdtype(value.dtype, jnp.floating):
-            value = jnp.asarray(drawn_array(draw, str(route[-1]), value.shape), value.dtype)
+            value = jnp.asarray(drawn_array(draw, str(route[-1]), value.shape, route in turned), value.dtype)
             held.set_value(value)
         arrays["/".join(map(str, route))] = value
     return arrays
 
 
-def drawn_array(draw: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """An array by its name; kernels hold 127 in every column, whatever way they are turned."""
+def drawn_array(draw: np.random.Generator, name: str, shape: tuple[int, ...], turned: bool = False) -> np.ndarray:
+    """An array by its name; kernels hold 127 in every column, turned ones in every row too."""
     if name in ("scale", "var", "negative_slope"):
         return draw.integers(4, 9, shape) / 8.0
     if name in ("bias", "mean") or len(shape) < 2:
         return draw.integers(-16, 17, shape) / 64.0
     whole = draw.integers(-127, 128, shape)
-    whole[0 if len(shape) < 4 else (0,) * (len(shape) - 2)] = 127
-    if len(shape) == 2:  # a kernel that an equation turns
-        whole[:, 0] = 127
+    whole[0 if len(shape) < 4 else (0, 0, 0)] = 127
+    if turned:
+        whole[..., 0] = 127
     return whole * 2.0 ** -np.ceil(np.log2(64 * np.sqrt(np.prod(shape[:-1]))))
