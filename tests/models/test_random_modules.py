@@ -101,7 +101,7 @@ def transformer_outcome(seed: int) -> Outcome:
     fill(module, seed)
     inputs = transformer_inputs(seed)
     made = backbone_from_module(module, inputs=jax.tree.map(lambda a: a[0], inputs))
-    return compared(made, ["transformer"], module(**inputs), inputs)
+    return compared(made, ["transformer"], module(**jax.tree.map(jnp.asarray, inputs)), inputs)
 
 
 def _read(made: Backbone, error: Any, inputs: Any) -> tuple[float, float]:
