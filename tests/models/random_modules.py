@@ -177,7 +177,7 @@ def _attention(draw: np.random.Generator, width: int, rngs: nnx.Rngs) -> tuple[A
     options: dict[str, Any] = {"normalize_qk": True} if draw.random() < 0.2 else {}
     options |= {"dropout_rate": 0.3, "keep_rngs": True} if draw.random() < 0.5 else {}
     attention = nnx.MultiHeadAttention(2, width, decode=False, **options, rngs=rngs)
-    for norm in (attention.query_ln, attention.key_ln) if "normalize_qk" in options else ():
+    for norm in filter(None, (attention.query_ln, attention.key_ln)):
         norm.use_fast_variance = False  # E[x^2] - E[x]^2 loses digits, otherwise compiled than not
     return attention, width
 
