@@ -75,7 +75,7 @@ TASKS: dict[str, tuple[Objective, bool, Any, float]] = {
 """With the least score: chance gives 0.65, -0.08 (the targets' variance) and 0.5."""
 
 
-@pytest.mark.parametrize("name", slow_but(["tokens"], TASKS))
+@pytest.mark.parametrize("name", slow_but(["tokens"], list(TASKS)))
 def test_an_objective_is_learned_stored_and_served(name: str, tmp_path: Path) -> None:
     objective, each, targets, least = TASKS[name]
     train, test = examples(192, 3), examples(64, 4)
