@@ -315,7 +315,7 @@ def test_hub_files_are_read_like_others(
 ) -> None:
     asked = []
 
-    def download(repository: str, file: str) -> str:
+    def download(repository: str, file: str, revision: str | None) -> str:
         asked.append((repository, file))
         return str(tmp_path / "cached.safetensors")
 
@@ -327,7 +327,7 @@ def test_hub_files_are_read_like_others(
 
 
 def test_the_hub_may_be_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(repository: str, file: str) -> str:
+    def download(repository: str, file: str, revision: str | None) -> str:
         raise ConnectionError("no route")
 
     stand_in(monkeypatch, download)
@@ -345,7 +345,7 @@ def test_the_hub_needs_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_repository_alone_means_its_safetensors(address: str, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def download(repository: str, file: str) -> str:
+    def download(repository: str, file: str, revision: str | None) -> str:
         asked.append(f"{repository} {file}")
         raise ConnectionError("no route")
 

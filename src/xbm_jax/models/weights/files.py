@@ -100,7 +100,7 @@ def downloaded(address: str, file: str = "") -> Path:
         allowed = "a file on disk, or `pip install 'xbm_jax[hub]'` for files on the Hugging Face hub"
         raise WeightsError("weights", address, allowed) from error
     try:
-        return Path(hf_hub_download(f"{owner}/{repository}", file, **({"revision": revision} if revision else {})))
+        return Path(hf_hub_download(f"{owner}/{repository}", file, revision=revision or None))
     except Exception as error:  # the client's errors and those of the network library below it
         allowed = f"a file that can be downloaded, or one on disk ({type(error).__name__}: {error})"
         raise WeightsError("weights", address, allowed) from error
