@@ -14,7 +14,7 @@ import numpy as np
 from tasks import tiny
 from xbm_jax.banks import MaskBank, load_chip, save_chip
 from xbm_jax.errors import XbmError
-from xbm_jax.storage import generations, store
+from xbm_jax.storage import store
 from xbm_jax.storage.trees import digest
 from xbm_jax.tasks import Task
 
@@ -117,11 +117,6 @@ def judged(got: dict[str, Any], wanted: dict[str, Any]) -> str:
         else:
             outcomes.add("whole" if value == wanted.get(name) else "silent")
     return next(kind for kind in ("silent", "bare", "named", "whole") if kind in outcomes)
-
-
-def generations_of(folder: Path) -> list[int]:
-    """The saves of a run."""
-    return generations.generations(folder / "state")
 
 
 def rng(seed: int) -> np.random.Generator:

@@ -10,10 +10,10 @@ gets every result whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ from jax.sharding import PartitionSpec as P
 
 from xbm_jax.errors import SpecError
 
-__all__ = ["AXES", "Layout", "alone", "mesh"]
+__all__ = ["AXES", "Layout", "alone", "mesh", "stacked", "unstacked"]
 
 AXES = ("task", "data")
 
@@ -107,14 +107,14 @@ class Layout:
         Only what this process's devices hold is made.
         """
         if self.mesh is None:
-            return _stacked([make(task, slice(0, size)) for task in range(tasks)], tasks)
+            return stacked([make(task, slice(0, size)) for task in range(tasks)])
         spec = P(*(self._spec("task") if tasks > 1 else ()), *self._spec("data"))
         sharding = NamedSharding(self.mesh, spec)
         lead = (tasks, size) if tasks > 1 else (size,)
         held = [index for index in sharding.addressable_devices_indices_map(lead).values() if index is not None]
         own = _united(held, lead)
         of_tasks, rows = own if tasks > 1 else (slice(0, 1), own[0])
-        local = _stacked([make(task, rows) for task in range(of_tasks.start, of_tasks.stop)], tasks)
+        local = stacked([make(task, rows) for task in range(of_tasks.start, of_tasks.stop)], tasks)
 
         def whole(array: np.ndarray) -> jax.Array:
             shape = (*lead, *array.shape[len(lead) :])
@@ -128,9 +128,7 @@ class Layout:
 
     def whole(self, tree: Any) -> Any:
         """Arrays that stood in parts, now on every device."""
-        if self.mesh is None:
-            return tree
-        return jax.jit(lambda t: t, out_shardings=NamedSharding(self.mesh, P()))(tree)
+        return tree if self.mesh is None else _gathered(NamedSharding(self.mesh, P()))(tree)
 
     def host(self, tree: Any) -> Any:
         """All of it as NumPy arrays, in every process."""
@@ -160,11 +158,29 @@ def _put(sharding: NamedSharding, leaf: Any) -> Any:
     return jax.make_array_from_callback(known.shape, sharding, lambda index: known[index])
 
 
+@cache
+def _gathered(sharding: NamedSharding) -> Callable[[Any], Any]:
+    """What gives a tree that sharding; one function a mesh, so that trees of one form compile once."""
+    return jax.jit(lambda tree: tree, out_shardings=sharding)
+
+
 def _united(indices: list[tuple[slice, ...]], shape: tuple[int, ...]) -> list[slice]:
     """The slices, one an axis, that hold all of the indices."""
     bounds = [[index[axis].indices(size)[:2] for index in indices] for axis, size in enumerate(shape)]
     return [slice(min(low for low, _ in axis), max(high for _, high in axis)) for axis in bounds]
 
 
-def _stacked(trees: list[Any], several: int) -> Any:
-    return trees[0] if several == 1 else jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+def stacked(trees: Sequence[Any], several: int | None = None) -> Any:
+    """One tree with a leading axis of several; the tree itself where there is one.
+
+    Args:
+        several: how many there are in all, where other processes hold the rest.
+    """
+    if (len(trees) if several is None else several) == 1:
+        return trees[0]
+    return jax.tree.map(lambda *leaves: (np if isinstance(leaves[0], np.ndarray) else jnp).stack(leaves), *trees)
+
+
+def unstacked(tree: Any, several: int) -> list[Any]:
+    """Undo :func:`stacked`."""
+    return [tree] if several == 1 else [jax.tree.map(lambda a, i=i: a[i], tree) for i in range(several)]

@@ -21,7 +21,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -188,13 +188,20 @@ def _alone(ocp: Any) -> Iterator[None]:
     among.primary_host, among.active_processes, among.barrier_sync_key_prefix = process, {process}, f"xbm_{process}"
     # Made in the background, a folder for which there is no room has Orbax's threads wait for minutes.
     context.asynchronous.create_directories_asynchronously = False
-    # Orbax 0.12.8 compares the path among all processes, whatever the options say; nobody else saves here.
-    module = importlib.import_module("orbax.checkpoint.experimental.v1._src.saving.execution")
-    with context, ExitStack() as undo:
-        if jax.process_count() > 1 and (compare := getattr(module, _COMPARE, None)):
-            undo.callback(setattr, module, _COMPARE, compare)
-            setattr(module, _COMPARE, lambda _: None)
+    with context, _comparing_no_paths() if jax.process_count() > 1 else nullcontext():
         yield
+
+
+@contextmanager
+def _comparing_no_paths() -> Iterator[None]:
+    """Orbax 0.12.8 compares the path among all processes, whatever the options say; nobody else saves here."""
+    module = importlib.import_module("orbax.checkpoint.experimental.v1._src.saving.execution")
+    compare = getattr(module, _COMPARE)
+    setattr(module, _COMPARE, lambda _: None)
+    try:
+        yield
+    finally:
+        setattr(module, _COMPARE, compare)
 
 
 def _synced(generation: Path) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from xbm_jax.data import Streamed
 from xbm_jax.errors import OutputError
 from xbm_jax.storage.plain import differences, plain
 from xbm_jax.storage.trees import digest
@@ -34,7 +33,7 @@ def asked(run: Run) -> dict[str, Any]:
     told apart by their names alone.
     """
     data, key, mark = run.data, checked_key(run.key), chip_mark(run.chip)
-    examples = (_known(data.x_train), data.y_train, _known(data.x_test), data.y_test, data.groups)
+    examples = (data.x_train, data.y_train, data.x_test, data.y_test, data.groups)
     assert mark is not None  # nothing is traced here
     return {
         "chip": {
@@ -74,13 +73,6 @@ def check_asked(folder: Path, saved: Sequence[dict[str, Any]], now: Sequence[dic
         said.append(f"{place} {_short(theirs)}, not {_short(ours)}")
     rest = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     raise OutputError("save", str(folder), f"a new folder: the run in it has {'; '.join(said)}{rest}")
-
-
-def _known(examples: Any) -> Any:
-    """Examples by their values, or streamed ones by what says which they are."""
-    if isinstance(examples, Streamed):
-        return np.frombuffer(bytes.fromhex(examples.digest), np.uint8)
-    return examples
 
 
 def _start(start: Task | None) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ import numpy as np
 from xbm_jax import streams
 from xbm_jax.data import made_ahead
 from xbm_jax.errors import DataError
+from xbm_jax.layout import stacked, unstacked
 from xbm_jax.models import Chip
 from xbm_jax.training.clock import Clock
 from xbm_jax.training.diverged import check_losses, check_state
@@ -27,7 +28,7 @@ from xbm_jax.training.scoring import score
 from xbm_jax.training.state import RunState, TrainState
 from xbm_jax.training.step import train_step, train_steps
 
-__all__ = ["Stepped", "advance", "stacked"]
+__all__ = ["Stepped", "advance"]
 
 Stepped = Callable[[int, dict[str, jax.Array], Callable[[], list[RunState]]], None]
 """``(step, seen, standing)`` after a step of the whole run, from 0 on: its losses and scores, which may still be
@@ -151,15 +152,3 @@ def _ended(run: Run, state: RunState, train: TrainState, loss: float) -> RunStat
     check_state(run, state, train)
     key = run.draw(streams.Run.VALIDATION, int(state.epoch))
     return state.after(train, run.steps, loss, score(run, state, train, *examples_of(run, run.val_index), key))
-
-
-def stacked(trees: Sequence[Any]) -> Any:
-    """One tree with a leading axis of several; the tree itself where there is one."""
-    if len(trees) == 1:
-        return trees[0]
-    return jax.tree.map(lambda *leaves: (np if isinstance(leaves[0], np.ndarray) else jnp).stack(leaves), *trees)
-
-
-def unstacked(tree: Any, several: int) -> list[Any]:
-    """Undo :func:`stacked`."""
-    return [tree] if several == 1 else [jax.tree.map(lambda a, i=i: a[i], tree) for i in range(several)]

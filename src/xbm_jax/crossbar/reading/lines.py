@@ -95,7 +95,8 @@ def _tiled_read_bwd(plan: Plan, at_weights: bool, residuals: tuple, dy: jax.Arra
         dgain = _unclipped_gains(plan, codes, effective, gain, negative, converters, dy)
     elif not linear:
         seen = converters._replace(adc=None) if before else converters
-        dgain = _gain_gradient(plan, codes, effective, gain, negative, seen, dy)
+        given = (plan, codes, effective, gain, negative, seen, dy)
+        dgain = in_order(plan, codes, seen, partial(_gain_gradient, *given))
     return dcodes, deffective, dgain.astype(gain.dtype), dalone if alone is None else Lines(dalone), None
 
 
@@ -146,22 +147,10 @@ def _gain_gradient(
     negative: Lines | None,
     converters: Converters,
     dy: jax.Array,
-) -> jax.Array:
-    """``dL/da[t, l, n]``, [T, 2, N], from recomputed tile sums."""
-    given = (plan, codes, effective, gain, negative, converters, dy)
-    return in_order(plan, codes, converters, partial(_gain_gradient_of, *given))
-
-
-def _gain_gradient_of(
-    plan: Plan,
-    codes: jax.Array,
-    effective: jax.Array,
-    gain: jax.Array,
-    negative: Lines | None,
-    converters: Converters,
-    dy: jax.Array,
     order: Order,
 ) -> jax.Array:
+    """``dL/da[t, l, n]``, [T, 2, N], from recomputed tile sums."""
+
     def under(gain: jax.Array) -> Converters:
         return converters._replace(lines=LineGains(gain, negative))
 
