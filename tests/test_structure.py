@@ -26,7 +26,7 @@ ORDER = (
     *("crossbar.validate", "crossbar.primitives", "crossbar.devices", "crossbar.writing", "crossbar.reading"),
     *("crossbar", "masks"),
     *("models.zoo", "models.weights", "models.modules", "models"),
-    *("data", "storage", "tasks", "banks", "serving", "training", "hardware.constants", "hardware", "report"),
+    *("storage", "data", "tasks", "banks", "serving", "training", "hardware.constants", "hardware", "report"),
     *(PACKAGE, "cli", "__main__"),
 )
 MAX_CHAIN = 8

@@ -22,6 +22,7 @@ import numpy as np
 from xbm_jax.data.decode import decode_all
 from xbm_jax.data.streamed import Streamed
 from xbm_jax.errors import DataError, OutputError
+from xbm_jax.storage.files import replace_file
 
 __all__ = ["cached_images"]
 
@@ -66,13 +67,11 @@ def _write(
         finally:
             writer.close()
         os.replace(part, path)
-        text = json.dumps({"shape": shape, "kept": kept})
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, described)
     except OSError as error:
         raise OutputError("cache", str(path.parent), f"a folder with room for the images ({error.strerror})") from error
     finally:
         part.unlink(missing_ok=True)
+    replace_file(described, json.dumps({"shape": shape, "kept": kept}))
 
 
 def _decoded_into(

@@ -126,15 +126,11 @@ def _read_split(
     builder: Any, split: str, image_key: str, label_key: str, size: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """All images ``[n, H, W, C]`` and labels int64 ``[n]`` of one split, in the order of the files."""
-    import tensorflow_datasets as tfds
-
-    feature: Any = builder.info.features[image_key]
-    encoded = isinstance(feature, tfds.features.Image)
-    field, images, labels = f"tfds:{builder.info.full_name}", [], []
-    for block in _blocks(builder, split, {image_key: tfds.decode.SkipDecoding()} if encoded else None):
+    channels, decoders = _kind(builder, image_key)
+    encoded, field, images, labels = bool(decoders), f"tfds:{builder.info.full_name}", [], []
+    for block in _blocks(builder, split, decoders):
         found = [example[image_key] for example in block]
         names = [f"{split} image {len(images) + i}" for i in range(len(found))]
-        channels = 1 if feature.shape[-1] == 1 else 3
         images += decode_all(found, names, size, field, "raise", channels)[1] if encoded else map(np.asarray, found)
         labels += [example[label_key] for example in block]
     stacked = stack(images, field)  # never empty: TFDS writes no empty split
@@ -147,45 +143,46 @@ def _streamed_split(
     builder: Any, split: str, image_key: str, label_key: str, size: int | None
 ) -> tuple[Streamed, np.ndarray]:
     """The images of one split, which stay on disk, and all labels, for which every record is read once."""
-    import tensorflow_datasets as tfds
-
-    feature: Any = builder.info.features[image_key]
-    field, channels = f"tfds:{builder.info.full_name}", 1 if feature.shape[-1] == 1 else 3
-    height, width = (size, size) if size is not None else feature.shape[:2]
+    field, (channels, decoders) = f"tfds:{builder.info.full_name}", _kind(builder, image_key)
+    height, width = (size, size) if size is not None else builder.info.features[image_key].shape[:2]
     if height is None or width is None:
         raise DataError("image_size", size, f"a size: the images of {field} have several, and are read one by one")
-    encoded = isinstance(feature, tfds.features.Image)
-    source = _source(builder, split, {image_key: tfds.decode.SkipDecoding()} if encoded else None)
+    source = _source(builder, split, decoders)
 
     def read(rows: np.ndarray) -> np.ndarray:
         found = [example[image_key] for example in source.__getitems__([int(row) for row in rows])]
-        if encoded:
+        if decoders:
             names = [f"{split} image {row}" for row in rows]
             return np.stack(decode_all(found, names, size, field, "raise", channels)[1])
         images = np.stack([np.asarray(image) for image in found])
         return images if size is None else resize(images, size)
 
-    labels = [
-        example[label_key]
-        for block in _blocks(builder, split, {image_key: tfds.decode.SkipDecoding()})
-        for example in block
-    ]
+    labels = [example[label_key] for block in _blocks(builder, split, decoders) for example in block]
     known = f"{field} {split} {builder.info.splits[split].num_bytes} {size}"
     shape = (int(height), int(width), channels)
     return Streamed(read, np.arange(len(labels)), shape, known), np.asarray(labels, np.int64)
 
 
-def _blocks(builder: Any, split: str, decoders: Any) -> Iterator[list[dict[str, Any]]]:
+def _kind(builder: Any, image_key: str) -> tuple[int, dict[str, Any]]:
+    """Channels of the images, and decoders that leave them encoded, where they are."""
+    import tensorflow_datasets as tfds
+
+    feature: Any = builder.info.features[image_key]
+    encoded = isinstance(feature, tfds.features.Image)
+    return 1 if feature.shape[-1] == 1 else 3, {image_key: tfds.decode.SkipDecoding()} if encoded else {}
+
+
+def _blocks(builder: Any, split: str, decoders: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
     """The examples of a split, a thousand at a time."""
     source = _source(builder, split, decoders)
     for start in range(0, len(source), _CHUNK):
         yield source.__getitems__(list(range(start, min(start + _CHUNK, len(source)))))
 
 
-def _source(builder: Any, split: str, decoders: Any) -> Any:
+def _source(builder: Any, split: str, decoders: dict[str, Any]) -> Any:
     """A split's examples at random."""
     try:
-        return builder.as_data_source(split=split, decoders=decoders)
+        return builder.as_data_source(split=split, decoders=decoders or None)
     except NotImplementedError as error:  # TFDS: the set's files allow no random access
         allowed = "array_record files; prepare it again with `tfds build --file_format=array_record`"
         raise DataError(f"tfds:{builder.info.full_name}", str(builder.info.file_format), allowed) from error

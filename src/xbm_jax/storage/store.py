@@ -21,7 +21,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -196,12 +196,11 @@ def _alone(ocp: Any) -> Iterator[None]:
 def _comparing_no_paths() -> Iterator[None]:
     """Orbax 0.12.8 compares the path among all processes, whatever the options say; nobody else saves here."""
     module = importlib.import_module("orbax.checkpoint.experimental.v1._src.saving.execution")
-    compare = getattr(module, _COMPARE)
-    setattr(module, _COMPARE, lambda _: None)
-    try:
+    with ExitStack() as undo:
+        if compare := getattr(module, _COMPARE, None):
+            undo.callback(setattr, module, _COMPARE, compare)
+            setattr(module, _COMPARE, lambda _: None)
         yield
-    finally:
-        setattr(module, _COMPARE, compare)
 
 
 def _synced(generation: Path) -> str:
