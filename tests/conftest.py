@@ -49,6 +49,20 @@ def whole_batches() -> Iterator[None]:
         yield
 
 
+_MAPPINGS = Path("/proc/self/maps")
+_MOST_MAPPINGS = 30_000
+"""Half of what Linux gives a process by default (``vm.max_map_count``, 65,530)."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_mappings() -> Iterator[None]:
+    """Compiled programs are let go before they are too many: each holds mappings of memory, and XLA ends the process
+    that gets no more of them."""
+    yield
+    if _MAPPINGS.is_file() and len(_MAPPINGS.read_bytes().splitlines()) > _MOST_MAPPINGS:
+        jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of reference data and oracles: ``$XBM_SHARED``, or ``shared`` beside the clone; skips without."""
