@@ -23,7 +23,7 @@ from xbm_jax.paths import as_path
 
 __all__ = ["BUCKETS", "Tokenizer", "load_tokenizer"]
 
-BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+BUCKETS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Lengths that sentences are padded to; beyond the last one, multiples of it."""
 
 
