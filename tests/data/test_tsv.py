@@ -75,7 +75,7 @@ def test_long_sentences_are_cut_counted_and_said(written: Callable[..., str]) ->
     assert data.x_train["ids"][4, :8].tolist() == [1] + [ord("w")] * 6 + [2]  # the end's token is kept
     with pytest.warns(UserWarning, match="cut to 20 tokens"):
         data = load(source, tokenizer=TOKENIZER, max_length=20)
-    assert data.x_train["ids"].shape == (5, 32)
+    assert data.x_train["ids"].shape == (5, 24)
 
 
 def test_lines_that_are_none_can_be_skipped(written: Callable[..., str]) -> None:
