@@ -86,8 +86,8 @@ def features_of(config: Config, task: str, kind: str) -> tuple[np.ndarray, np.nd
 
 def main(config: Config) -> None:
     """Resume, measure what is missing, write."""
-    names = ("sentences", "test_sentences", "tokens", "weights", "seeds")
-    path, kept = config.out / "text_probe.json", {name: getattr(config, name) for name in names}
+    kept = {name: config.kept[name] for name in ("sentences", "test_sentences", "tokens", "weights")}
+    path, kept = config.out / "text_probe.json", kept | {"seeds": config.seeds}
     rows: list[dict[str, Any]] = read_records(path, kept, "rows")
     for task in config.tasks:
         for kind in config.chips:

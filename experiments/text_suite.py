@@ -116,7 +116,8 @@ class Config:
     @property
     def kept(self) -> dict[str, Any]:
         """What has to be the same for finished jobs to count."""
-        found = {name: getattr(self, name) for name in ("sentences", "tokens", "test_sentences", "weights")}
+        found = {name: getattr(self, name) for name in ("sentences", "test_sentences", "weights")}
+        found["tokens"] = {task: self.tokens_of(task) for task in TASKS}
         recipes = {name: repr(tuned(self, name)) for name in METHODS}
         return found | {"training": self.training, "chips": KINDS, "methods": recipes}
 

@@ -145,7 +145,9 @@ def test_calibration_takes_sentences_of_every_class(written: Callable[..., str])
 # Tokenizers
 
 
-@pytest.mark.parametrize(("words", "length"), [(1, 16), (14, 16), (15, 24), (23, 32), (40, 48), (510, 512), (511, 1024)])
+@pytest.mark.parametrize(
+    ("words", "length"), [(1, 16), (14, 16), (15, 24), (23, 32), (40, 48), (510, 512), (511, 1024)]
+)
 def test_a_few_lengths_serve_all_sentences(words: int, length: int) -> None:
     found = TOKENIZER.at_most(2000)(["a", "word " * words])
     assert found["ids"].shape == found["mask"].shape == (2, length)
