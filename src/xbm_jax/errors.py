@@ -61,10 +61,13 @@ class BankError(XbmError):
 class TrainingError(XbmError):
     """Training that cannot go on: a loss that is no number any more.
 
-    ``state``: of the run as it was after the last epoch that went well, where there is one.
+    ``state``: of the run as it was after the last epoch that went well, where there is one. ``run``, ``step``: which
+    step of which run gave such a loss, where one did.
     """
 
     state: Any = None
+    run: Any = None
+    step: int | None = None
 
 
 class OutputError(XbmError):

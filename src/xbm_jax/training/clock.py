@@ -16,6 +16,7 @@ class Clock:
     def __init__(self) -> None:
         self.seconds = 0.0
         self.steps = 0
+        self.done = 0
         self.began: float | None = None
 
     def start(self) -> None:
@@ -30,13 +31,14 @@ class Clock:
         else:
             self.steps += steps
 
-    def read(self, seen: Any) -> None:
-        """Note the time once all that was called is done."""
+    def read(self, seen: Any, flying: int = 0) -> None:
+        """Note the time once all that was called is done, but for the newest steps, ``flying`` of them."""
         jax.block_until_ready(seen)
         assert self.began is not None  # a step was called
+        self.done = max(self.steps - flying, 0)
         self.seconds = time.perf_counter() - self.began
 
     @property
     def rate(self) -> float:
         """Steps a second; 0 before there are two."""
-        return self.steps / self.seconds if self.seconds and self.steps else 0.0
+        return self.done / self.seconds if self.seconds else 0.0

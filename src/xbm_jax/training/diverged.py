@@ -21,7 +21,9 @@ def check_losses(run: Run, state: RunState, losses: Sequence[float] | np.ndarray
     for step, loss in enumerate(losses, first):
         if not math.isfinite(loss):
             place = f"step {step + 1} of {run.all_steps}, epoch {step // run.steps + 1}"
-            raise _error(run, state, f"loss at {place},", float(loss), step)
+            error = _error(run, state, f"loss at {place},", float(loss), step)
+            error.run, error.step = run, step
+            raise error
 
 
 def check_state(run: Run, state: RunState, train: Any) -> None:

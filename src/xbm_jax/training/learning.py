@@ -86,7 +86,7 @@ def adapt(
         method: what is learned besides the head.
         key: draws everything random.
         config: how it is learned: epochs, batch size, rates, objective; the same for every method to be compared.
-        report: called after every step.
+        report: called for every step, once up to eight later ones are under way.
         start: a task whose norms, statistics, head (of as many classes, or ``{}``) and mask logits (if its rule is the
             same) training starts from, of each what ``method`` trains; ``None``: the chip's norms and a random head.
         chip_of_step: ``(chip, key) -> chip``, traceable: the chip of every training step, for masks that hold on many
@@ -137,7 +137,7 @@ def adapt_together(
         method: what is learned besides the head. A head on frozen features is learned one after another.
         keys: one for each task; draws everything random.
         config: as for one task.
-        report: called after every step, with the means over tasks.
+        report: as for one task, with the means over tasks.
         start: as for one task, one for each.
         chip_of_step: as for one task.
         save: as for one task; one folder for all.

@@ -1,12 +1,15 @@
 """The training loop, of one task or of several at once: epochs that turn :class:`RunState` into its successor.
 
 Several runs share one vmapped step; one run is the same loop without the axis. Losses stay on the device until they
-are reported, or the epoch ends.
+are reported, or the epoch ends; a step is reported once those after it are under way, so that no device waits.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,10 +19,11 @@ import numpy as np
 
 from xbm_jax import streams
 from xbm_jax.data import made_ahead
-from xbm_jax.errors import DataError
+from xbm_jax.errors import DataError, TrainingError
 from xbm_jax.layout import stacked, unstacked
 from xbm_jax.models import Chip
 from xbm_jax.training.clock import Clock
+from xbm_jax.training.culprit import culprit
 from xbm_jax.training.diverged import check_losses, check_state
 from xbm_jax.training.features import head_epochs
 from xbm_jax.training.phases import turned
@@ -35,7 +39,7 @@ Stepped = Callable[[int, dict[str, jax.Array], Callable[[], list[RunState]]], No
 computed, and what gives the states as they stand."""
 
 _IN_FLIGHT = 8
-"""Steps that may wait for a device; more would hold their batches in its memory."""
+"""Steps that may be under way; more would hold their batches in a device's memory."""
 
 
 def advance(
@@ -51,7 +55,10 @@ def advance(
     """
     if runs[0].on_features:
         return [head_epochs(run, state, clock) for run, state in zip(runs, states, strict=True)]
-    trains, losses = _steps(runs, states, clock, watch)
+    try:
+        trains, losses = _steps(runs, states, clock, watch)
+    except TrainingError as error:
+        raise _located(error) from error
     return [
         _ended(run, state, train, loss) for run, state, train, loss in zip(runs, states, trains, losses, strict=True)
     ]
@@ -67,6 +74,7 @@ def _steps(
     # Copies: a step donates what it is given, and the states of before are kept.
     train = layout.by_task(jax.tree.map(jnp.array, stacked([state.train for state in states])), len(runs))
     orders, losses = [run.order(epoch) for run in runs], []
+    flying: deque[tuple[int, dict[str, jax.Array]]] = deque()
     batches = made_ahead(lambda i: _batch(runs, orders, epoch, done + i), first.steps - done)
     for i, (inputs, targets) in enumerate(batches):
         step = epoch * first.steps + done + i
@@ -77,15 +85,44 @@ def _steps(
         train, seen = _step(runs, chips, train, inputs, targets, step, shared)
         losses.append(seen["loss"])
         clock.step(losses[-1])
-        if first.report is not None:
-            _tell(runs, states, clock, step, seen)
-        elif i >= _IN_FLIGHT:
-            jax.block_until_ready(losses[i - _IN_FLIGHT])
+        flying.append((step, seen))
+        if len(flying) > _IN_FLIGHT:
+            _landed(runs, states, clock, flying)
         if watch is not None:
             watch(step, seen, partial(_standing, runs, states, train, losses))
-    if losses:
-        clock.read(losses[-1])
+    while flying:
+        _landed(runs, states, clock, flying)
     return unstacked(layout.whole(train), len(runs)), np.mean(_checked(runs, states, losses), axis=0).tolist()
+
+
+def _located(error: TrainingError) -> TrainingError:
+    """The error with the place that its number came from: the epoch's steps are taken once more, up to that one."""
+    if error.step is None or jax.process_count() > 1:
+        return error
+    run, step = dataclasses.replace(error.run, report=None), error.step
+    epoch, i = divmod(step, run.steps)
+    before = [error.state]
+
+    def stop(taken: int, _: Any, standing: Callable[[], list[RunState]]) -> None:
+        if taken == step - 1:
+            before[:] = standing()
+            raise _Before
+
+    if len(error.state.losses) < i:
+        with suppress(_Before):
+            _steps([run], [error.state], Clock(), stop)
+    train, rule = before[0].train, run.method.rule
+    if rule is not None and rule.turns(step, run.steps, run.recipe.epochs):
+        train = turned(run, train, epoch)
+    inputs, _ = _batch([run], [run.order(epoch)], epoch, i)
+    named = f"{error.allowed}; not finite first: {culprit(run, train, inputs, step)}"
+    found = TrainingError(error.field, error.value, named)
+    found.state = error.state
+    return found
+
+
+class _Before(Exception):
+    """The step before the one that is looked at is done."""
 
 
 def _checked(runs: Sequence[Run], states: Sequence[RunState], losses: Sequence[jax.Array]) -> np.ndarray:
@@ -132,18 +169,22 @@ def _batch(runs: Sequence[Run], orders: Sequence[np.ndarray], epoch: int, i: int
         raise DataError("data", names, f"examples that can be read ({error.strerror or error})") from error
 
 
-def _tell(runs: Sequence[Run], states: Sequence[RunState], clock: Clock, step: int, seen: dict[str, Any]) -> None:
-    """Report a step of the whole run: means over tasks."""
+def _landed(
+    runs: Sequence[Run], states: Sequence[RunState], clock: Clock, flying: deque[tuple[int, dict[str, jax.Array]]]
+) -> None:
+    """Wait for the oldest step that flies, and report it, if that is asked: means over tasks."""
+    step, seen = flying.popleft()
+    clock.read(seen["loss"], len(flying))
     first = runs[0]
+    if first.report is None:
+        return
     seen = first.layout.host(seen)
     losses = np.asarray(seen["loss"], np.float64).reshape(len(runs))
     for run, state, loss in zip(runs, states, losses, strict=True):
         check_losses(run, state, [loss], step)
-    clock.read(seen["loss"])
     rate = first.recipe.batch_size * len(runs) * clock.rate
     at = {"epoch": step // first.steps, "step": step + 1, "steps": first.all_steps}
     metric = {first.recipe.objective.metric: float(np.mean(np.asarray(seen["score"], np.float64)))}
-    assert first.report is not None  # asked for
     first.report({**at, "loss": float(np.mean(losses)), **metric, "images_per_second": rate})
 
 

@@ -28,7 +28,7 @@ from xbm_jax.training.step import ChipOfStep, Pace, init_state
 __all__ = ["Report", "Run", "begin", "examples_of", "test_examples"]
 
 Report = Callable[[dict[str, Any]], None]
-"""Called after every step with ``epoch, step, steps, loss, accuracy, images_per_second``."""
+"""Called for every step, up to eight steps later, with ``epoch, step, steps, loss, accuracy, images_per_second``."""
 
 
 @dataclass(frozen=True, eq=False)
