@@ -79,7 +79,7 @@ def task_of(chip: Chip, name: str, record: Record, mark: ChipMark) -> Task:
 def _preprocess(chip: Chip) -> dict[str, Any] | None:
     """What becomes of an image before the network, for whoever reads a bank without this package."""
     network = chip.network
-    return network.preprocess and dataclasses.asdict(network.preprocess) | {"image_size": network.image_size}
+    return network.preprocess and network.preprocess.described() | {"image_size": network.image_size}
 
 
 def now() -> str:

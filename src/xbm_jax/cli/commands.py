@@ -48,7 +48,7 @@ def adapt_command(options: Adapt) -> int:
     spec, rules = _specs(options)
     writable("--bank", options.bank)
     _check_name(options, options.name)
-    backbone = load_backbone(options.model, options.weights)
+    backbone = load_backbone(options.model, options.weights, preprocess=options.preprocess)
     data = load(options.task, seed=options.seed, image_size=options.image_size, stream=options.stream)
     name = options.name or _name_in_bank(data.name)
     _check_name(options, name)

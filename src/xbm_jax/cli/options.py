@@ -71,6 +71,8 @@ class Adapt:
         norms: norm policy: frozen, affine or full.
         model: backbone.
         weights: .npz, .safetensors, PyTorch state dict or hf://owner/repository/file; by default those that ship.
+        preprocess: what the weights were trained with, if not what the model says: a name (deit, dino, imagenet, half,
+            caffe), a preprocessor_config.json or hf://owner/repository.
         chip: one of SPECS.
         spec_file: .toml with changes to the chip ([spec]) and layers of their own kind ([[layers]]); docs/models.md.
         rows: word lines of an array; both named chips have 64.
@@ -104,6 +106,7 @@ class Adapt:
     norms: Literal["frozen", "affine", "full"] | None = None
     model: str = "cifar-resnet20"
     weights: _Weights | None = None
+    preprocess: _Weights | None = None
     chip: _Chip = "verified"
     spec_file: UserPath | None = None
     rows: int | None = None
