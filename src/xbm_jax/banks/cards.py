@@ -106,7 +106,7 @@ class ChipCard:
         self._warn_of_another_calibration(chip)
 
     def check_cells(self, chip: ChipCard) -> None:
-        """Raise unless ``chip`` is this one, naming what differs: network, preprocessing, layers, row order, spec or cells."""
+        """Raise unless ``chip`` is this one, naming what: network, preprocessing, layers, row order, spec or cells."""
         if chip.network != self.network:
             raise BankError("chip.network", chip.network, f"{self.network}, what the bank was learned on")
         if None not in (chip.preprocess, self.preprocess) and chip.preprocess != self.preprocess:

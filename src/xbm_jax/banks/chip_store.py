@@ -95,10 +95,10 @@ def _chip(record: Record, network: Network) -> Chip:
             raise BankError(f"chip.arrays[{name!r}]", "NaN", "numbers")
     tiles = {path: _tiles(path, layer, network, arrays) for path, layer in described["layers"].items()}
     norms, stats = (
-        {p: {k: jnp.asarray(arrays[_name(g, p, k)]) for k in keys} for p in paths}
-        for g, paths, keys in (
-            ("norms", network.norms, ("scale", "bias")),
-            ("stats", network.batch_norms, ("mean", "var")),
+        {p: {k: jnp.asarray(arrays[_name(group, p, k)]) for k in keys} for p, keys in owned.items()}
+        for group, owned in (
+            ("norms", {path: network.norm_arrays(path) for path in network.norms}),
+            ("stats", dict.fromkeys(network.batch_norms, ("mean", "var"))),
         )
     )
     head = {k: jnp.asarray(arrays[_name("head", k)]) for k in ("kernel", "bias")}

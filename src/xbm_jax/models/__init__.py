@@ -25,7 +25,7 @@ from xbm_jax.models.modules.layers import register_layer
 from xbm_jax.models.network import Backbone, Calibration, Network, backbone
 from xbm_jax.models.passes import forward, initial_trained
 from xbm_jax.models.preprocess import PREPROCESSES, Preprocess, load_preprocess
-from xbm_jax.models.reads import reads_in_order, reads_per_example
+from xbm_jax.models.reads import driven_lines, reads_in_order, reads_per_example
 from xbm_jax.models.registry import MODELS, load_backbone, named_network
 from xbm_jax.models.rules import Layer, LayerSpecs, Where
 from xbm_jax.models.variables import flax_variables, held_weights
@@ -51,6 +51,7 @@ __all__ = [
     "check_calibrated",
     "check_inputs",
     "digital_weights",
+    "driven_lines",
     "flax_variables",
     "forward",
     "held_weights",

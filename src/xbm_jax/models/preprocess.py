@@ -115,9 +115,9 @@ PREPROCESSES: Mapping[str, Preprocess] = {
     "deit": _CROPPED,
     "dino": _CROPPED,
 }
-"""Preprocessing by name. ``imagenet``: torchvision's numbers, images as they are; ``caffe``: BGR, means alone; ``half``:
--1 to 1, as augreg and TensorFlow have it; ``deit`` and ``dino``: what both papers' own code evaluates with, ``imagenet``
-behind a bicubic resize to 256 pixels and the middle 224."""
+"""Preprocessing by name. ``imagenet``: torchvision's numbers, images as they are; ``caffe``: BGR, means alone;
+``half``: -1 to 1, as augreg and TensorFlow have it; ``deit`` and ``dino``: what both papers' own code evaluates with,
+``imagenet`` behind a bicubic resize to 256 pixels and the middle 224."""
 
 
 def load_preprocess(source: str | Path) -> Preprocess:

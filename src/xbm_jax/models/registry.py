@@ -54,7 +54,10 @@ class _Entry:
 
 
 _TOKENS = InputSpec.of(
-    {"ids": jax.ShapeDtypeStruct((1,), np.int32), "mask": jax.ShapeDtypeStruct((1,), np.bool_)}, free=(0,), mask="mask"
+    {"ids": jax.ShapeDtypeStruct((1,), np.int32), "mask": jax.ShapeDtypeStruct((1,), np.bool_)},
+    free=(0,),
+    mask="mask",
+    below={"ids": 30_522},
 )
 
 MODELS: Mapping[str, _Entry] = {
@@ -92,7 +95,8 @@ def load_backbone(
             say).
 
     Raises:
-        ModelError: unknown name, or preprocessing of other inputs. WeightsError: no weights, or weights that do not fit; all mismatches are listed.
+        ModelError: unknown name, or preprocessing of other inputs. WeightsError: no weights, or such as do not fit; all
+            mismatches are listed.
     """
     entry = MODELS.get(name)
     if entry is None:
@@ -121,8 +125,8 @@ def named_network(name: str, num_classes: int, preprocess: Preprocess | str | Pa
     if preprocess is not None:
         own = preprocess if isinstance(preprocess, Preprocess) else load_preprocess(preprocess)
         if entry.preprocess is None or len(own.mean) != len(entry.preprocess.mean):
-            channels = f"one of {len(entry.preprocess.mean)} channels" if entry.preprocess else "None: it takes no images"
-            raise ModelError("preprocess", str(preprocess), f"{channels}, for {name}")
+            takes = entry.preprocess and f"one of {len(entry.preprocess.mean)} channels"
+            raise ModelError("preprocess", str(preprocess), f"{takes or 'None: it takes no images'}, for {name}")
     # Without a trial, which takes as long again for a large module: tests try every registered one.
     return structure_of(
         lambda: entry.build(num_classes=num_classes, rngs=nnx.Rngs(0)),
