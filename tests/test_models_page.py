@@ -50,7 +50,7 @@ def test_a_block_is_as_short_as_it_says(name: str) -> None:
 
 
 def test_there_are_all_blocks() -> None:
-    assert set(BLOCKS) == {"nnx", "linen", "rules", "objective", "back", "layer", "device"}
+    assert set(BLOCKS) == {"nnx", "linen", "unstacked", "rules", "objective", "back", "layer", "device"}
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,32 @@ def test_a_module_of_ones_own_learns_in_fifteen_lines(name: str, layers: set[str
     assert space["task"].meta["accuracy"] > 0.5  # a third by chance
     assert str(space["task"].meta["accuracy"]) in capsys.readouterr().out
     if name == "linen":
-        back = run("back", chip=space["chip"], model=space["model"])
+        back = run("back", chip=space["chip"], model=space["model"], task=space["task"])
+        assert back["learned"]["params"]["Dense_0"]["kernel"].shape == (16, 3)  # as many as the task's classes
         np.testing.assert_allclose(back["answer"], space["model"].apply(space["variables"], back["x_test"]), atol=0.1)
+
+
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array, _: Any) -> tuple[jax.Array, None]:
+        return x + nn.relu(nn.Dense(16)(x)), None
+
+
+class Scanned(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        stack = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=3)
+        return nn.Dense(4, name="head")(stack(name="blocks")(x, None)[0].mean(1))
+
+
+def test_a_stack_is_a_loop_of_its_slices() -> None:
+    scanned, (x, _) = Scanned(), made_up(6, 0)
+    variables = scanned.init(jax.random.key(0), x)
+    space = run("unstacked", Block=Block, scanned_variables=variables)
+    assert set(space["chip"].tiles) == {f"block{i}/Dense_0" for i in range(3)}
+    np.testing.assert_allclose(
+        space["Looped"]().apply(space["mine"]["variables"], x), scanned.apply(variables, x), atol=1e-5
+    )
 
 
 class Attends(nnx.Module):

@@ -27,7 +27,7 @@ def test_counted_without_a_chip_as_with_one() -> None:
     assert row.macs == sum(reads[path] * plan.rows * plan.columns for path, plan in plans.items())
 
 
-@pytest.mark.parametrize("name", slow_but(["cifar-resnet20"], list(MODELS)))
+@pytest.mark.parametrize("name", slow_but(["cifar-resnet20"], [*MODELS, *zoo.VARIANTS]))
 def test_the_page_has_the_row(name: str) -> None:
     line = zoo.table([zoo.row(name)]).splitlines()[-1]
     assert line in PAGE.splitlines()
@@ -36,3 +36,4 @@ def test_the_page_has_the_row(name: str) -> None:
 def test_the_page_has_every_backbone_and_its_head() -> None:
     assert PAGE.startswith(zoo.table([]).rstrip("\n"))
     assert all(f"| `{name}` |" in PAGE for name in MODELS)
+    assert all(f"| {name}: `{model}`" in PAGE for name, (model, _) in zoo.VARIANTS.items())

@@ -101,8 +101,12 @@ NNX: dict[str, tuple[Callable[[nnx.Rngs], Any], Callable[..., Any]]] = {
     "a layer under two names": (lambda r: nnx.List([one := _linear(r), one]), _in_turn),
     "`BatchNorm`, `LayerNorm`": (lambda r: nnx.List([nnx.BatchNorm(8, rngs=r), nnx.LayerNorm(8, rngs=r)]), _in_turn),
     "dropout": (lambda r: nnx.Dropout(0.5, rngs=r), _plain),
-    "`LayerNorm` without scale or bias": (lambda r: nnx.LayerNorm(8, use_bias=False, rngs=r), _plain),
-    "`RMSNorm`, `GroupNorm`": (lambda r: nnx.List([nnx.RMSNorm(8, rngs=r), nnx.GroupNorm(8, 2, rngs=r)]), _in_turn),
+    "`GroupNorm`": (lambda r: nnx.GroupNorm(8, 2, rngs=r), _plain),
+    "`RMSNorm`, `LayerNorm` without bias": (
+        lambda r: nnx.List([nnx.RMSNorm(8, rngs=r), nnx.LayerNorm(8, use_bias=False, rngs=r)]),
+        _in_turn,
+    ),
+    "a norm with neither scale nor bias": (lambda r: nnx.RMSNorm(8, use_scale=False, rngs=r), _plain),
     "`Embed`, its tied output": (
         lambda r: nnx.Embed(8, 8, rngs=r),
         lambda m, x: m(jnp.argmax(m.attend(x), -1)),
@@ -145,6 +149,10 @@ NNX: dict[str, tuple[Callable[[nnx.Rngs], Any], Callable[..., Any]]] = {
 LINEN: dict[str, Callable[[jax.Array], jax.Array]] = {
     "`Dense`, `DenseGeneral`, `Conv`": lambda x: nn.Conv(8, (3, 3))(nn.DenseGeneral(8)(nn.Dense(8)(x))),
     "`MultiHeadDotProductAttention`": lambda x: nn.MultiHeadDotProductAttention(2)(x, x, deterministic=True),
+    "`BatchNorm`, `LayerNorm`, `GroupNorm`": lambda x: nn.GroupNorm(2)(
+        nn.LayerNorm()(nn.BatchNorm(use_running_average=True)(x))
+    ),
+    "`RMSNorm`": lambda x: nn.RMSNorm()(x),
     "`Embed`": lambda x: nn.Embed(8, 8)(jnp.argmax(x, -1)),
     "`nn.scan`": lambda x: nn.scan(Inner, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)()(
         x, None
@@ -174,7 +182,10 @@ def _fate(module: Any, variables: Any) -> tuple[str, str]:
     kernels, norms = [p for p in network.kernels if p != network.head], network.norms
     if kernels:
         return "on arrays", ", ".join("x".join(map(str, network.kernel_shape(path))) for path in kernels)
-    return ("the task's", "scale and bias; digital") if norms else ("digital", "frozen, as the module computes it")
+    if norms:
+        owned = dict.fromkeys(name for path in norms for name in network.norm_arrays(path))
+        return "the task's", f"{' and '.join(owned)}; digital"
+    return "digital", "frozen, as the module computes it"
 
 
 def table() -> str:

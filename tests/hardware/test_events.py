@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from crossbar.literal import Literal
-from models.tiny import CONVERTED, tiny_backbone, tiny_chip, tiny_images
+from models.tiny import CONVERTED, CONVS, tiny_backbone, tiny_chip, tiny_images
 from xbm_jax.crossbar import Adc, Cell, CrossbarSpec
-from xbm_jax.errors import SpecError
-from xbm_jax.hardware import Training, inventory, measure_activity, workload
+from xbm_jax.errors import DataError, SpecError
+from xbm_jax.hardware import Training, cost, inventory, load_technology, measure_activity, workload
 from xbm_jax.hardware.events import count_events, lines_on
 from xbm_jax.masks import methods
 from xbm_jax.models import Chip, initial_trained, program, reads_per_example
-from xbm_jax.tasks import Task
+from xbm_jax.tasks import Task, source_task
 
 ONE = jax.ShapeDtypeStruct((1, 12, 12, 3), np.uint8)
 SPECS = {
@@ -162,6 +162,17 @@ def test_what_cannot_be_counted_is_refused() -> None:
     for wrong in ({"images": -1}, {"epochs": 0}, {"schedule": "daily"}, {"backward": "gpu"}, {"rewritten": -0.1}):
         with pytest.raises(SpecError, match=rf"Training\.{next(iter(wrong))} = "):
             Training(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_chip_without_arrays_is_counted_and_has_no_price() -> None:
+    chip = program(tiny_backbone(), CONVERTED, jax.random.key(0), rules={"*": None})
+    counted = inventory(chip, ONE)
+    assert (counted.arrays, counted.groups, counted.layers, counted.siemens.shape) == (0, 0, (), (2, 0))
+    assert all(numbers.shape == (0,) for numbers in counted.per_layer.values())
+    assert counted.digital == sum(tiny_backbone().arrays[f"{path}/kernel"].size for path in CONVS)
+    assert all(events.size == 0 for events in count_events(workload(chip, ONE), None)[:6])
+    with pytest.raises(DataError, match=r"chip\.tiles = {}: at least one layer on arrays"):
+        cost(chip, source_task(chip), load_technology("isaac-32nm"), workload(chip, ONE))
 
 
 def test_a_spec_of_wider_arrays_has_fewer_of_them() -> None:

@@ -78,6 +78,46 @@ def test_more_than_one_axis_of_examples(kind: Any, taps: tuple[int, ...]) -> Non
     check(kind(4, 6, taps, rngs=RNGS), drawn((2, 3, *SIZES[: len(taps)], 4)))
 
 
+@pytest.mark.parametrize("name", CONVS)
+def test_driven_lines_are_those_of_a_literal_count(name: str) -> None:
+    """Taps that meet no zero put in between, counted by what each answer's window holds of marked inputs."""
+    kind, taps, options = CONVS[name]
+    layer = kind(4, 6, taps, rngs=RNGS, **options)
+    form: Any = form_of("layer", layer)
+    shape = (1, *SIZES[: len(taps)], 4)
+    driven = form.driven(shape)
+    if getattr(form, "spread", (1,)) == (1,) * len(getattr(form, "spread", (1,))):
+        assert driven == (1.0, 1.0)
+        return
+    widths, hits = form._widths(shape[1:-1]), []
+    for axis, side in enumerate(shape[1:-1]):
+        (low, high), spread = widths[axis], form.spread[axis]
+        marked = np.array([(place - low) % spread == 0 for place in range((side - 1) * spread + 1 + low + high)])
+        offsets = np.arange(taps[axis]) * form.dilation[axis]
+        starts = range(0, len(marked) - offsets[-1], form.strides[axis])
+        hits.append(np.array([marked[start + offsets].sum() for start in starts]))
+    held = [len(h) for h in hits]
+    assert form.answer(lambda x: product(x, form.on_arrays(layer.kernel[...]), form.conv), drawn(shape), None).shape[
+        1:-1
+    ] == tuple(held)
+    read = np.prod([np.sum(h > 0) for h in hits])
+    assert driven.answers == pytest.approx(read / np.prod(held))
+    assert driven.lines == pytest.approx(np.prod([h.sum() for h in hits]) / (read * np.prod(taps)))
+
+
+def test_an_answer_that_no_input_goes_into_is_the_bias_without_a_read() -> None:
+    """Of a transposed layer whose stride is beyond its taps; converters that add an offset to every read show it."""
+    layer = nnx.ConvTranspose(4, 6, (1, 2), strides=(2, 3), padding="VALID", rngs=RNGS)
+    layer.bias.set_value(drawn((6,)))
+    form, x = form_of("layer", layer), drawn((2, 3, 3, 4))
+    bias = layer.bias[...]
+    y = form.answer(lambda x: product(x, form.on_arrays(layer.kernel[...]), form.conv) + 7.0, x, bias)
+    idle = np.asarray((y == bias).all((0, -1)))
+    plain = np.asarray((layer(x) == bias).all((0, -1)))
+    np.testing.assert_array_equal(idle, plain)
+    assert form.driven(x.shape).answers == pytest.approx(1 - idle.mean()) and 0.4 < idle.mean() < 0.8
+
+
 DENSE: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "linear": (lambda: nnx.Linear(4, 6, rngs=RNGS), (2, 3, 4)),
     "several axes": (lambda: nnx.LinearGeneral((2, 3), (4, 5), axis=(-2, -1), rngs=RNGS), (2, 7, 2, 3)),
@@ -127,10 +167,9 @@ def test_what_no_array_computes_is_refused(make: Callable[[], Any], message: str
     [
         lambda: nnx.ConvTranspose(4, 6, (3, 3), padding="CIRCULAR", rngs=RNGS),
         lambda: nnx.ConvTranspose(4, 6, (3, 3), mask=jnp.ones((3, 3, 4, 6)), rngs=RNGS),
-        lambda: nnx.LayerNorm(4, use_bias=False, rngs=RNGS),
-        lambda: nnx.LayerNorm(4, use_scale=False, rngs=RNGS),
-        lambda: nnx.GroupNorm(4, 2, rngs=RNGS),
-        lambda: nnx.RMSNorm(4, rngs=RNGS),
+        lambda: nnx.LayerNorm(4, use_bias=False, use_scale=False, rngs=RNGS),
+        lambda: nnx.GroupNorm(4, 2, use_bias=False, use_scale=False, rngs=RNGS),
+        lambda: nnx.RMSNorm(4, use_scale=False, rngs=RNGS),
     ],
 )
 def test_what_stays_digital_is_no_layer_of_the_chip(make: Callable[[], Any]) -> None:

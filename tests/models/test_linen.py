@@ -87,8 +87,14 @@ LAYERS: dict[str, tuple[Callable[..., Any], set[str], set[str]]] = {
         set(),
         {"BatchNorm_0", "LayerNorm_0"},
     ),
-    "digital norms": (
+    "other norms": (
         lambda m, x, t: nn.RMSNorm()(nn.GroupNorm(2)(nn.LayerNorm(use_bias=False)(x))),
+        set(),
+        {"GroupNorm_0", "LayerNorm_0", "RMSNorm_0"},
+    ),
+    "groups by size": (lambda m, x, t: nn.GroupNorm(None, group_size=2, use_scale=False)(x), set(), {"GroupNorm_0"}),
+    "digital norms": (
+        lambda m, x, t: nn.RMSNorm(use_scale=False)(nn.LayerNorm(use_bias=False, use_scale=False)(x)),
         set(),
         set(),
     ),

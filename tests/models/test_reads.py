@@ -8,11 +8,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.tiny import IDEAL
+from models.tiny import CONVERTED, IDEAL
 from tasks import tiny
 from xbm_jax.crossbar import CrossbarSpec
 from xbm_jax.errors import ModelError
-from xbm_jax.models import Preprocess, backbone, load_backbone, network_from_module, program, reads_per_example
+from xbm_jax.hardware import workload
+from xbm_jax.models import (
+    Preprocess,
+    backbone,
+    driven_lines,
+    load_backbone,
+    network_from_module,
+    program,
+    reads_per_example,
+)
 
 
 def images(count: int, size: int) -> jax.ShapeDtypeStruct:
@@ -55,6 +64,34 @@ def test_calls_add_up_and_tokens_count() -> None:
     chip = program(backbone(made, arrays), IDEAL, jax.random.key(0))
     assert reads_per_example(chip, images(5, 8)) == {"conv": 4, "mix": 8}
     assert reads_per_example(chip, images(1, 9)) == {"conv": 9, "mix": 18}
+
+
+class Upwards(nnx.Module):
+    """A transposed convolution of stride 2, and one whose stride is beyond its taps."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        self.up = nnx.ConvTranspose(3, 4, (4, 4), strides=(2, 2), rngs=rngs)
+        self.apart = nnx.ConvTranspose(4, 4, (1, 1), strides=(2, 2), rngs=rngs)
+        self.linear = nnx.Linear(4, 2, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.linear(self.apart(nnx.relu(self.up(x))).mean((1, 2)))
+
+
+def test_zeros_between_inputs_are_no_reads_and_no_products() -> None:
+    """Images of 5 pixels: each of the 100 answers meets 2 x 2 of 16 taps; of the next layer's 400 a quarter is read."""
+    preprocess = Preprocess(mean=(0.5,) * 3, std=(0.25,) * 3)
+    made = network_from_module(
+        lambda: Upwards(rngs=nnx.Rngs(0)), head="linear", preprocess=preprocess, image_size=5, name="up"
+    )
+    arrays = {path: np.ones(shape, np.float32) for path, shape in made.shapes.items()}
+    chip = program(backbone(made, arrays), CONVERTED, jax.random.key(0))
+    assert reads_per_example(chip, images(3, 5)) == {"apart": 100, "up": 100}
+    assert driven_lines(chip, images(3, 5)) == {"apart": 1.0, "up": 0.25}
+    load = workload(chip, images(1, 5))
+    macs = dict(zip(load.inventory.layers, load.inventory.per_layer["macs"], strict=True))
+    assert macs == {"apart": 100 * 4 * 4, "up": 25 * 16 * 3 * 4}  # what an input pixel sends to its 4 x 4 answers
+    np.testing.assert_array_equal(load.nonzero, [1.0, 0.25])
 
 
 def test_digital_layers_are_not_counted() -> None:

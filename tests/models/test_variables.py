@@ -13,8 +13,9 @@ from flax import nnx
 
 import xbm_jax as xbm
 from models.tiny import IDEAL, PREPROCESS, Tiny, tiny_backbone, tiny_images
-from xbm_jax.crossbar import Cell, CrossbarSpec, Faults, Gaussian, PcmJoshi, Wires, plan, read
+from xbm_jax.crossbar import Cell, Conv, CrossbarSpec, Faults, Gaussian, PcmJoshi, Wires, plan, read
 from xbm_jax.crossbar import program as program_kernel
+from xbm_jax.crossbar.primitives.products import product
 from xbm_jax.models import backbone_from_module, calibrate, flax_variables, held_weights, program
 
 SPECS: dict[str, CrossbarSpec] = {
@@ -33,6 +34,23 @@ def test_held_weights_are_what_a_read_multiplies_by(name: str) -> None:
     tiles = program_kernel(kernel, plan(kernel, SPECS[name]), jax.random.key(1), input_scale=1 / 255)
     top = float(jnp.abs(kernel).max())
     np.testing.assert_allclose(read(tiles, jnp.eye(40)), held_weights(tiles), rtol=0, atol=1e-5 * top)
+
+
+@pytest.mark.parametrize("lines", [False, True], ids=["columns", "lines"])
+@pytest.mark.parametrize("name", SPECS)
+def test_gains_are_in_the_weights_where_converters_are_ideal(name: str, lines: bool) -> None:
+    """Tile by tile a column counts once, half or not at all; of a grouped convolution too."""
+    if lines and SPECS[name].encoding != "differential":
+        return
+    rng = np.random.default_rng(0)
+    for shape, conv in (((40, 6), None), ((3, 3, 4, 6), Conv((1, 1), "SAME", (1, 1), 2))):
+        kernel = jnp.asarray(rng.standard_normal(shape), jnp.float32)
+        made = plan(kernel, SPECS[name], conv)
+        tiles = program_kernel(kernel, made, jax.random.key(1), input_scale=1 / 255)
+        gain = rng.choice([0.0, 0.5, 1.0], (made.row_tiles, *(2,) * lines, made.columns)).astype(np.float32)
+        x = jnp.asarray(rng.integers(0, 256, (5, 40) if conv is None else (2, 5, 5, 8)) / 255, jnp.float32)
+        got, wanted = read(tiles, x, jnp.asarray(gain)), product(x, held_weights(tiles, jnp.asarray(gain)), conv)
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5 * float(jnp.abs(wanted).max()))
 
 
 def test_drift_and_its_compensation_are_in_them() -> None:

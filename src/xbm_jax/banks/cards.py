@@ -62,6 +62,7 @@ class ChipCard:
             recalibration ranges, not identity;
             another key or other weights are another chip.
         measured: what each layer was calibrated to, no part of who the chip is; empty on cards of before it was kept.
+        preprocess: what becomes of an image before the network; ``None`` for other inputs, and on cards of before.
     """
 
     network: str
@@ -69,6 +70,7 @@ class ChipCard:
     specs: dict[str, str]
     identity: str
     measured: dict[str, Measured] = field(default_factory=dict, compare=False)
+    preprocess: dict[str, Any] | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-like data; equal specs are written once."""
@@ -81,6 +83,7 @@ class ChipCard:
             "specs": [json.loads(text) for text in distinct],
             "spec_of_layer": index,
             "measured": {path: dataclasses.asdict(found) for path, found in self.measured.items()},
+            "preprocess": self.preprocess,
         }
 
     @classmethod
@@ -90,7 +93,7 @@ class ChipCard:
             specs = {p: canonical(data["specs"][i]) for p, i in data["spec_of_layer"].items()}
             orders = {p: data["row_order"][p] for p in specs}
             measured = {p: Measured(**found) for p, found in data.get("measured", {}).items()}
-            return cls(data["network"], orders, specs, data["identity"], measured)
+            return cls(data["network"], orders, specs, data["identity"], measured, data.get("preprocess"))
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise BankError("bank.chip", data, f"an undamaged chip card ({error!r})") from error
 
@@ -103,9 +106,12 @@ class ChipCard:
         self._warn_of_another_calibration(chip)
 
     def check_cells(self, chip: ChipCard) -> None:
-        """Raise unless ``chip`` is this one, naming what differs: network, layers, row order, spec or cells."""
+        """Raise unless ``chip`` is this one, naming what: network, preprocessing, layers, row order, spec or cells."""
         if chip.network != self.network:
             raise BankError("chip.network", chip.network, f"{self.network}, what the bank was learned on")
+        if None not in (chip.preprocess, self.preprocess) and chip.preprocess != self.preprocess:
+            name, got, wanted = _first_difference(chip.preprocess, self.preprocess)
+            raise BankError(f"chip.preprocess{name}", got, f"{wanted!r}, what the bank was learned on")
         if chip.specs.keys() != self.specs.keys():
             raise BankError("chip.layers", sorted(chip.specs), f"the bank's layers {sorted(self.specs)}")
         for path, order in self.row_order.items():
@@ -138,12 +144,14 @@ def chip_card(chip: Chip) -> ChipCard:
     if not isinstance(chip, Chip):
         raise BankError("chip", type(chip).__name__, "a Chip: xbm.program(backbone, spec, key)")
     specs, mark = {path: tiles.plan.spec for path, tiles in sorted(chip.tiles.items())}, chip_mark(chip)
+    preprocess = chip.network.preprocess
     return ChipCard(
         network=chip.network.name,
         row_order={path: str(spec.row_order) for path, spec in specs.items()},
         specs={path: canonical(encode(spec, f"chip.{path}.spec")) for path, spec in specs.items()},
         identity=identity(chip) if mark is None else mark.identity,
         measured={path: _measured(tiles) for path, tiles in chip.tiles.items()},
+        preprocess=None if preprocess is None else json.loads(canonical(preprocess.described())),
     )
 
 

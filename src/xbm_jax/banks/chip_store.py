@@ -11,7 +11,7 @@ import numpy as np
 
 from xbm_jax.crossbar import AdcRange, CrossbarSpec, Lines, Mismatch, Plan, Tiles
 from xbm_jax.errors import BankError, ModelError, XbmError
-from xbm_jax.models import MODELS, Chip, Network, named_network
+from xbm_jax.models import MODELS, Chip, Network, Preprocess, named_network
 from xbm_jax.storage import codec, store
 from xbm_jax.storage.record import Record
 
@@ -95,10 +95,10 @@ def _chip(record: Record, network: Network) -> Chip:
             raise BankError(f"chip.arrays[{name!r}]", "NaN", "numbers")
     tiles = {path: _tiles(path, layer, network, arrays) for path, layer in described["layers"].items()}
     norms, stats = (
-        {p: {k: jnp.asarray(arrays[_name(g, p, k)]) for k in keys} for p in paths}
-        for g, paths, keys in (
-            ("norms", network.norms, ("scale", "bias")),
-            ("stats", network.batch_norms, ("mean", "var")),
+        {p: {k: jnp.asarray(arrays[_name(group, p, k)]) for k in keys} for p, keys in owned.items()}
+        for group, owned in (
+            ("norms", {path: network.norm_arrays(path) for path in network.norms}),
+            ("stats", dict.fromkeys(network.batch_norms, ("mean", "var"))),
         )
     )
     head = {k: jnp.asarray(arrays[_name("head", k)]) for k in ("kernel", "bias")}
@@ -125,8 +125,9 @@ def _described(chip: Chip) -> dict[str, Any]:
         }
         for path, t in chip.tiles.items()
     }
-    classes = int(chip.head["bias"].shape[0])
-    return {"network": chip.network.name, "classes": classes, "layers": layers, "digital": sorted(chip.digital)}
+    network, classes = chip.network, int(chip.head["bias"].shape[0])
+    described = {"network": network.name, "classes": classes, "layers": layers, "digital": sorted(chip.digital)}
+    return described | ({} if network.preprocess is None else {"preprocess": network.preprocess.described()})
 
 
 def _registered(record: Record) -> Network:
@@ -136,7 +137,8 @@ def _registered(record: Record) -> Network:
         raise ModelError("network", None, allowed)
     if (classes,) != record.arrays["head.bias"].shape:
         raise BankError("chip.classes", classes, f"{record.arrays['head.bias'].shape}, as its head has")
-    return named_network(name, classes)
+    kept = record.metadata.get("preprocess")  # older chips have the registry's
+    return named_network(name, classes, None if kept is None else Preprocess.of(kept))
 
 
 def _tiles(path: str, layer: dict[str, Any], network: Network, arrays: dict[str, np.ndarray]) -> Tiles:

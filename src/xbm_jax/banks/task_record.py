@@ -79,7 +79,7 @@ def task_of(chip: Chip, name: str, record: Record, mark: ChipMark) -> Task:
 def _preprocess(chip: Chip) -> dict[str, Any] | None:
     """What becomes of an image before the network, for whoever reads a bank without this package."""
     network = chip.network
-    return network.preprocess and dataclasses.asdict(network.preprocess) | {"image_size": network.image_size}
+    return network.preprocess and network.preprocess.described() | {"image_size": network.image_size}
 
 
 def now() -> str:
@@ -133,9 +133,9 @@ def _kept(array: Any) -> np.ndarray:
     return array if array.dtype in (np.int8, np.float16) else array.astype(np.float32)
 
 
-def _norm_names(affine: dict[str, Any]) -> tuple[str, str]:
-    """The two arrays of a norm, in the order in which they are stored."""
-    return ("slope", "shift") if "slope" in affine else ("scale", "bias")
+def _norm_names(affine: dict[str, Any]) -> tuple[str, ...]:
+    """The arrays of a norm, in the order in which they are stored."""
+    return tuple(name for name in ("slope", "shift", "scale", "bias") if name in affine)
 
 
 def _task_from_arrays(
@@ -156,8 +156,10 @@ def _task_from_arrays(
 
 def _norms_like(chip: Chip, folded: bool) -> dict[str, Any]:
     """Names and shapes of a task's norms, as those of :func:`xbm_jax.models.norm.folded_norms` if they are folded."""
-    pairs = {path: dict.fromkeys(("slope", "shift"), norm["scale"]) for path, norm in chip.norms.items()}
-    return {path: pairs[path] if folded and path in chip.stats else norm for path, norm in chip.norms.items()}
+    return {
+        path: dict.fromkeys(("slope", "shift"), norm["scale"]) if folded and path in chip.stats else norm
+        for path, norm in chip.norms.items()
+    }
 
 
 def _stored(chip: Chip, rule: Rule) -> dict[str, Any]:

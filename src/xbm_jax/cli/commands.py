@@ -14,11 +14,12 @@ from xbm_jax.cli.console import Output, complain, say, writable
 from xbm_jax.cli.options import Adapt, Inspect
 from xbm_jax.cli.processes import in_turn, joined, leads
 from xbm_jax.cli.resume import carried_on, kept_log, outlets
-from xbm_jax.cli.settle import chip_for_bank, names_in, placement, settled
+from xbm_jax.cli.settle import asked_of_data, chip_for_bank, fitted, names_in, placement, settled
 from xbm_jax.cli.spec_file import read_spec_file
 from xbm_jax.crossbar import CrossbarSpec, Gaussian, spec_by_name
 from xbm_jax.data import load, stratified_sample
 from xbm_jax.errors import BankError, DataError
+from xbm_jax.examples import take
 from xbm_jax.hardware import task_bits, task_cells_written
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Chip, LayerSpecs, load_backbone, program
@@ -27,7 +28,7 @@ from xbm_jax.storage.files import replace_json
 from xbm_jax.streams import Command, stream
 from xbm_jax.tasks import Task, inspect
 from xbm_jax.tasks.kept import measured_as_kept
-from xbm_jax.training import Recipe, adapt, for_chip
+from xbm_jax.training import Recipe, adapt
 from xbm_jax.training.run import Run
 
 __all__ = ["adapt_command", "inspect_command"]
@@ -48,8 +49,8 @@ def adapt_command(options: Adapt) -> int:
     spec, rules = _specs(options)
     writable("--bank", options.bank)
     _check_name(options, options.name)
-    backbone = load_backbone(options.model, options.weights)
-    data = load(options.task, seed=options.seed, image_size=options.image_size, stream=options.stream)
+    backbone = load_backbone(options.model, options.weights, preprocess=options.preprocess)
+    data = load(options.task, seed=options.seed, stream=options.stream, **asked_of_data(options))
     name = options.name or _name_in_bank(data.name)
     _check_name(options, name)
     for part in ("chip", f"tasks/{name}"):
@@ -59,7 +60,7 @@ def adapt_command(options: Adapt) -> int:
     key = jax.random.key(options.seed)
     programmed = program(backbone, spec, key, rules=rules)
     say(console, placement(programmed))
-    data, task_key = for_chip(programmed, data), stream(key, Command.TASK)
+    data, task_key = fitted(programmed, data), stream(key, Command.TASK)
     chip = chip_for_bank(console, options.bank, programmed, data)
     Run(chip, data, method, config, task_key).check()  # raises what learning would, before anything is written
     known = chip
@@ -88,12 +89,12 @@ def inspect_command(options: Inspect) -> None:
     if options.images < 1:
         raise DataError("--images", options.images, "at least 1")
     chip = load_chip(options.chip)
-    data = for_chip(chip, load(options.task, seed=options.seed, image_size=options.image_size))
+    data = fitted(chip, load(options.task, seed=options.seed, **asked_of_data(options)))
     if options.out is not None:
         for file in _INSPECTION:
             writable("--out", options.out, file)
     count = min(options.images, len(data.y_test))
-    images = data.x_test[stratified_sample(data.y_test, count, 0, keep_every_class=False)]
+    images = take(data.x_test, stratified_sample(data.y_test, count, 0, keep_every_class=False))
     inspection = inspect(chip, images, key=stream(jax.random.key(options.seed), Command.READ))
     console = Output()
     print_inspection(inspection, console)

@@ -10,8 +10,10 @@ import numpy as np
 from xbm_jax.banks import MaskBank, load_chip
 from xbm_jax.cli.console import Output, say, writable
 from xbm_jax.cli.options import Cost
+from xbm_jax.cli.settle import asked_of_data, fitted
 from xbm_jax.data import load, stratified_sample
 from xbm_jax.errors import BankError, DataError
+from xbm_jax.examples import take
 from xbm_jax.hardware import (
     Technology,
     Training,
@@ -30,7 +32,6 @@ from xbm_jax.report.floor_plan import draw_floor_plan
 from xbm_jax.storage.files import replace_file, replace_json
 from xbm_jax.streams import Command, stream
 from xbm_jax.tasks import Task, source_task
-from xbm_jax.training import for_chip
 
 __all__ = ["cost_command"]
 
@@ -81,11 +82,11 @@ def _counted(options: Cost, chip: Chip) -> Workload:
     """The chip's workload: inputs measured on images where some are named, else all at full scale."""
     size, off = options.image_size or chip.network.image_size, options.off_lines
     if options.images is not None:
-        data = for_chip(chip, load(options.images, seed=options.seed, image_size=options.image_size))
+        data = fitted(chip, load(options.images, seed=options.seed, **asked_of_data(options)))
         chosen = stratified_sample(data.y_test, min(128, len(data.y_test)), 0, keep_every_class=False)
         key = stream(jax.random.key(options.seed), Command.COST)
-        activity = measure_activity(chip, data.x_test[chosen], key=key)
-        first = data.x_test[:1]
+        activity = measure_activity(chip, take(data.x_test, chosen), key=key)
+        first = take(data.x_test, slice(1))
         return workload(chip, first, activity=activity, batch=options.batch, copies=options.copies, off_lines=off)
     if chip.network.preprocess is None or size is None:
         raise DataError("--images", None, "images or other inputs of the network: it does not say what size they have")

@@ -37,6 +37,7 @@ def _weights(given: list[str]) -> str:
 
 
 _Weights = Annotated[str, made_by(_weights, str)]
+"""What may be on the hub too."""
 _Chip = Annotated[str, tyro.conf.arg(help=f"a named chip, but for what is said below: {', '.join(SPECS)}.")]
 _Method = Annotated[str, tyro.conf.arg(help=f"one of {', '.join(METHODS)}.")]
 
@@ -63,7 +64,7 @@ class Adapt:
     """Learn a task of your own and put it into a bank.
 
     Args:
-        task: fashion_mnist, quickdraw, omniglot, npz:FILE, folder:DIR or tfds:NAME.
+        task: fashion_mnist, quickdraw, omniglot, npz:FILE, folder:DIR, tfds:NAME or tsv:FILE.
         bank: folder of the bank; its chip lies beside it in <bank>/chip and is programmed on first use.
         name: the task's name in the bank; by default the data's.
         replace: store the task in place of one of that name, which is refused otherwise.
@@ -71,6 +72,8 @@ class Adapt:
         norms: norm policy: frozen, affine or full.
         model: backbone.
         weights: .npz, .safetensors, PyTorch state dict or hf://owner/repository/file; by default those that ship.
+        preprocess: what the weights were trained with, if not what the model says: a name (deit, dino, imagenet, half,
+            caffe), a preprocessor_config.json or hf://owner/repository.
         chip: one of SPECS.
         spec_file: .toml with changes to the chip ([spec]) and layers of their own kind ([[layers]]); docs/models.md.
         rows: word lines of an array; both named chips have 64.
@@ -80,6 +83,8 @@ class Adapt:
         on_off: ratio of the highest to the lowest conductance; both have 100.
         programming_sigma: a Gaussian programming error in units of the highest conductance, in place of the chip's.
         image_size: resize images to this many pixels; by default they stay as they are.
+        tokenizer: of sentences (tsv:): a tokenizer.json or hf://owner/repository.
+        max_length: the most tokens of a sentence; by default 512.
         epochs: passes over the training images.
         batch_size: images per step.
         compact: store two numbers a channel in 16 bits and a head of 8 bits a weight; else all of it, to learn on.
@@ -104,6 +109,7 @@ class Adapt:
     norms: Literal["frozen", "affine", "full"] | None = None
     model: str = "cifar-resnet20"
     weights: _Weights | None = None
+    preprocess: _Weights | None = None
     chip: _Chip = "verified"
     spec_file: UserPath | None = None
     rows: int | None = None
@@ -113,6 +119,8 @@ class Adapt:
     on_off: float | None = None
     programming_sigma: float | None = None
     image_size: int | None = None
+    tokenizer: _Weights | None = None
+    max_length: int | None = None
     epochs: int = 10
     batch_size: int = 32
     compact: bool = True
@@ -134,9 +142,11 @@ class Inspect:
 
     Args:
         chip: folder of the chip, such as <bank>/chip.
-        task: whose test images: fashion_mnist, quickdraw, omniglot, npz:FILE, folder:DIR or tfds:NAME.
+        task: whose test images: fashion_mnist, quickdraw, omniglot, npz:FILE, folder:DIR, tfds:NAME or tsv:FILE.
         images: how many of them, at most.
         image_size: resize images to this many pixels; by default they stay as they are.
+        tokenizer: of sentences (tsv:): a tokenizer.json or hf://owner/repository.
+        max_length: the most tokens of a sentence; by default 512.
         out: folder for inspection.json and inspection.png; by default nothing is written.
         seed: draws read noise; 0 to 4294967295.
     """
@@ -145,22 +155,26 @@ class Inspect:
     task: str
     images: int = 256
     image_size: int | None = None
+    tokenizer: _Weights | None = None
+    max_length: int | None = None
     out: UserPath | None = None
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Predict:
-    """What a task of a bank says of images: a class for each and how likely it is, as CSV or JSON.
+    """What a task of a bank says of images or sentences: a class for each and how likely it is, as CSV or JSON.
 
-    Images are turned upright, resized to what the task was learned on, and grey ones made RGB. One that cannot be read
-    is named and left out; the exit code is then 1.
+    Images are turned upright, resized to what the task was learned on, and grey ones made RGB. What cannot be read is
+    named and left out; the exit code is then 1.
 
     Args:
-        images: files, folders of them, or patterns in quotes.
+        inputs: image files, folders of them, or patterns in quotes; of a text task sentences in quotes, .txt files (one
+            a line), .tsv files (label<TAB>sentence, the label does not count), or - for lines of standard input.
         bank: folder of the bank.
         task: name of the task in the bank.
         chip: folder of the chip; by default <bank>/chip.
+        tokenizer: of sentences: a tokenizer.json or hf://owner/repository, the one that the task was learned with.
         top: so many classes for each image, the likeliest first.
         probabilities: also the probability of every class.
         format: of what is printed or written; by default CSV, or JSON into an --out that ends in .json.
@@ -170,10 +184,11 @@ class Predict:
         seed: draws read noise; 0 to 4294967295.
     """
 
-    images: Annotated[tuple[str, ...], tyro.conf.Positional]
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
     bank: UserPath
     task: str
     chip: UserPath | None = None
+    tokenizer: _Weights | None = None
     top: int = 1
     probabilities: bool = False
     format: Literal["csv", "json"] | None = None
@@ -195,6 +210,8 @@ class Cost:
         images: whose images show how inputs drive the arrays: fashion_mnist, npz:FILE, folder:DIR, ...; by default
             every input counts as one at full scale.
         image_size: pixels of the images; by default those that the network was trained on, or the images' own.
+        tokenizer: of sentences (--images tsv:FILE): a tokenizer.json or hf://owner/repository.
+        max_length: the most tokens of a sentence; by default 512.
         copies: how often every layer is on the chip.
         batch: examples one behind the other.
         schedule: when methods that rewrite cells write them.
@@ -211,6 +228,8 @@ class Cost:
     tech: tuple[str, ...] = ("isaac-32nm", "neurosim-22nm", "survey-22nm")
     images: str | None = None
     image_size: int | None = None
+    tokenizer: _Weights | None = None
+    max_length: int | None = None
     copies: int = 1
     batch: int = 1
     schedule: Literal["end", "epoch", "step"] = "end"

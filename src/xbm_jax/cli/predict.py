@@ -1,4 +1,4 @@
-"""``xbm predict``: what a bank's task answers to image files."""
+"""``xbm predict``: what a bank's task answers to image files or sentences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,9 +17,13 @@ import numpy as np
 from xbm_jax.banks import MaskBank, load_chip
 from xbm_jax.cli.console import complain, writable
 from xbm_jax.cli.options import Predict
+from xbm_jax.cli.sentences import sentences_of
+from xbm_jax.data import Tokenizer, load_tokenizer
 from xbm_jax.data.decode import decoded
 from xbm_jax.data.folder import image_files
+from xbm_jax.data.tokens import bucket
 from xbm_jax.errors import BankError, DataError, ModelError
+from xbm_jax.examples import take
 from xbm_jax.models import Chip
 from xbm_jax.report.sheet import draw_sheet
 from xbm_jax.serving.programs import pieces
@@ -36,9 +40,9 @@ _ON_SHEET = 100
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a task says of an image: names of all its classes, and the probability of each."""
+    """What a task says of an input: names of all its classes, and the probability of each."""
 
-    image: str
+    name: str
     classes: list[str]
     probabilities: np.ndarray
 
@@ -48,49 +52,93 @@ class _Answer:
         return [(self.classes[i], float(self.probabilities[i])) for i in order]
 
 
+class _Batch(NamedTuple):
+    """Some inputs that could be read, and what is amiss with the others.
+
+    Attributes:
+        names: files, or the sentences themselves.
+        inputs: what the network takes.
+        pictures: of images, what a contact sheet shows.
+    """
+
+    names: Sequence[str]
+    inputs: Any
+    pictures: Sequence[np.ndarray] = ()
+    failed: Sequence[str] = ()
+
+
 def predict_command(options: Predict) -> int:
-    """Print what a task says of images; 1 where some could not be read, which standard error names, else 0."""
+    """Print what a task says of its inputs; 1 where some could not be read, which standard error names, else 0."""
     if options.top < 1:
         raise DataError("--top", options.top, "at least 1")
     for option, path in (("--out", options.out), ("--sheet", options.sheet)):
         if path is not None:
             writable(option, path.parent, path.name)
-    files = _files(options.images)
     chip = load_chip(options.chip or options.bank / "chip")
     bank = MaskBank.open(options.bank, chip)
     try:
         task = bank.get(options.task)
     except BankError as error:
         raise BankError(f"--task ({error.field})", error.value, error.allowed) from error
-    size = _image_size(options, chip, task)
     answers: list[_Answer] = []
     thumbnails: list[np.ndarray] = []
     bad = 0
-    for start in range(0, len(files), _AT_ONCE):
-        names, images, failed = _read(files[start : start + _AT_ONCE], size, chip)
-        bad += len(failed)
-        for text in failed:
+    for batch in (_images if chip.network.inputs is None else _sentences)(options, chip, task):
+        bad += len(batch.failed)
+        for text in batch.failed:
             complain(text)
-        thumbnails += images[: max(0, _ON_SHEET - len(thumbnails))] if options.sheet is not None else []
-        answers += _answers(chip, task, names, images, options.seed, len(answers))
+        thumbnails += batch.pictures[: max(0, _ON_SHEET - len(thumbnails))] if options.sheet is not None else []
+        answers += _answers(chip, task, batch, options.seed, len(answers))
     if not answers:
-        raise DataError("images", f"{bad} files, none of which can be read", "image files, folders of them, patterns")
-    _write(options, answers)
+        raise DataError("inputs", f"{bad}, none of which can be read", "image files, folders, patterns; or sentences")
+    _write(options, answers, "image" if chip.network.inputs is None else "sentence")
     if options.sheet is not None:
         draw_sheet(thumbnails, [_caption(answer) for answer in answers[: len(thumbnails)]], options.sheet)
     return int(bad > 0)
 
 
-def _files(given: Sequence[str]) -> list[Path]:
+def _images(options: Predict, chip: Chip, task: Task) -> Iterator[_Batch]:
     """The files that were named, those in folders that were named, and those that patterns match, each once."""
-    return list(dict.fromkeys(file for text in given for file in image_files(text)))
+    if options.tokenizer is not None:
+        raise DataError("--tokenizer", options.tokenizer, f"none: {chip.network.name} takes images")
+    files = list(dict.fromkeys(file for text in options.inputs for file in image_files(text)))
+    size = _image_size(options, chip, task)
+    for start in range(0, len(files), _AT_ONCE):
+        names, images, failed = _read(files[start : start + _AT_ONCE], size, chip)
+        yield _Batch(names, np.stack(images) if images else None, images, failed)
+
+
+def _sentences(options: Predict, chip: Chip, task: Task) -> Iterator[_Batch]:
+    """The sentences that were given, by the tokenizer that the task was learned with."""
+    spec = chip.network.inputs
+    if spec is None or spec.structure != jax.tree.structure({"ids": 0, "mask": 0}):
+        raise ModelError("chip.network", chip.network.name, "a network of images or sentences; others: xbm.predict")
+    for option, given in (("--sheet", options.sheet), ("--image-size", options.image_size)):
+        if given is not None:
+            raise DataError(option, str(given), f"none: {chip.network.name} takes sentences")
+    tokenizer = _tokenizer(options, task.meta.get("tokenizer"))
+    sentences, failed = sentences_of(options.inputs)
+    ids = tokenizer.tokens(sentences) if sentences else []
+    for start in range(0, max(len(sentences), 1), _AT_ONCE):
+        own = ids[start : start + _AT_ONCE]
+        inputs = tokenizer.padded(own, bucket(max(map(len, own)))) if own else None
+        yield _Batch(sentences[start : start + _AT_ONCE], inputs, failed=failed if start == 0 else ())
+
+
+def _tokenizer(options: Predict, mark: Any) -> Tokenizer:
+    """The tokenizer that was named, if it is the task's."""
+    known = mark or {}
+    if options.tokenizer is None:
+        named = f": {known['name']} ({str(known.get('digest'))[:12]})" if known.get("name") else ""
+        raise DataError("--tokenizer", None, f"the tokenizer that the task was learned with{named}")
+    made = load_tokenizer(options.tokenizer, known.get("max_length") or 512)
+    made.check(mark)
+    return made
 
 
 def _image_size(options: Predict, chip: Chip, task: Task) -> int:
     """Pixels a side: as the task's images had them, else as the network's."""
-    if chip.network.preprocess is None:
-        raise ModelError("chip.network", chip.network.name, "a network that takes images; others: xbm.predict")
-    shape = task.meta.get("image_shape", [])[:2]
+    shape = (task.meta.get("image_shape") or [])[:2]
     size = options.image_size or (shape[0] if len(set(shape)) == 1 else None) or chip.network.image_size
     if not isinstance(size, int) or not 1 <= size <= 4096:
         raise DataError("--image-size", size, "a whole number of pixels, 1..4096")
@@ -99,7 +147,7 @@ def _image_size(options: Predict, chip: Chip, task: Task) -> int:
 
 def _read(files: Sequence[Path], size: int, chip: Chip) -> tuple[list[str], list[np.ndarray], list[str]]:
     """Names and pixels of the images that can be read, and what is amiss with the others."""
-    assert chip.network.preprocess is not None  # checked
+    assert chip.network.preprocess is not None  # it takes images
     names, images, failed = [], [], []
     for file, image in zip(files, decoded(files, size, len(chip.network.preprocess.mean)), strict=True):
         if isinstance(image, str):
@@ -110,16 +158,14 @@ def _read(files: Sequence[Path], size: int, chip: Chip) -> tuple[list[str], list
     return names, images, failed
 
 
-def _answers(
-    chip: Chip, task: Task, names: Sequence[str], images: Sequence[np.ndarray], seed: int, first: int
-) -> Iterator[_Answer]:
-    """Answers to a few images, in batches of the sizes of a server."""
+def _answers(chip: Chip, task: Task, batch: _Batch, seed: int, first: int) -> Iterator[_Answer]:
+    """Answers to a few inputs, in batches of the sizes of a server."""
     classes: list[str] = task.meta.get("class_names") or [str(i) for i in range(task.outputs)]
-    for start, size in pieces(len(images), _AT_ONCE):
-        own = names[start : start + size]
+    for start, size in pieces(len(batch.names), _AT_ONCE):
+        own = slice(start, start + size)
         key = stream(jax.random.key(seed), Command.PREDICT, first + start) if _is_noisy(chip) else None
-        logits = predict(chip, task, np.stack(images[start : start + size]), batch_size=size, key=key)
-        for name, row in zip(own, _softmax(logits), strict=True):
+        logits = predict(chip, task, take(batch.inputs, own), batch_size=size, key=key)
+        for name, row in zip(batch.names[own], _softmax(logits), strict=True):
             yield _Answer(name, classes, row)
 
 
@@ -133,33 +179,33 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(-1, keepdims=True)
 
 
-def _write(options: Predict, answers: Sequence[_Answer]) -> None:
+def _write(options: Predict, answers: Sequence[_Answer], kind: str) -> None:
     as_json = options.format == "json" or (options.format is None and str(options.out).lower().endswith(".json"))
-    text = (_as_json if as_json else _as_csv)(options, answers)
+    text = (_as_json if as_json else _as_csv)(options, answers, kind)
     if options.out is None:
         sys.stdout.write(text)
     else:
         replace_file(options.out, text)
 
 
-def _as_csv(options: Predict, answers: Sequence[_Answer]) -> str:
-    """A line for each image, or for each rank of each image where more than one is asked for."""
+def _as_csv(options: Predict, answers: Sequence[_Answer], kind: str) -> str:
+    """A line for each input, or for each rank of each where more than one is asked for."""
     buffer, ranked = io.StringIO(), options.top > 1
     writer = csv.writer(buffer, lineterminator="\n")
-    header = ["image", *(["rank"] if ranked else []), "class", "probability"]
+    header = [kind, *(["rank"] if ranked else []), "class", "probability"]
     writer.writerow(header + [f"p({name})" for name in answers[0].classes if options.probabilities])
     for answer in answers:
         every = [f"{value:.6g}" for value in answer.probabilities] if options.probabilities else []
         for rank, (name, probability) in enumerate(answer.ranked(options.top), start=1):
-            row = [answer.image, *([rank] if ranked else []), name, f"{probability:.6g}"]
+            row = [answer.name, *([rank] if ranked else []), name, f"{probability:.6g}"]
             writer.writerow(row + every)
     return buffer.getvalue()
 
 
-def _as_json(options: Predict, answers: Sequence[_Answer]) -> str:
+def _as_json(options: Predict, answers: Sequence[_Answer], kind: str) -> str:
     def of(answer: _Answer) -> dict[str, Any]:
         ranked = [{"class": name, "probability": round(value, 6)} for name, value in answer.ranked(options.top)]
-        found: dict[str, Any] = {"image": answer.image, **ranked[0]}
+        found: dict[str, Any] = {kind: answer.name, **ranked[0]}
         if options.top > 1:
             found["top"] = ranked
         if options.probabilities:

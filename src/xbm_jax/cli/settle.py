@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -10,13 +11,29 @@ from xbm_jax.banks import MaskBank, chip_card, load_chip, save_chip, task_names
 from xbm_jax.cli.console import say
 from xbm_jax.data import Dataset, calibration_images
 from xbm_jax.errors import BankError, ModelError
+from xbm_jax.examples import count
 from xbm_jax.models import Chip, array_weights, calibrate, digital_weights
 from xbm_jax.storage import store
 from xbm_jax.storage.lock import locked
+from xbm_jax.training import for_chip
 
-__all__ = ["chip_for_bank", "names_in", "placement", "settled"]
+__all__ = ["asked_of_data", "chip_for_bank", "fitted", "names_in", "placement", "settled"]
 
 _NAMED = 3
+_CALIBRATED_ON = {"images": (256, 64), "arrays": (64, 16)}
+"""Examples that a chip is calibrated on, and of a batch; a sentence has some twenty tokens, each as much as an image's
+pixel."""
+
+
+def asked_of_data(options: Any) -> dict[str, Any]:
+    """What a command says of how its examples are to be read."""
+    return {"image_size": options.image_size, "tokenizer": options.tokenizer, "max_length": options.max_length}
+
+
+def fitted(chip: Chip, data: Dataset) -> Dataset:
+    """Data as the chip takes them: images in its channels, sentences as they are."""
+    images = data.kind == "images" or chip.network.inputs is None  # one of them alone is refused
+    return for_chip(chip, data) if images else data
 
 
 def names_in(bank: Path) -> list[str]:
@@ -35,9 +52,11 @@ def chip_for_bank(console: Console, bank: Path, chip: Chip, data: Dataset) -> Ch
         return there
     if chip.calibrated:
         return chip
-    images = calibration_images(data)
-    say(console, f"Measuring input scales and converter ranges on {len(images)} training images.")
-    return calibrate(chip, images)
+    wanted, batch_size = _CALIBRATED_ON[data.kind]
+    examples = calibration_images(data, wanted)
+    kind = "images" if data.kind == "images" else "examples"
+    say(console, f"Measuring input scales and converter ranges on {count(examples)} training {kind}.")
+    return calibrate(chip, examples, batch_size=batch_size)
 
 
 def settled(bank: Path, chip: Chip, programmed: Chip) -> Chip:

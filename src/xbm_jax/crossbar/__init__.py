@@ -10,7 +10,7 @@ from xbm_jax.crossbar.primitives.adc import AdcRange, Mismatch
 from xbm_jax.crossbar.primitives.products import Conv
 from xbm_jax.crossbar.primitives.wires import fold_wires
 from xbm_jax.crossbar.reading.observe import clip_rate
-from xbm_jax.crossbar.reading.reads import linear_kernel, read
+from xbm_jax.crossbar.reading.reads import gained_kernel, linear_kernel, read
 from xbm_jax.crossbar.reading.sums import column_sums
 from xbm_jax.crossbar.writing.by_line import with_lines
 from xbm_jax.crossbar.writing.lines import Lines
@@ -62,6 +62,7 @@ __all__ = [
     "column_sums",
     "fold_wires",
     "from_csv",
+    "gained_kernel",
     "linear_kernel",
     "nominal_weights",
     "plan",

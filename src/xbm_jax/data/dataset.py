@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -36,6 +36,8 @@ class Dataset:
     splits; ``y_*`` one array with that axis. With ``class_names`` targets are labels as above, without any they are
     what the task's objective takes.
 
+    ``tokenizer``: what made token ids of sentences (:attr:`xbm_jax.data.Tokenizer.mark`); a task's ``meta`` keeps it.
+
     Images may stay on disk (``load(..., stream=True)``): ``x_*`` is then a :class:`~xbm_jax.data.Streamed`.
 
     A split without a pixel above 1 is warned of: binary images that were not brought to 0 and 255 are black on black.
@@ -54,6 +56,7 @@ class Dataset:
     attribution: str = "unknown"
     groups: np.ndarray | None = None
     kind: Literal["images", "arrays"] = "images"
+    tokenizer: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         names = tuple(map(class_text, self.class_names))

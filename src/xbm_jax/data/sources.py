@@ -57,8 +57,9 @@ def load(
     kind, _, rest = source.partition(":")
     if stream and kind not in ("folder", "tfds"):
         raise DataError("stream", stream, f"False for {source}; folder: and tfds: can be streamed")
-    if tokenizer is not None and kind != "tsv":
-        raise DataError("tokenizer", str(tokenizer), f"None for {source}; tsv: has sentences")
+    for name, given in (("tokenizer", tokenizer), ("max_length", max_length)):
+        if given is not None and kind != "tsv":
+            raise DataError(name, str(given), f"None for {source}; tsv: has sentences")
     if source in BUNDLED:
         return load_bundled(source, image_size)
     if kind == "npz" and rest:

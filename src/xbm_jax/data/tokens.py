@@ -8,7 +8,9 @@ are only a few programs are compiled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -37,6 +39,8 @@ class Tokenizer:
             BERT.
         tail: tokens at the end that a cut keeps (the separator).
         pad: id of padding.
+        name: where it came from.
+        digest: SHA-256 of what decides its ids; ``None`` for a function of your own, which cannot be told from others.
 
     Raises:
         SpecError: lengths or ids that are no whole numbers in their range.
@@ -46,11 +50,25 @@ class Tokenizer:
     max_length: int = 512
     tail: int = 1
     pad: int = 0
+    name: str | None = None
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         check_int("Tokenizer.tail", self.tail, 0, 2**20)
         check_int("Tokenizer.max_length", self.max_length, self.tail + 1, 2**20)
         check_int("Tokenizer.pad", self.pad, 0, 2**31 - 1)
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """What a task remembers of its tokenizer, JSON-like."""
+        return {"name": self.name, "digest": self.digest, "max_length": self.max_length}
+
+    def check(self, mark: Mapping[str, Any] | None) -> None:
+        """Raise DataError unless this is the tokenizer of a task, ``task.meta.get("tokenizer")``, as far as known."""
+        known = None if mark is None else mark.get("digest")
+        if known is not None and self.digest is not None and known != self.digest:
+            allowed = f"{(mark or {}).get('name')} ({known[:12]}), the tokenizer that the task was learned with"
+            raise DataError("tokenizer", f"{self.name} ({self.digest[:12]})", allowed)
 
     def at_most(self, max_length: int) -> Tokenizer:
         """The same for sentences of so many tokens."""
@@ -125,7 +143,8 @@ def load_tokenizer(source: str | Path, max_length: int = 512) -> Tokenizer:
         allowed = "`pip install 'xbm_jax[text]'`, or a xbm_jax.data.Tokenizer of your own"
         raise DataError("tokenizer", str(source), allowed) from error
     try:
-        library = Library.from_str(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        library, digest = Library.from_str(text), _digest(text)
     except Exception as error:  # the library raises nothing more special
         raise DataError("tokenizer", str(source), f"a whole tokenizer.json ({error})") from error
     library.no_truncation()
@@ -136,7 +155,14 @@ def load_tokenizer(source: str | Path, max_length: int = 512) -> Tokenizer:
     def encode(sentences: list[str]) -> list[list[int]]:
         return [found.ids for found in library.encode_batch(sentences)]
 
-    return Tokenizer(encode, max_length, tail, _padding_id(library))
+    name = str(source) if str(source).startswith(HUB) else path.name
+    return Tokenizer(encode, max_length, tail, _padding_id(library), name, digest)
+
+
+def _digest(text: str) -> str:
+    """Of a ``tokenizer.json``'s content, but for what it says of lengths: those are :class:`Tokenizer`'s."""
+    content = {key: part for key, part in json.loads(text).items() if key not in ("version", "truncation", "padding")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _padding_id(library: Any) -> int:

@@ -57,7 +57,8 @@ def load_tsv(
     else:
         rows = split_test(labels, _TEST_FRACTION, seed)
     (x_train, y_train), (x_test, y_test) = (({k: a[i] for k, a in x.items()}, labels[i]) for i in rows)
-    return Dataset(train_file.name.partition(".")[0], x_train, y_train, x_test, y_test, names, kind="arrays")
+    name, how = train_file.name.partition(".")[0], {"kind": "arrays", "tokenizer": tokenizer.mark}
+    return Dataset(name, x_train, y_train, x_test, y_test, names, **how)
 
 
 def _files(path: Path) -> tuple[Path, Path | None]:

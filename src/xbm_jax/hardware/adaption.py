@@ -68,7 +68,7 @@ def backward_macs(method: Method, workload: Workload, columns: Any, beside: Any)
     column sum, of LoRA twice its own. A head alone needs neither; norms need dx.
     """
     counted = workload.inventory
-    macs = counted.per_layer["reads"] * counted.per_layer["weights"]
+    macs = counted.per_layer["macs"]
     rule = method.rule
     if rule is None and method.norms == "frozen":
         return {"inputs": 0.0 * macs, "values": 0.0 * macs}

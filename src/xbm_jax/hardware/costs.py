@@ -130,12 +130,14 @@ def cost(chip: Chip, task: Task, technology: Technology, workload: Workload) -> 
         workload: of this chip (:func:`xbm_jax.hardware.workload`).
 
     Raises:
-        BankError: a task of another chip. DataError: a workload of another chip. SpecError: bits that the technology's
-            converter has no model for.
+        BankError: a task of another chip. DataError: a workload of another chip, or nothing on arrays. SpecError: bits
+            that the technology's converter has no model for.
     """
     check_fits(chip, task)
     if workload.inventory.layers != tuple(chip.tiles):
         raise DataError("workload", "of another network", "xbm.hardware.workload(chip, inputs) of this chip")
+    if not chip.tiles:
+        raise DataError("chip.tiles", {}, "at least one layer on arrays: of what is digital the head alone has a price")
     # Each by itself, so that counts stay NumPy's where a technology alone is mapped over.
     task, technology, workload = (on_host(part) for part in (task, technology, workload))
     changes = written(chip, task.method.rule, task.trained["masks"])
@@ -160,7 +162,7 @@ def cost(chip: Chip, task: Task, technology: Technology, workload: Workload) -> 
         adaption_joules=adaption_joules(technology, workload, method, forward, backward, writes, bits),
         writing=writes,
         write_seconds=np.float32(np.nan) if time is None else time,
-        macs=counted.per_layer["reads"] * counted.per_layer["weights"],
+        macs=counted.per_layer["macs"],
         cells=counted.per_layer["cells"] * workload.copies,
         array_cells=counted.per_layer["arrays"] * array_cells * workload.copies,
         task_bits=bits,

@@ -17,7 +17,7 @@ import numpy as np
 
 from xbm_jax.crossbar import Plan, Tiles
 from xbm_jax.errors import SpecError
-from xbm_jax.models import Chip, digital_weights, reads_in_order
+from xbm_jax.models import Chip, digital_weights, driven_lines, reads_in_order
 
 __all__ = ["Inventory", "Numbers", "inventory"]
 
@@ -39,13 +39,14 @@ class Inventory:
         siemens: summed conductance of a column's lines in its row tile, the mean of its slices, float32 [2, M]: of the
             positive and the negative lines of pairs; without pairs the second is zero.
         levels_siemens: mean conductance of the layer's cells, float32 [L].
-        per_layer: numbers of each layer by name, float32 [L]: ``reads`` per example, ``passes`` of each (cycles, twice
-            for two passes), ``slices``, ``conversions`` of a line (slices), ``kernel_rows``, ``outputs`` (columns of
-            the kernel), ``weights``, ``cells`` that hold weights, ``arrays``, ``input_bits``, ``bit_lines`` a column,
-            ``dac_bits`` that a pass streams.
+        per_layer: numbers of each layer by name, float32 [L]: ``reads`` per example, ``driven`` share of their word
+            lines (:func:`xbm_jax.models.driven_lines`), ``macs``: multiply-adds of these, ``passes`` of each read
+            (cycles, twice for two passes), ``slices``, ``kernel_rows``, ``outputs`` (columns of the kernel),
+            ``weights``, ``cells`` that hold weights, ``arrays``, ``input_bits``, ``bit_lines`` a column, ``dac_bits``
+            that a pass streams.
         converters: ``(bits, pulses)`` of each layer's conversions; static.
         layers: paths; static.
-        first: number of the layer that reads the inputs; static.
+        first: number of the layer that reads the inputs; 0 where there is none; static.
         pairs: of each layer, ``"analog"`` or ``"digital"`` where it has differential pairs, or ``"none"``; static.
         array_shape: word and bit lines of each layer's arrays; static.
         head: inputs of the classifier; static.
@@ -84,17 +85,28 @@ class Inventory:
         return np.array([pair == name for pair in self.pairs])
 
 
+_INDICES = ("layer_of_column", "group_of_column", "layer_of_group", "array_of_group", "layer_of_array")
+_NO_COLUMNS = {
+    **dict.fromkeys(_INDICES, np.zeros(0, np.int32)),
+    **dict.fromkeys(("rows_of_group", "levels_siemens"), np.zeros(0, np.float32)),
+    "siemens": np.zeros((2, 0), np.float32),
+}
+"""Of a chip without a layer on arrays, and what those of others are put behind."""
+_NUMBERS = ("reads", "driven", "macs", "passes", "slices", "kernel_rows", "outputs", "weights", "cells", "arrays")
+_NUMBERS += ("input_bits", "bit_lines", "dac_bits")
+
+
 def inventory(chip: Chip, inputs: Any) -> Inventory:
     """Count a chip, on the host.
 
     Args:
-        chip: programmed; its conductances are as they are now.
+        chip: programmed; its conductances are as they are now. All of it may be digital: nothing is counted then.
         inputs: examples, or their ``jax.ShapeDtypeStruct``, as :func:`xbm_jax.models.reads_per_example` takes them.
 
     Raises:
         SpecError: a layer with ideal converters: they have no cost. ModelError: see ``reads_per_example``.
     """
-    reads, found = reads_in_order(chip, inputs), []
+    reads, found = reads_in_order(chip, inputs), [_NO_COLUMNS]
     groups = arrays = 0
     for index, (path, tiles) in enumerate(chip.tiles.items()):
         if tiles.plan.spec.adc.bits is None:
@@ -102,14 +114,15 @@ def inventory(chip: Chip, inputs: Any) -> Inventory:
         found.append(_layer(tiles, index, groups, arrays))
         groups, arrays = groups + len(found[-1]["rows_of_group"]), arrays + len(found[-1]["layer_of_array"])
     plans = [tiles.plan for tiles in chip.tiles.values()]
-    per_layer = [_numbers(plan, reads.get(path, 0)) for path, plan in zip(chip.tiles, plans, strict=True)]
-    joined = {name: np.concatenate([part[name] for part in found], axis=-1) for name in found[0]}
+    driven, layers = driven_lines(chip, inputs), zip(chip.tiles, plans, strict=True)
+    per_layer = [_numbers(plan, reads.get(path, 0), driven[path]) for path, plan in layers]
+    joined = {name: np.concatenate([part[name] for part in found], axis=-1) for name in _NO_COLUMNS}
     return Inventory(
         **joined,
-        per_layer={name: np.array([own[name] for own in per_layer], np.float32) for name in per_layer[0]},
+        per_layer={name: np.array([own[name] for own in per_layer], np.float32) for name in _NUMBERS},
         converters=tuple((int(plan.spec.adc.bits or 0), _pulses(plan)) for plan in plans),
         layers=tuple(chip.tiles),
-        first=list(chip.tiles).index(next(iter(reads))),
+        first=next((list(chip.tiles).index(path) for path in reads), 0),
         pairs=tuple(plan.spec.subtract if plan.spec.polarities == 2 else "none" for plan in plans),
         array_shape=tuple((plan.spec.rows, plan.spec.cols) for plan in plans),
         head=chip.num_features,
@@ -150,10 +163,13 @@ def _line_siemens(tiles: Tiles) -> np.ndarray:
     return sums
 
 
-def _numbers(plan: Plan, reads: int) -> dict[str, float]:
+def _numbers(plan: Plan, reads: int, driven: float) -> dict[str, float]:
+    """What ``_NUMBERS`` names."""
     spec = plan.spec
     return {
         "reads": reads,
+        "driven": driven,
+        "macs": reads * driven * plan.rows * plan.columns,
         "passes": spec.cycles * (2 if plan.two_pass else 1),
         "slices": spec.slices,
         "kernel_rows": plan.rows * plan.groups,

@@ -127,7 +127,7 @@ def workload(
         chip: programmed; its conductances are as they are now.
         inputs: examples or their ``jax.ShapeDtypeStruct``: their shape says how often each layer is read.
         activity: measured (:func:`measure_activity`) or given; ``None``: every input drives its line at full scale,
-            an upper bound.
+            an upper bound (zeros that a layer puts between inputs drive none).
         copies: of every layer, or of those named.
         batch: examples one behind the other, for the time of a batch.
         training: of the task; ``None``: none.
@@ -139,7 +139,7 @@ def workload(
     counted = inventory(chip, inputs)
     check_int("batch", batch, 1, 10**9)
     check_choice("off_lines", off_lines, ("conduct", "cut"))
-    full = np.ones(len(counted.layers), np.float32)
+    full = counted.per_layer["driven"]
     return Workload(
         counted,
         full if activity is None else _by_layer("activity.nonzero", activity.nonzero, counted, 0.0, 1.0),

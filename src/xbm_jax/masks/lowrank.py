@@ -58,6 +58,14 @@ class LowRank(Rule):
         y = jnp.einsum("...gr,grn->...gn", inner, up, precision=jax.lax.Precision.HIGHEST)
         return self.alpha / self.rank * y.reshape(*y.shape[:-2], -1)
 
+    def beside_kernel(self, tiles: Tiles, values: Values) -> jax.Array:
+        dtype = tiles.weight_scale.dtype
+        down, up = (half_numbers(values[name], dtype) for name in ("down", "up"))
+        groups, rank, _ = up.shape
+        apart = down.reshape(*down.shape[:-1], groups, rank)
+        kernel = jnp.einsum("...gr,grn->...gn", apart, up, precision=jax.lax.Precision.HIGHEST)
+        return self.alpha / self.rank * kernel.reshape(tiles.plan.kernel_shape)
+
     def encode(self, tiles: Tiles, values: Values) -> dict[str, jax.Array]:
         del tiles
         return {name: half_codes(values[name]) for name in ("down", "up")}

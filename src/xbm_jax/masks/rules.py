@@ -101,6 +101,11 @@ class Rule:
         del tiles, values, x
         return None
 
+    def beside_kernel(self, tiles: Tiles, values: Values) -> jax.Array | None:
+        """The kernel [*kernel_shape], in weights, that :meth:`beside` is the product with; ``None``: it is none."""
+        del tiles, values
+        return None
+
     def encode(self, tiles: Tiles, values: Values) -> Values:
         """Real values to the integer codes that are stored; codes pass unchanged."""
         raise TypeError(f"{type(self).__name__} stores nothing of {tiles.plan.kernel_shape}")

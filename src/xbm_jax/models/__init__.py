@@ -24,14 +24,15 @@ from xbm_jax.models.modules.forms import Form
 from xbm_jax.models.modules.layers import register_layer
 from xbm_jax.models.network import Backbone, Calibration, Network, backbone
 from xbm_jax.models.passes import forward, initial_trained
-from xbm_jax.models.preprocess import Preprocess
-from xbm_jax.models.reads import reads_in_order, reads_per_example
+from xbm_jax.models.preprocess import PREPROCESSES, Preprocess, load_preprocess
+from xbm_jax.models.reads import driven_lines, reads_in_order, reads_per_example
 from xbm_jax.models.registry import MODELS, load_backbone, named_network
 from xbm_jax.models.rules import Layer, LayerSpecs, Where
 from xbm_jax.models.variables import flax_variables, held_weights
 
 __all__ = [
     "MODELS",
+    "PREPROCESSES",
     "Backbone",
     "Calibration",
     "Chip",
@@ -50,11 +51,13 @@ __all__ = [
     "check_calibrated",
     "check_inputs",
     "digital_weights",
+    "driven_lines",
     "flax_variables",
     "forward",
     "held_weights",
     "initial_trained",
     "load_backbone",
+    "load_preprocess",
     "measure_inputs",
     "measure_norms",
     "measure_ranges",

@@ -48,7 +48,7 @@ class Chip:
     Attributes:
         tiles: programmed kernels by layer path.
         digital: arrays that stayed digital (biases, kernels of digital layers), by array path.
-        norms: the source task's norm parameters, ``{path: {"scale", "bias"}}``.
+        norms: the source task's norm parameters, ``{path: {"scale", "bias"}}``; some norms have one of them.
         stats: the source task's running statistics, ``{path: {"mean", "var"}}``; batch norms alone have them.
         head: the source task's classifier, ``{"kernel", "bias"}``; digital.
         network: static structure.
@@ -140,13 +140,14 @@ def program(
     specs = layer_specs(network, spec, rules)
     _warn_of_what_no_file_holds(specs)
     tiles = {path: _program_layer(backbone, path, layer_spec, named(key, path)) for path, layer_spec in specs.items()}
-    owned = dict.fromkeys(network.norms, ("scale", "bias")) | {network.head: ("kernel", "bias")}
+    norms = {path: network.norm_arrays(path) for path in network.norms}
+    owned = norms | {network.head: ("kernel", "bias")}
     taken = {f"{path}/kernel" for path in tiles} | {f"{path}/{k}" for path, names in owned.items() for k in names}
     taken |= {f"{path}/{k}" for path in network.batch_norms for k in ("mean", "var")}
     return Chip(
         tiles=tiles,
         digital={p: a for p, a in arrays.items() if p not in taken},
-        norms={p: {k: arrays[f"{p}/{k}"] for k in ("scale", "bias")} for p in network.norms},
+        norms={p: {k: arrays[f"{p}/{k}"] for k in names} for p, names in norms.items()},
         stats={p: {k: arrays[f"{p}/{k}"] for k in ("mean", "var")} for p in network.batch_norms},
         head={k: arrays[f"{network.head}/{k}"] for k in ("kernel", "bias")},
         network=network,

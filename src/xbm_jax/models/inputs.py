@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from xbm_jax.crossbar.validate import check_int
 from xbm_jax.errors import DataError, ModelError
 from xbm_jax.pixels import check_uint8, warn_if_binary
 
@@ -27,22 +29,32 @@ class InputSpec:
         arrays: ``(shape, dtype name)`` of each leaf; an axis of length ``None`` may be of any, the same in all arrays.
         mask: key of the array, bool [positions] an example, that says which positions are real; what is padding does
             not count where a chip is calibrated or inspected. ``None``: all are.
+        below: ``(key, number)``: arrays of whole numbers from 0 to below that, entries of an embedding say. On an
+            accelerator a wrong one is no error: it reads another entry, or NaN.
     """
 
     structure: Any
     arrays: tuple[tuple[tuple[int | None, ...], str], ...]
     mask: str | None = None
+    below: tuple[tuple[str, int], ...] = ()
 
     @classmethod
-    def of(cls, example: Any, *, free: tuple[int, ...] = (), mask: str | None = None) -> InputSpec:
+    def of(
+        cls,
+        example: Any,
+        *,
+        free: tuple[int, ...] = (),
+        mask: str | None = None,
+        below: Mapping[str, int] | None = None,
+    ) -> InputSpec:
         """The spec of ``example``, a pytree of arrays or of ``jax.ShapeDtypeStruct``, none with a batch axis.
 
         Args:
             free: axes, the batch's not counted, whose length may be another one in every batch.
-            mask: see above.
+            mask, below: see above.
 
         Raises:
-            ModelError: no arrays, or a mask that is no boolean array of a dictionary.
+            ModelError: no arrays, a mask that is no boolean array of a dictionary, or bounds of none of whole numbers.
         """
         if isinstance(example, InputSpec):
             return example
@@ -52,9 +64,14 @@ class InputSpec:
         masked = example.get(mask) if isinstance(example, dict) else None
         if mask is not None and (masked is None or masked.dtype != bool):
             raise ModelError("mask", mask, "the key of a boolean array, in inputs that are a dictionary")
+        for key, size in (below or {}).items():
+            bounded = example.get(key) if isinstance(example, dict) else None
+            if bounded is None or not np.issubdtype(bounded.dtype, np.integer):
+                raise ModelError("below", key, "the key of an array of whole numbers, in inputs that are a dictionary")
+            check_int(f"below[{key!r}]", size, 1, 2**31 - 1)
         shapes = [tuple(None if axis in free else size for axis, size in enumerate(leaf.shape)) for leaf in leaves]
         dtypes = [str(np.dtype(leaf.dtype)) for leaf in leaves]
-        return cls(structure, tuple(zip(shapes, dtypes, strict=True)), mask)
+        return cls(structure, tuple(zip(shapes, dtypes, strict=True)), mask, tuple(sorted((below or {}).items())))
 
     def batch(self, size: int) -> Any:
         """The shapes and dtypes of ``size`` examples, free axes as long as any other number."""
@@ -83,7 +100,17 @@ class InputSpec:
                 raise DataError(name, "NaN or infinity", "finite numbers")
             if len(array) != len(np.asarray(leaves[0])):
                 raise DataError(name, f"{len(array)} examples", f"{len(np.asarray(leaves[0]))}, as many as the others")
+        self._check_bounds(inputs)
         return jax.tree.map(np.asarray, inputs)
+
+    def _check_bounds(self, inputs: Any) -> None:
+        """Raise for whole numbers outside of their range."""
+        for key, size in self.below:
+            array = np.asarray(inputs[key])
+            wrong = np.argwhere((array < 0) | (array >= size))
+            if len(wrong):
+                value = f"{array[tuple(wrong[0])]} in example {wrong[0][0]} ({len(wrong)} such)"
+                raise DataError(f"inputs['{key}']", value, f"0..{size - 1}: the network has no entry for others")
 
     def real(self, inputs: Any) -> Any:
         """Which positions of each example are no padding, bool [n, positions]; ``None``: all."""

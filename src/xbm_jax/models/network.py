@@ -1,9 +1,9 @@
 """A backbone, split at its edge: the static structure of a Flax NNX module and its arrays by path.
 
 Any NNX module of ``nnx.Conv``, ``nnx.ConvTranspose``, ``nnx.Linear``, ``nnx.LinearGeneral`` (hence
-``nnx.MultiHeadAttention``), ``nnx.Einsum``, ``nnx.BatchNorm`` and ``nnx.LayerNorm`` layers will do; what else it holds
-(a class token, an ``nnx.Embed``, a layer that it never calls) stays digital and frozen. Layers are named by their path,
-``"layer1_0/conv1"``; arrays by ``"layer1_0/conv1/kernel"``.
+``nnx.MultiHeadAttention``), ``nnx.Einsum``, ``nnx.BatchNorm``, ``nnx.LayerNorm``, ``nnx.RMSNorm`` and
+``nnx.GroupNorm`` layers will do; what else it holds (a class token, an ``nnx.Embed``, a layer that it never calls)
+stays digital and frozen. Layers are named by their path, ``"layer1_0/conv1"``; arrays by ``"layer1_0/conv1/kernel"``.
 """
 
 from __future__ import annotations
@@ -105,6 +105,10 @@ class Network:
     def norms(self) -> list[str]:
         """Paths of the norms whose scale and bias a task may own."""
         return [path for path, kind in self.kinds.items() if kind in NORM_KINDS]
+
+    def norm_arrays(self, path: str) -> tuple[str, ...]:
+        """What a task may own of a norm: its scale, its bias, or both."""
+        return tuple(name for name in ("scale", "bias") if f"{path}/{name}" in self.shapes)
 
     @property
     def batch_norms(self) -> list[str]:

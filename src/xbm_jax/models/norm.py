@@ -67,11 +67,15 @@ def folded_norms(
 
 
 def layer_norm(x: jax.Array, affine: dict[str, jax.Array], epsilon: float) -> jax.Array:
-    """``(x - mean) / sqrt(var + epsilon) * scale + bias`` over the last axis of each example (Ba 2016)."""
+    """``(x - mean) / sqrt(var + epsilon) * scale + bias`` over the last axis of each example (Ba 2016).
+
+    One of ``scale`` and ``bias`` may be left out.
+    """
     mean = jnp.mean(x, -1, keepdims=True)
     var = jnp.mean((x - mean) ** 2, -1, keepdims=True)
-    scale, bias = (affine[name].astype(x.dtype) for name in ("scale", "bias"))
-    return (x - mean) * jax.lax.rsqrt(var + epsilon) * scale + bias
+    y = (x - mean) * jax.lax.rsqrt(var + epsilon)
+    y = y * affine["scale"].astype(x.dtype) if "scale" in affine else y
+    return y + affine["bias"].astype(x.dtype) if "bias" in affine else y
 
 
 def _normalise(x: jax.Array, affine: dict, mean: jax.Array, var: jax.Array, epsilon: float) -> jax.Array:

@@ -15,6 +15,7 @@ from xbm_jax.crossbar import Tiles, read
 from xbm_jax.masks import Method
 from xbm_jax.models.chip import Chip
 from xbm_jax.models.inputs import call
+from xbm_jax.models.modules.layers import FLAX_NORMS
 from xbm_jax.models.norm import batch_norm, layer_norm
 from xbm_jax.models.structure import stand_in
 from xbm_jax.promotion import numpy_promotion
@@ -72,6 +73,7 @@ def forward(
     module.eval()  # what stays in the module, dropout say, belongs to the frozen backbone
     answers = {path: _bind(pass_.crossbar, path) for path in chip.tiles}
     answers |= {path: _bind(pass_.norm, path) for path in network.norms}
+    answers |= {path: partial(pass_.flax_norm, path) for path in network.norms if network.kinds[path] in FLAX_NORMS}
     answers[network.head] = _bind(pass_.features if features else pass_.head, network.head)
     stand_in(module, answers)
     return call(module, network.prepared(inputs)), pass_.stats
@@ -122,6 +124,12 @@ class _Pass:
         follow = {"use_batch": self.train and self.method.norms == "full", "momentum": self.chip.network.momenta[path]}
         y, self.stats[path] = batch_norm(x, affine, self.stats[path], epsilon, **follow)
         return y
+
+    def flax_norm(self, path: str, layer: Any, x: jax.Array) -> jax.Array:
+        """What the module's own norm answers, with the task's arrays in it."""
+        for name, array in self.trained["norms"].get(path, self.chip.norms[path]).items():
+            getattr(layer, name).set_value(array.astype(jnp.float32))
+        return FLAX_NORMS[self.chip.network.kinds[path]].__call__(layer, x)
 
     def features(self, path: str, x: jax.Array) -> jax.Array:
         return x

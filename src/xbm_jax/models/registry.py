@@ -18,7 +18,7 @@ from xbm_jax.errors import ModelError, WeightsError
 from xbm_jax.models.from_module import structure_of
 from xbm_jax.models.inputs import InputSpec
 from xbm_jax.models.network import Backbone, Calibration, Network, backbone
-from xbm_jax.models.preprocess import Preprocess
+from xbm_jax.models.preprocess import PREPROCESSES, Preprocess, load_preprocess
 from xbm_jax.models.weights import name_tables
 from xbm_jax.models.weights.files import read_weights
 from xbm_jax.models.weights.names import Table, flattened, rename
@@ -32,9 +32,7 @@ from xbm_jax.models.zoo.vit import VisionTransformer
 
 __all__ = ["MODELS", "load_backbone", "named_network"]
 
-_IMAGENET = Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-_CAFFE = Preprocess(mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0), divisor=1.0, reverse=True)
-_HALF = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+_IMAGENET, _CAFFE, _HALF = (PREPROCESSES[name] for name in ("imagenet", "caffe", "half"))
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,10 @@ class _Entry:
 
 
 _TOKENS = InputSpec.of(
-    {"ids": jax.ShapeDtypeStruct((1,), np.int32), "mask": jax.ShapeDtypeStruct((1,), np.bool_)}, free=(0,), mask="mask"
+    {"ids": jax.ShapeDtypeStruct((1,), np.int32), "mask": jax.ShapeDtypeStruct((1,), np.bool_)},
+    free=(0,),
+    mask="mask",
+    below={"ids": 30_522},
 )
 
 MODELS: Mapping[str, _Entry] = {
@@ -69,14 +70,19 @@ MODELS: Mapping[str, _Entry] = {
     "resnet50-v1": _Entry(partial(ResNet50, stride_at="conv1", epsilon=1e-3), "fc", _CAFFE, 224, name_tables.RESNET50),
     "vgg16-bn": _Entry(VggBn, "fc3", _IMAGENET, 224, name_tables.VGG16_BN),
     "densenet121": _Entry(DenseNet, "classifier", _IMAGENET, 224, name_tables.DENSENET),
-    "vit-s16": _Entry(VisionTransformer, "head", _HALF, 224, name_tables.VIT),
+    "vit-s16": _Entry(VisionTransformer, "head", _HALF, 224, name_tables.VIT, features=384),
     "minilm-l6": _Entry(Bert, "head", None, None, name_tables.BERT, inputs=_TOKENS, features=384),
 }
 """Backbones by name. ``resnet50`` is torchvision's form (v1.5), ``resnet50-v1`` the original one as Keras has it;
 ``minilm-l6`` takes ``{"ids", "mask"}``, as :func:`xbm_jax.data.load_tokenizer` makes them of sentences."""
 
 
-def load_backbone(name: str = "cifar-resnet20", weights: str | Path | Mapping[str, Any] | None = None) -> Backbone:
+def load_backbone(
+    name: str = "cifar-resnet20",
+    weights: str | Path | Mapping[str, Any] | None = None,
+    *,
+    preprocess: Preprocess | str | Path | None = None,
+) -> Backbone:
     """A pretrained backbone.
 
     Args:
@@ -84,9 +90,13 @@ def load_backbone(name: str = "cifar-resnet20", weights: str | Path | Mapping[st
         weights: a file (see :func:`xbm_jax.models.weights.files.read_weights`) or arrays by name, in our names or
             those of a library that the backbone's name tables know, perhaps nested (Flax's ``params`` and
             ``batch_stats``); ``None`` for those in the package.
+        preprocess: what these weights were trained with, where that is not what :data:`MODELS` says: a
+            :class:`~xbm_jax.models.Preprocess`, or where :func:`~xbm_jax.models.load_preprocess` finds it (``"deit"``,
+            say).
 
     Raises:
-        ModelError: unknown name. WeightsError: no weights, or weights that do not fit; all mismatches are listed.
+        ModelError: unknown name, or preprocessing of other inputs. WeightsError: no weights, or such as do not fit; all
+            mismatches are listed.
     """
     entry = MODELS.get(name)
     if entry is None:
@@ -103,20 +113,26 @@ def load_backbone(name: str = "cifar-resnet20", weights: str | Path | Mapping[st
         head = {"kernel": np.eye(entry.features, dtype=np.float32), "bias": np.zeros(entry.features, np.float32)}
         arrays |= {f"{entry.head}/{name}": array for name, array in head.items()}
     classes = np.shape(arrays.get(f"{entry.head}/bias", np.zeros(1)))
-    return backbone(named_network(name, classes[0] if classes else 1), arrays, calibration)
+    return backbone(named_network(name, classes[0] if classes else 1, preprocess), arrays, calibration)
 
 
-def named_network(name: str, num_classes: int) -> Network:
-    """The structure of a registered backbone, without weights."""
+def named_network(name: str, num_classes: int, preprocess: Preprocess | str | Path | None = None) -> Network:
+    """The structure of a registered backbone, without weights; ``preprocess`` as :func:`load_backbone` takes it."""
     entry = MODELS.get(name)
     if entry is None:
         raise ModelError("model", name, "one of " + ", ".join(MODELS))
+    own = entry.preprocess
+    if preprocess is not None:
+        own = preprocess if isinstance(preprocess, Preprocess) else load_preprocess(preprocess)
+        if entry.preprocess is None or len(own.mean) != len(entry.preprocess.mean):
+            takes = entry.preprocess and f"one of {len(entry.preprocess.mean)} channels"
+            raise ModelError("preprocess", str(preprocess), f"{takes or 'None: it takes no images'}, for {name}")
     # Without a trial, which takes as long again for a large module: tests try every registered one.
     return structure_of(
         lambda: entry.build(num_classes=num_classes, rngs=nnx.Rngs(0)),
         name=name,
         head=entry.head,
-        preprocess=entry.preprocess,
+        preprocess=own,
         image_size=entry.image_size,
         inputs=entry.inputs,
     )

@@ -18,7 +18,7 @@ from flax import nnx
 
 from xbm_jax.errors import ModelError, XbmError
 from xbm_jax.models.inputs import call
-from xbm_jax.models.modules.layers import NORM_KINDS, arrays_of, kind_of, layers, norm_axis
+from xbm_jax.models.modules.layers import NORM_KINDS, arrays_of, kind_of, layers, reduced_axes
 from xbm_jax.models.structure import Leaf, stand_in
 
 __all__ = ["TRIED", "answering_layer", "called_layers"]
@@ -180,8 +180,8 @@ def _check_input(path: str, kind: str | None, layer: Any, x: jax.Array) -> None:
         raise ModelError(path, f"an input of shape {list(x.shape)}", f"[batch, {sides}, channels]")
     if kind == "LinearGeneral" and {0, -x.ndim} & set(layer.axis):
         raise ModelError(path, f"axis={layer.axis}", "a product over features, not over the batch")
-    if kind in NORM_KINDS and norm_axis(path, layer) in (0, -x.ndim):
-        raise ModelError(path, f"axis {norm_axis(path, layer)}", "a norm over features, not over the batch")
+    if kind in NORM_KINDS and (over := {0, -x.ndim} & set(reduced_axes(path, layer))):
+        raise ModelError(path, f"axis {over.pop()}", "a norm over features, not over the batch")
 
 
 def _check_untouched(jaxpr: Any, paths: list[str], taken: set[str], inputs: int) -> None:

@@ -6,6 +6,7 @@ from xbm_jax.tasks.marks import ChipMark, chip_mark
 from xbm_jax.tasks.objectives import Classification, MultiLabel, Objective, Regression, TokenClassification
 from xbm_jax.tasks.population import Population, design, population_accuracy
 from xbm_jax.tasks.task import Task, evaluate, forward, predict, source_task, stored, with_measured_norms
+from xbm_jax.tasks.variables import flax_variables
 from xbm_jax.tasks.watching import active_columns, adc_clip_rates, inspect
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "compact",
     "design",
     "evaluate",
+    "flax_variables",
     "forward",
     "inspect",
     "population_accuracy",

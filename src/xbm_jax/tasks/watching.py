@@ -31,6 +31,7 @@ from xbm_jax.models import (
     check_calibrated,
     check_inputs,
     digital_weights,
+    driven_lines,
     forward,
     reads_per_example,
 )
@@ -87,13 +88,15 @@ def inspect(
         batch_key, counted = None if key is None else stream(key, batch.start), _counted(chip, *batch[1:])
         for path, sums in _watched(_everything, chip, task, batch.inputs, counted, batch_key).items():
             totals[path] = _added(totals[path], sums) if path in totals else sums
-    reads = reads_per_example(chip, take(images, slice(1)))
+    reads, driven = (count_of(chip, take(images, slice(1))) for count_of in (reads_per_example, driven_lines))
+    products = {path: reads[path] * driven[path] for path in chip.tiles}
+    masks = {path: active_mask(chip, task, path) for path in chip.tiles}
     layers = [
-        _layer(path, _plan(chip, task, path), reads[path], active_mask(chip, task, path), totals[path], count(images))
+        _layer(path, _plan(chip, task, path), products[path], masks[path], totals[path], count(images))
         for path in chip.tiles
     ]
-    macs = max(sum(layer.macs for layer in layers), 1)
-    folded, simulated = (sum(layer.macs for layer in layers if layer.folded == kind) / macs for kind in (True, False))
+    total = max(sum(layer.macs for layer in layers), 1)
+    folded, simulated = (sum(layer.macs for layer in layers if layer.folded == kind) / total for kind in (True, False))
     digital = digital_weights(chip)
     return Inspection(chip.network.name, count(images), tuple(layers), folded, simulated, array_weights(chip), digital)
 
@@ -223,14 +226,14 @@ def _merged(one: dict[str, jax.Array], other: dict[str, jax.Array], share: float
 
 
 def _layer(
-    path: str, plan: Plan, reads: int, active: np.ndarray, sums: dict[str, np.ndarray], images: int
+    path: str, plan: Plan, products: float, active: np.ndarray, sums: dict[str, np.ndarray], images: int
 ) -> LayerInspection:
     met = sums.get("met")
     return LayerInspection(
         path=path,
         folded=plan.fold,
         fold_reason=plan.fold_reason,
-        macs=reads * plan.rows * plan.columns,
+        macs=round(products * plan.rows * plan.columns),
         snr_db=_decibels(float(np.sum(sums["signal"])), float(np.sum(sums["error"]))),
         worst_column=_worst_column(sums["signal"], sums["error"]),
         active_columns=float(active.mean()),

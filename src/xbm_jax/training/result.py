@@ -41,6 +41,7 @@ def finished(run: Run, state: RunState, clock: Clock, seconds: float, together: 
         "class_names": list(run.data.class_names),
         "images": sizes,
         "image_shape": list(run.data.x_train.shape[1:]) if run.data.kind == "images" else None,
+        **({} if run.data.tokenizer is None else {"tokenizer": dict(run.data.tokenizer)}),
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
         **_changed(run),

@@ -35,7 +35,7 @@ from xbm_jax.crossbar.writing.plans import Plan
 from xbm_jax.crossbar.writing.tiles import Tiles
 from xbm_jax.promotion import numpy_promotion
 
-__all__ = ["folded_by_line", "tiled_by_line"]
+__all__ = ["folded_by_line", "kernel_by_line", "tiled_by_line"]
 
 
 def folded_by_line(tiles: Tiles, codes: jax.Array, gain: jax.Array, converters: Converters) -> jax.Array:
@@ -131,12 +131,20 @@ def _linear_read(
     plan: Plan, codes: jax.Array, effective: jax.Array, gain: jax.Array, negative: jax.Array | None
 ) -> jax.Array:
     """The read as straight-through gradients see it: one product."""
+    return product(codes, kernel_by_line(plan, effective, gain, negative), plan.conv)
+
+
+def kernel_by_line(plan: Plan, effective: jax.Array, gain: jax.Array, negative: jax.Array | None) -> jax.Array:
+    """The kernel [*shape], in levels, that a read under line gains [T, 2, N] would be with ideal converters.
+
+    ``negative``: the negative lines, where a pair shares its converter.
+    """
     spread = _on_lines(plan, gain)
     if negative is None:
         weights = effective * jnp.repeat(spread, len(plan.conversion_weights) // 2, axis=0)
     else:
         weights = gated(effective, negative, spread)
-    return product(codes, linear_kernel(plan, weights), plan.conv)
+    return linear_kernel(plan, weights)
 
 
 def _gain_gradient(

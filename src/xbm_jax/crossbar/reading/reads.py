@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from xbm_jax.crossbar.reading.columns import folded_read, gain_on_kernel, linear_kernel, tiled_read
-from xbm_jax.crossbar.reading.lines import folded_by_line, tiled_by_line
+from xbm_jax.crossbar.reading.lines import folded_by_line, kernel_by_line, tiled_by_line
 from xbm_jax.crossbar.reading.sums import Converters, input_codes
 from xbm_jax.crossbar.writing.by_line import by_line
 from xbm_jax.crossbar.writing.lines import plan_by_line
@@ -35,7 +35,7 @@ from xbm_jax.errors import SpecError
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import checked_key
 
-__all__ = ["gain_on_kernel", "gained_weights", "linear_kernel", "read"]
+__all__ = ["gain_on_kernel", "gained_kernel", "gained_weights", "linear_kernel", "read"]
 
 
 @numpy_promotion
@@ -84,6 +84,15 @@ def _form(plan: Plan, gain: jax.Array | None, gain_at: Literal["weights", "colum
         return lambda tiles, codes, gain, converters: columns(tiles.plan, codes, tiles.effective, gain, converters)
     lines = folded_by_line if plan_by_line(plan).fold and at_weights else partial(tiled_by_line, at_weights=at_weights)
     return lambda tiles, codes, gain, converters: lines(by_line(tiles), codes, jnp.asarray(gain), converters)
+
+
+def gained_kernel(tiles: Tiles, gain: jax.Array | None = None) -> jax.Array:
+    """The kernel [*shape], in levels, that a read under gains (as :func:`read` takes them) is with ideal converters."""
+    if gain is not None and gain.ndim == 3:
+        apart = by_line(tiles)
+        return kernel_by_line(apart.plan, apart.effective, gain, apart.lines and apart.lines.effective)
+    kernel = linear_kernel(tiles.plan, tiles.effective)
+    return kernel if gain is None else kernel * gain_on_kernel(tiles.plan, gain)
 
 
 def gained_weights(plan: Plan, weights: jax.Array, gain: jax.Array | None) -> jax.Array:

@@ -10,18 +10,31 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from xbm_jax.crossbar import Conv
 
-__all__ = ["Axes", "Equation", "Form", "Spatial", "transposed_padding"]
+__all__ = ["Axes", "Driven", "Equation", "Form", "Spatial", "transposed_padding"]
 
 Read = Callable[[jax.Array], jax.Array]
 """From inputs [..., K] or NHWC to what the arrays make of them."""
+
+
+class Driven(NamedTuple):
+    """What of a layer's answers arrays are read for.
+
+    Attributes:
+        answers: share of them that an input goes into; the others are the bias, and no array is read for one.
+        lines: share of these reads' word lines at which an input stands, not a zero put between inputs.
+    """
+
+    answers: float = 1.0
+    lines: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,10 @@ class Form:
     def own(self, kernel: Any, shape: tuple[int, ...]) -> Any:
         """What :meth:`on_arrays` was given, of its ``shape``."""
         return kernel.reshape(shape)
+
+    def driven(self, shape: tuple[int, ...]) -> Driven:
+        """What is read for an input of that shape: all of it, unless zeros stand between inputs."""
+        return Driven()
 
     def answer(self, read: Read, x: jax.Array, bias: jax.Array | None) -> jax.Array:
         """The layer's answer to ``x``, whose product is ``read``'s. A convolution may have more axes of examples."""
@@ -133,7 +150,8 @@ class Spatial(Form):
     """A convolution in ``rank`` 1, 2 or 3 dimensions with all that Flax lets it do, as one of images.
 
     Axes of depth are taken apart into taps: kernel [D, H, W, I, O] lies on arrays as [H, W, D I, O], an image a depth
-    of the answer. Padding, also circular and reflected, and zeros between inputs are put on before the read.
+    of the answer. Padding, also circular and reflected, and zeros between inputs are put on before the read; an answer
+    whose taps meet such zeros alone is zero, without a read.
 
     Args:
         padding: ``(low, high)`` of each dimension, or a name that XLA knows.
@@ -173,8 +191,26 @@ class Spatial(Form):
         kernel = kernel.reshape(shape)
         return jnp.flip(kernel.swapaxes(-1, -2), tuple(range(self.rank))) if self.turned else kernel
 
+    def driven(self, shape: tuple[int, ...]) -> Driven:
+        met = self._met(shape[-self.rank - 1 : -1])
+        answers = math.prod(float(np.mean(hits > 0)) for hits in met)
+        taps = zip(met, self.taps, strict=True)
+        return Driven(answers, math.prod(float(hits.sum() / (size * np.sum(hits > 0))) for hits, size in taps))
+
+    def _met(self, sides: tuple[int, ...]) -> list[np.ndarray]:
+        """How many taps of each answer meet an input or the padding around them, int [answers] of each dimension."""
+        found = []
+        widths = zip(sides, self._widths(sides), self.spread, strict=True)
+        for axis, (side, (low, high), spread) in enumerate(widths):
+            window = (self.taps[axis] - 1) * self.dilation[axis] + 1
+            count = ((side - 1) * spread + 1 + low + high - window) // self.strides[axis] + 1
+            at = np.arange(count)[:, None] * self.strides[axis] + np.arange(self.taps[axis]) * self.dilation[axis] - low
+            found.append((at % spread == 0).sum(1))
+        return found
+
     def answer(self, read: Read, x: jax.Array, bias: jax.Array | None) -> jax.Array:
         outer = x.shape[: x.ndim - self.rank - 1]
+        met = self._met(x.shape[len(outer) : -1])
         x = self._padded(x.reshape(-1, *x.shape[len(outer) :]))
         if self.rank == 3:
             x = self._depths(x)
@@ -183,19 +219,25 @@ class Spatial(Form):
         else:
             y = read(x.reshape(x.shape[0], *(1,) * (2 - self.rank), *x.shape[1:]))
             y = y.reshape(y.shape[0], *y.shape[3 - self.rank :])
+        if not all(hits.all() for hits in met):
+            y = jnp.where((math.prod(np.ix_(*met)) > 0)[..., None], y, 0.0)
         y = y.reshape(*outer, *y.shape[1:])
         return y if bias is None else y + bias
 
     def _padded(self, x: jax.Array) -> jax.Array:
         """``x`` [n, sides, C] with zeros, or whatever the padding is, around and between."""
-        window = [(taps - 1) * step + 1 for taps, step in zip(self.taps, self.dilation, strict=True)]
-        padding: Any = self.padding
-        if isinstance(padding, str):
-            padding = lax.padtype_to_pads(x.shape[1:-1], window, self.strides, padding)
+        padding = self._widths(x.shape[1:-1])
         if self.mode is not None:
             x, padding = jnp.pad(x, ((0, 0), *padding, (0, 0)), mode=self.mode), [(0, 0)] * self.rank
         widths = [(*sides, step - 1) for sides, step in zip(padding, self.spread, strict=True)]
         return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *widths, (0, 0, 0)))
+
+    def _widths(self, sides: tuple[int, ...]) -> list[tuple[int, int]]:
+        """Padding before and behind each dimension."""
+        if not isinstance(self.padding, str):
+            return list(self.padding)
+        window = [(taps - 1) * step + 1 for taps, step in zip(self.taps, self.dilation, strict=True)]
+        return lax.padtype_to_pads(sides, window, self.strides, self.padding)
 
     def _depths(self, x: jax.Array) -> jax.Array:
         """Images [n, depths of the answer, H, W, D C] of ``x`` [n, depths, H, W, C]: each group's taps are together."""

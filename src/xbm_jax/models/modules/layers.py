@@ -1,10 +1,10 @@
 """The layers that a chip knows: their kinds, their geometry, and which of their options a chip computes.
 
 ``nnx.Conv`` and ``nnx.ConvTranspose`` (of one to three dimensions), ``nnx.Linear``, ``nnx.LinearGeneral`` and
-``nnx.Einsum`` sit on crossbars; ``nnx.BatchNorm`` and ``nnx.LayerNorm`` are norms that a task may own. A subclass
-counts as its base unless its ``__call__`` is its own: then nothing here knows what it computes, and like any other
-module it stays digital. So do a layer norm without scale or bias, and a transposed convolution that wraps around or is
-masked.
+``nnx.Einsum`` sit on crossbars; ``nnx.BatchNorm``, ``nnx.LayerNorm``, ``nnx.RMSNorm`` and ``nnx.GroupNorm`` are norms
+that a task may own. A subclass counts as its base unless its ``__call__`` is its own: then nothing here knows what it
+computes, and like any other module it stays digital. So do a norm with neither scale nor bias, and a transposed
+convolution that wraps around or is masked.
 
 This module is where a kind is added: a row of ``_KINDS``, and :func:`form_of` where its kernel is not a plain HWIO or
 [in, out] (:mod:`~xbm_jax.models.modules.forms`). One that is made of layers known here needs nothing.
@@ -26,9 +26,10 @@ from xbm_jax.crossbar import Conv
 from xbm_jax.errors import ModelError, SpecError
 from xbm_jax.models.modules.forms import Axes, Equation, Form, Spatial, transposed_padding
 
-__all__ = ["NORM_KINDS", "arrays_of", "check_layer", "form_of", "kind_of", "layers", "norm_axis", "register_layer"]
+__all__ = ["FLAX_NORMS", "NORM_KINDS", "arrays_of", "check_layer", "form_of", "kind_of", "layers", "norm_axis"]
+__all__ += ["reduced_axes", "register_layer"]
 
-_NORMS = (nnx.BatchNorm, nnx.LayerNorm)
+_NORMS = (nnx.BatchNorm, nnx.LayerNorm, nnx.RMSNorm, nnx.GroupNorm)
 _KINDS: dict[type, int | None] = {
     nnx.Conv: None,
     nnx.ConvTranspose: None,
@@ -39,6 +40,8 @@ _KINDS: dict[type, int | None] = {
 }
 """Axes of each kind's first array; ``None``: as many as the layer's own options say."""
 NORM_KINDS = tuple(kind.__name__ for kind in _NORMS)
+FLAX_NORMS: dict[str, Any] = {kind.__name__: kind for kind in (nnx.RMSNorm, nnx.GroupNorm)}
+"""Norms that Flax's own layers compute, the task's arrays in them, whatever their axes and groups."""
 
 _ORDINARY = {
     "promote_dtype": (dtypes.promote_dtype,),
@@ -86,7 +89,8 @@ def kind_of(module: Any) -> str | None:
 def _without(module: Any) -> bool:
     """Whether a layer of a known kind computes what has no form here; the module computes it, digitally."""
     odd = isinstance(module, nnx.ConvTranspose) and (module.padding == "CIRCULAR" or module.mask is not None)
-    return odd or (isinstance(module, nnx.LayerNorm) and (module.scale is None or module.bias is None))
+    bare = isinstance(module, _NORMS[1:]) and module.scale is None and getattr(module, "bias", None) is None
+    return odd or bare
 
 
 def layers(module: nnx.Module) -> dict[str, Any]:
@@ -127,13 +131,13 @@ def check_layer(path: str, module: Any) -> None:
 
 def _check_norm(path: str, module: Any) -> None:
     kind = kind_of(module)
-    if module.scale is None or module.bias is None:
+    if kind == "BatchNorm" and (module.scale is None or module.bias is None):
         raise ModelError(path, f"{kind} without scale or bias", "use_scale=True and use_bias=True: tasks learn both")
     if not _number(module.epsilon) or module.epsilon < 0:
         raise ModelError(f"{path}.epsilon", module.epsilon, "a number from 0")
     if kind == "BatchNorm" and not (_number(module.momentum) and 0 <= module.momentum < 1):
         raise ModelError(f"{path}.momentum", module.momentum, "a number from 0, below 1")
-    if kind == "LayerNorm" and module.axis_name is not None:
+    if kind != "BatchNorm" and module.axis_name is not None:
         raise ModelError(f"{path}.axis_name", module.axis_name, "None: a chip reads all features in one place")
     norm_axis(path, module)
 
@@ -141,10 +145,14 @@ def _check_norm(path: str, module: Any) -> None:
 def norm_axis(path: str, module: Any) -> int:
     """The axis that a norm has a scale and bias along; a LayerNorm normalises over that one too.
 
+    Of norms that Flax computes it is not asked for: -1.
+
     Raises:
         ModelError: several axes, or features other than those that are reduced.
     """
     kind = kind_of(module)
+    if kind in FLAX_NORMS:
+        return -1
     names = ("axis",) if kind == "BatchNorm" else ("reduction_axes", "feature_axes")
     given = [getattr(module, name) for name in names]
     axes = {axis for value in given for axis in (value if isinstance(value, list | tuple) else (value,))}
@@ -152,6 +160,14 @@ def norm_axis(path: str, module: Any) -> int:
         value = ", ".join(f"{name}={value!r}" for name, value in zip(names, given, strict=True))
         raise ModelError(path, value, f"a {kind} over one axis")
     return int(axes.pop())
+
+
+def reduced_axes(path: str, module: Any) -> tuple[int, ...]:
+    """Axes of a norm that no example may share with another: those that it reduces, or has arrays along."""
+    if kind_of(module) not in FLAX_NORMS:
+        return (norm_axis(path, module),)
+    given = (module.reduction_axes, getattr(module, "feature_axes", None))
+    return tuple(int(axis) for axes in given if axes is not None for axis in np.atleast_1d(axes))
 
 
 def form_of(path: str, module: Any) -> Form:

@@ -24,6 +24,8 @@ _TWINS: dict[type[nn.Module], type] = {
     nn.ConvTranspose: nnx.ConvTranspose,
     nn.BatchNorm: nnx.BatchNorm,
     nn.LayerNorm: nnx.LayerNorm,
+    nn.RMSNorm: nnx.RMSNorm,
+    nn.GroupNorm: nnx.GroupNorm,
 }
 
 
@@ -39,7 +41,7 @@ def twin(layer: Any, arrays: Mapping[str, Any]) -> Any:
     """The twin of a layer whose arrays have the shapes of ``arrays``, by name."""
     kind = twin_kind(layer)
     shape = next((tuple(arrays[name].shape) for name in ("kernel", "scale", "mean", "bias") if name in arrays), ())
-    if kind in (nnx.BatchNorm, nnx.LayerNorm):
+    if kind in (nnx.BatchNorm, nnx.LayerNorm, nnx.RMSNorm, nnx.GroupNorm):
         return _norm(layer, kind, shape[0] if shape else 1)
     options = {name: getattr(layer, name) for name in _SHARED if getattr(layer, name, None) is not None}
     if options.get("promote_dtype") is dtypes.promote_dtype:  # Linen's; NNX has the same by its own name
@@ -80,9 +82,13 @@ def _convolution(layer: Any, kind: Any, shape: tuple[int, ...], options: dict[st
 
 
 def _norm(layer: Any, kind: Any, features: int) -> Any:
-    options: dict[str, Any] = {name: getattr(layer, name) for name in _NORM} | {"rngs": nnx.Rngs(0)}
+    options: dict[str, Any] = {name: getattr(layer, name) for name in _NORM if hasattr(layer, name)}
+    options["rngs"] = nnx.Rngs(0)
     if kind is nnx.BatchNorm:
         return kind(features, axis=layer.axis, momentum=layer.momentum, use_running_average=True, **options)
+    if kind is nnx.GroupNorm:
+        size, groups = layer.group_size, None if layer.group_size else layer.num_groups
+        return kind(features, groups, size, reduction_axes=_plain(layer.reduction_axes), **options)
     axes = {name: _plain(getattr(layer, name)) for name in ("reduction_axes", "feature_axes")}
     return kind(features, **axes, **options)
 

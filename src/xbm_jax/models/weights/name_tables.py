@@ -177,19 +177,20 @@ VIT: Mapping[str, Table] = {
         Row(r"blocks\.(\d+)\.mlp\.(fc[12])", r"block\1/\2"),
     ),
     "transformers": (
-        Row(r"vit\.embeddings\.cls_token", "cls_token"),
-        Row(r"vit\.embeddings\.position_embeddings", "pos_embed"),
-        Row(r"vit\.embeddings\.patch_embeddings\.projection", "patch_embed"),
+        Row(r"(?:vit\.)?embeddings\.cls_token", "cls_token"),
+        Row(r"(?:vit\.)?embeddings\.position_embeddings", "pos_embed"),
+        Row(r"(?:vit\.)?embeddings\.patch_embeddings\.projection", "patch_embed"),
         *(
-            Row(rf"vit\.encoder\.layer\.(\d+)\.attention\.attention\.{name}", r"block\1/qkv", part=(i, 3))
+            Row(rf"(?:vit\.)?encoder\.layer\.(\d+)\.attention\.attention\.{name}", r"block\1/qkv", part=(i, 3))
             for i, name in enumerate(("query", "key", "value"))
         ),
-        Row(r"vit\.encoder\.layer\.(\d+)\.attention\.output\.dense", r"block\1/proj"),
-        Row(r"vit\.encoder\.layer\.(\d+)\.intermediate\.dense", r"block\1/fc1"),
-        Row(r"vit\.encoder\.layer\.(\d+)\.output\.dense", r"block\1/fc2"),
-        Row(r"vit\.encoder\.layer\.(\d+)\.layernorm_before", r"block\1/norm1"),
-        Row(r"vit\.encoder\.layer\.(\d+)\.layernorm_after", r"block\1/norm2"),
-        Row(r"vit\.layernorm", "norm"),
+        Row(r"(?:vit\.)?encoder\.layer\.(\d+)\.attention\.output\.dense", r"block\1/proj"),
+        Row(r"(?:vit\.)?encoder\.layer\.(\d+)\.intermediate\.dense", r"block\1/fc1"),
+        Row(r"(?:vit\.)?encoder\.layer\.(\d+)\.output\.dense", r"block\1/fc2"),
+        Row(r"(?:vit\.)?encoder\.layer\.(\d+)\.layernorm_before", r"block\1/norm1"),
+        Row(r"(?:vit\.)?encoder\.layer\.(\d+)\.layernorm_after", r"block\1/norm2"),
+        Row(r"(?:vit\.)?layernorm", "norm"),
+        Row(r"(?:vit\.)?pooler\.dense", None),  # of a pretraining's task
         Row("classifier", "head"),
     ),
 }
