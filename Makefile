@@ -6,6 +6,8 @@ VENV    ?= .venv
 WORKERS ?= 2
 ARGS    ?=
 DATA    ?=
+WHEELS  ?=
+NAMES   ?=
 
 BIN     := $(VENV)/bin
 CREATED := $(VENV)/.created
@@ -16,7 +18,7 @@ TOOLS   := $(VENV)/.tools
 .NOTPARALLEL:
 XLA_CACHE := $(CURDIR)/.cache/xla
 
-.PHONY: bench coverage faults help quickstart sweeps test lint test-slow format clean distclean
+.PHONY: bench coverage faults gpu gpu-wheels help quickstart sweeps test lint test-slow format clean distclean
 
 help:
 	@echo "make quickstart   install into $(VENV) and run the main job (ARGS=--full for every method)"
@@ -26,6 +28,8 @@ help:
 	@echo "make sweeps DATA=cifar10.npz   what each property of a chip costs: the figures and tables of docs/"
 	@echo "make bench        speed, memory and compile time as ratios to the plain XLA operation"
 	@echo "make faults       faults injected into banks, saved runs and a server: docs/reliability.md, twenty minutes"
+	@echo "make gpu          what an accelerator has to show, in four minutes (WHEELS=, DATA=; ARGS=--toy on a CPU): docs/accelerator.md"
+	@echo "make gpu-wheels   fetches beforehand what a bare machine lacks, into WHEELS="
 	@echo "make format       let ruff mend and format the code"
 	@echo "make clean        remove caches and builds; make distclean removes $(VENV) too"
 
@@ -62,6 +66,14 @@ bench: $(CORE)
 
 faults: $(TOOLS)
 	$(BIN)/python -m reliability.run $(ARGS)
+
+# On the machine's own Python, which has JAX for its accelerator: nothing is installed but WHEELS, beside the results.
+gpu:
+	PYTHONPATH=src:. $(PYTHON) -m experiments.gpu $(if $(WHEELS),--wheels $(WHEELS)) $(if $(DATA),--data $(DATA)) $(ARGS)
+
+gpu-wheels: $(CORE)
+	@test -n "$(WHEELS)" || { echo "Name a folder for them: make gpu-wheels WHEELS=wheels" >&2; exit 1; }
+	$(BIN)/python -m experiments.gpu.packages --wheels $(WHEELS) $(ARGS) $(NAMES)
 
 format: $(TOOLS)
 	$(BIN)/python -m ruff check --fix .

@@ -58,7 +58,10 @@ from xbm_jax.tasks import (
 )
 from xbm_jax.training import Recipe, Saves, Schedule, TrainConfig, adapt, adapt_together, for_chip
 
-__version__ = _metadata.version("xbm_jax")
+try:
+    __version__ = _metadata.version("xbm_jax")
+except _metadata.PackageNotFoundError:  # a source tree on PYTHONPATH, where nothing can be installed
+    __version__ = "not installed"
 
 __all__ = [
     "Adc",
