@@ -26,7 +26,8 @@ ORDER = (
     *("crossbar.validate", "crossbar.primitives", "crossbar.devices", "crossbar.writing", "crossbar.reading"),
     *("crossbar", "masks"),
     *("models.zoo", "models.weights", "models.modules", "models"),
-    *("storage", "data", "tasks", "banks", "serving", "training", "hardware.constants", "hardware", "report"),
+    *("storage", "data", "tasks", "banks", "serving", "training", "hardware.constants", "hardware"),
+    *("report.names", "report.web", "report"),
     *(PACKAGE, "cli", "__main__"),
 )
 MAX_CHAIN = 8

@@ -35,7 +35,7 @@ FIELDS = {
     *("task", "method", "accuracy", "val_accuracy", "mask_bits", "norm_bits", "head_bits", "cells_written"),
     *("rows", "seconds", "images_per_second", "seed"),
 }
-WRITTEN = {LOCK, "REPORT.md", "accuracy_against_bits.png", "bank", "chip", "config.json", "results.json"}
+WRITTEN = {LOCK, "REPORT.md", "accuracy_against_bits.png", "bank", "chip", "config.json", "report.html", "results.json"}
 
 
 @pytest.fixture(scope="module")

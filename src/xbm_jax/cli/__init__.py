@@ -10,7 +10,19 @@ import tyro
 from xbm_jax.cli.bank_options import Bank
 from xbm_jax.cli.compiled import FLAG, keep_compiled, without_flag
 from xbm_jax.cli.console import flushed, printable
-from xbm_jax.cli.options import Adapt, Command, Cost, Inspect, Predict, Quickstart, check_seed
+from xbm_jax.cli.options import (
+    Adapt,
+    Command,
+    Completion,
+    Cost,
+    Doctor,
+    Inspect,
+    Predict,
+    Quickstart,
+    Report,
+    Watch,
+    check_seed,
+)
 from xbm_jax.errors import Interrupted, XbmError
 from xbm_jax.training import interruptible
 
@@ -29,6 +41,11 @@ def main(args: list[str] | None = None) -> None:
     try:
         with interruptible():
             own, kept = without_flag(sys.argv[1:] if args is None else args)
+            if own == ["--version"]:
+                from xbm_jax import __version__
+
+                print(f"xbm_jax {__version__}")
+                return
             command = _parsed(own)
             keep_compiled(kept)
             code = _run(command)
@@ -53,20 +70,34 @@ def main(args: list[str] | None = None) -> None:
 
 def _parsed(args: list[str]) -> Command:
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
-    text = f"Multi-task adaption on ReRAM crossbars. {FLAG}: nothing compiled is kept in the cache folder."
+    text = f"Multi-task adaption on ReRAM crossbars. {FLAG}: nothing compiled is kept in the cache folder; --version."
     return tyro.cli(Command, prog="xbm", description=text, args=args, config=config)
 
 
 def _run(command: Command) -> int:
     """Do what was asked; a command's own modules are imported when it is, so that ``--help`` is quick."""
     check_seed(command)
-    if isinstance(command, Predict):
-        from xbm_jax.cli.predict import predict_command
+    match command:
+        case Predict():
+            from xbm_jax.cli.predict import predict_command
 
-        return predict_command(command)
+            return predict_command(command)
+        case Watch():
+            from xbm_jax.cli.watch import watch_command
+
+            return watch_command(command)
+        case Doctor():
+            from xbm_jax.cli.doctor import doctor_command
+
+            return doctor_command()
+        case Completion(shell):
+            _parsed(["--tyro-print-completion", shell])
     from xbm_jax.cli import bank, commands, cost, quickstart
+    from xbm_jax.cli.report import report_command
 
     match command:
+        case Report():
+            report_command(command)
         case Quickstart(out, seed, full, source_data):
             quickstart.quickstart(out, seed=seed, full=full, source_data=source_data)
         case Adapt():

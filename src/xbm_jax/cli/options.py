@@ -14,7 +14,19 @@ from xbm_jax.crossbar import SPECS
 from xbm_jax.errors import DataError
 from xbm_jax.masks.methods import METHODS
 
-__all__ = ["Adapt", "Command", "Cost", "Inspect", "Predict", "Quickstart", "check_seed"]
+__all__ = [
+    "Adapt",
+    "Command",
+    "Completion",
+    "Cost",
+    "Doctor",
+    "Inspect",
+    "Predict",
+    "Quickstart",
+    "Report",
+    "Watch",
+    "check_seed",
+]
 
 LARGEST_SEED = 2**32 - 1
 """JAX keeps the low 32 bits of a seed: a larger one would be another's."""
@@ -240,6 +252,61 @@ class Cost:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Report:
+    """A page to look at, one HTML file without server or network: table, fronts, learning curves, masks, chip health.
+
+    Args:
+        place: a results file (.json), the folder of a quickstart, of a bank or of a saved run, or an exported bank.
+        out: the page; by default report.html in the folder, or beside the file.
+        chip: folder of the chip, where it does not lie beside the bank.
+        data: whose test images go through the chip, for its health and what its tasks answer: fashion_mnist,
+            npz:FILE, folder:DIR, ...; by default the files alone are read.
+        images: how many of them, at most.
+        image_size: resize images to this many pixels; by default they stay as they are.
+        seed: draws read noise; 0 to 4294967295.
+    """
+
+    place: Annotated[UserPath, tyro.conf.Positional]
+    out: UserPath | None = None
+    chip: UserPath | None = None
+    data: str | None = None
+    images: int = 128
+    image_size: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A training while it goes on: losses, scores, rates, speed and time left; Ctrl-C leaves it alone.
+
+    Args:
+        place: folder of a saved run, or of the bank or quickstart that a task is being learned for.
+        once: print what there is and leave; as it is where the output is no terminal.
+        seconds: between two looks.
+    """
+
+    place: Annotated[UserPath, tyro.conf.Positional]
+    once: bool = False
+    seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Versions, devices, folders, what is not installed and how to get it, and a read against its closed form."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A script that completes commands and options in a shell: `eval "$(xbm completion bash)"`.
+
+    Args:
+        shell: whose.
+    """
+
+    shell: Annotated[Literal["bash", "zsh", "tcsh"], tyro.conf.Positional]
+
+
 Command = (
     Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Adapt, tyro.conf.subcommand("adapt")]
@@ -247,4 +314,8 @@ Command = (
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Cost, tyro.conf.subcommand("cost")]
     | Annotated[Bank, tyro.conf.subcommand("bank")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Watch, tyro.conf.subcommand("watch")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+    | Annotated[Completion, tyro.conf.subcommand("completion")]
 )

@@ -27,11 +27,13 @@ from xbm_jax.hardware import arrays_used
 from xbm_jax.masks import Method, methods
 from xbm_jax.models import Backbone, Chip, check_inputs, load_backbone, program
 from xbm_jax.report.context import plain
+from xbm_jax.report.web.found import Confusion, Found
+from xbm_jax.report.web.gather import PAGE, found_in, write_page
 from xbm_jax.storage import codec, store
 from xbm_jax.storage.files import replace_json
 from xbm_jax.storage.lock import locked
 from xbm_jax.streams import Command, stream
-from xbm_jax.tasks import Task, compact, predict, source_task
+from xbm_jax.tasks import Task, compact, inspect, predict, source_task
 from xbm_jax.training import Recipe, adapt, for_chip
 
 __all__ = ["METHODS", "SPEC", "TASKS", "TRAIN", "quickstart"]
@@ -49,7 +51,10 @@ METHODS: tuple[Method, ...] = (methods.head_only(), methods.norm_only(), methods
 
 REWRITING: tuple[Method, ...] = (methods.piggyback(), methods.finetune())
 
-_WRITTEN = ("results.json", "accuracy_against_bits.png", "REPORT.md")
+_WRITTEN = ("results.json", "accuracy_against_bits.png", "REPORT.md", PAGE)
+
+_INSPECTED = 64
+"""Images that the chip is inspected on, for the page."""
 
 REOPEN = ("-m", "xbm_jax.cli.reopen")
 """What Python runs to open the saved chip and bank again."""
@@ -92,6 +97,8 @@ def quickstart(out: Path, *, seed: int = 0, full: bool = False, source_data: Pat
     rows = [_row(job, chip, bank, name, method, data[name]) for name in TASKS for method in job.methods]
     facts.append(_reopened(job, bank, data))
     _write(job, chip, rows, facts)
+    _write_page(job, chip, data[TASKS[0]], facts)
+    _say_next(job)
 
 
 def _at_most(data: Dataset) -> Dataset:
@@ -220,7 +227,12 @@ def _learn(job: _Job, chip: Chip, name: str, method: Method, data: Dataset, save
         task = adapt(chip, data, method=method, key=key, config=TRAIN, report=bar.report, save=save)
     task = compact(chip, task)  # what is measured is what is stored
     classes = np.argmax(predict(chip, task, data.x_test), -1)
-    measured = {"accuracy": float(np.mean(classes == data.y_test)), "probe": classes[probe_index(data)].tolist()}
+    confused = Confusion.of(name, data.class_names, data.y_test, classes)
+    measured = {
+        "accuracy": float(np.mean(classes == data.y_test)),
+        "probe": classes[probe_index(data)].tolist(),
+        "confusion": confused.counts.tolist(),
+    }
     return task.replace(meta={**task.meta, **measured})
 
 
@@ -254,7 +266,7 @@ def _write(job: _Job, chip: Chip, rows: list[report.Row], facts: list[tuple[str,
     config = job.config | {"out": str(job.out), "methods": [codec.encode(m) for m in job.methods]}
     context = report.run_context(config, job.seed)
     report.print_table(rows, job.console)
-    results, figure, page = (job.out / name for name in _WRITTEN)
+    results, figure, page, _ = (job.out / name for name in _WRITTEN)
     report.write_results(results, rows, context)
     report.accuracy_against_bits(rows, figure)
     settings = (
@@ -265,7 +277,19 @@ def _write(job: _Job, chip: Chip, rows: list[report.Row], facts: list[tuple[str,
     )
     facts = [*facts, ("How the tasks were learned", settings)]
     report.write_report(page, rows, context, facts, [figure])
-    say(job.console, f"Wrote {results}, {figure.name} and {page.name}. Next, try:")
+    say(job.console, f"Wrote {results}, {figure.name} and {page.name}.")
+
+
+def _write_page(job: _Job, chip: Chip, data: Dataset, facts: list[tuple[str, str]]) -> None:
+    """The page to look at: what is on disk now, and what the chip does to some images of a task."""
+    seen = inspect(chip, data.x_test[stratified_sample(data.y_test, min(_INSPECTED, len(data.y_test)), 0)])
+    found = found_in(job.out).with_(Found("", health=seen, facts=facts))
+    size = write_page(job.out / PAGE, found)
+    say(job.console, f"Wrote {job.out / PAGE} ({size:,} bytes): open it in a browser.")
+
+
+def _say_next(job: _Job) -> None:
+    say(job.console, "Next, try:")
     out, seed = shlex.quote(str(job.out)), f" --seed {job.seed}" if job.seed else ""
     say(job.console, f"  xbm bank list {out}/bank")
     say(job.console, "  xbm adapt --task folder:MY_IMAGES --image-size 32 --bank runs/mine")

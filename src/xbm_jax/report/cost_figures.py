@@ -10,7 +10,8 @@ from typing import Any
 from xbm_jax.errors import DataError
 from xbm_jax.hardware import Swing
 from xbm_jax.report.costs import CostRow
-from xbm_jax.report.figure import FAINT, INK, figure_png, method_colours, plain_axes
+from xbm_jax.report.figure import FAINT, INK, figure_png, plain_axes
+from xbm_jax.report.names import method_colours
 from xbm_jax.storage.files import replace_file
 
 __all__ = ["draw_accuracy_against_energy", "draw_energy", "draw_swings"]

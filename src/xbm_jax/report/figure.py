@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,20 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from xbm_jax.errors import DataError
+from xbm_jax.report.names import method_colours, shortened
 from xbm_jax.report.rows import Row
 from xbm_jax.storage.files import replace_file
 
-__all__ = ["DPI", "FAINT", "INK", "accuracy_against_bits", "figure_png", "method_colours", "plain_axes", "shortened"]
+__all__ = ["DPI", "FAINT", "INK", "accuracy_against_bits", "figure_png", "plain_axes"]
 
-# Okabe and Ito (2008): told apart with any colour vision. A method keeps its colour from figure to figure.
-_COLOURS = {
-    "head_only": "#56B4E9",
-    "norm_only": "#0072B2",
-    "xbm": "#D55E00",
-    "piggyback": "#009E73",
-    "finetune": "#CC79A7",
-}
-_OTHER_COLOURS = ("#E69F00", "#000000", "#999999")
 # Field, name in the legend, marker.
 _PARTS = (
     ("mask_bits", "mask bits", "D"),
@@ -169,19 +160,6 @@ def _legends(figure: Any, rows: Sequence[Row], colours: dict[str, str]) -> None:
     for text, name in zip(upper.get_texts(), colours, strict=True):  # as labels, "_x" would be left out, "$x$" be math
         text.set(text=name, parse_math=False)
     figure.legend(handles=parts, loc="outside lower center", ncols=len(parts), **style)
-
-
-def method_colours(methods: Sequence[str]) -> dict[str, str]:
-    """A colour for each method: its own, the same in every figure, or one that is free."""
-    others = [method for method in methods if method not in _COLOURS]
-    free = [*_OTHER_COLOURS, *(colour for method, colour in _COLOURS.items() if method not in methods)]
-    spare = dict(zip(others, itertools.cycle(free), strict=False))
-    return {method: _COLOURS.get(method) or spare[method] for method in methods}
-
-
-def shortened(name: str, limit: int = 36) -> str:
-    """A name of at most about ``limit`` letters, its middle left out."""
-    return name if len(name) <= limit else f"{name[: limit // 2 - 1]}…{name[-limit // 2 :]}"
 
 
 def _unique(names: Any) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from xbm_jax.crossbar import Plan
 from xbm_jax.errors import DataError
 from xbm_jax.hardware import array_on, array_use, used_lines
 from xbm_jax.models import Chip
-from xbm_jax.report.figure import DPI, INK, figure_png, shortened
+from xbm_jax.report.figure import DPI, INK, figure_png
+from xbm_jax.report.names import natural, shortened
 from xbm_jax.storage.files import replace_file
 from xbm_jax.tasks import Task
 from xbm_jax.tasks.task import check_fits
@@ -61,7 +61,7 @@ def draw_floor_plan(chip: Chip, path: str | Path, task: Task | None = None) -> N
         check_fits(chip, task)
     if not chip.tiles:
         raise DataError("chip.tiles", {}, "at least one layer on arrays")
-    order = sorted(chip.tiles, key=_natural)
+    order = sorted(chip.tiles, key=natural)
     layers = [_Layer(p, chip.tiles[p].plan, None if task is None else active_mask(chip, task, p)) for p in order]
     title = chip.network.name if task is None else f"{chip.network.name}, a task of {task.method.name}"
     replace_file(path, figure_png(lambda: _draw(f"{title}: {_summary(layers)}", layers)))
@@ -175,8 +175,3 @@ def _key(figure: Any, *, coloured: bool) -> None:
         bar.outline.set_visible(False)
         text = "0 to 100 % of the array's columns on"
         figure.text(3.5 / width, place[1], text, fontsize=8, color=INK, va="center_baseline")
-
-
-def _natural(path: str) -> list[tuple[int, str]]:
-    """A key by which ``block10`` stands behind ``block9``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.findall(r"[0-9]+|[^0-9]+", path)]

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from xbm_jax.report.names import as_text
 from xbm_jax.report.rows import Row
-from xbm_jax.report.table import as_text, energy_note, escaped, markdown_table
+from xbm_jax.report.table import energy_note, escaped, markdown_table
 from xbm_jax.storage.files import replace_file
 
 __all__ = ["write_report"]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xbm_jax.banks import Generation
+from xbm_jax.report.names import as_text
 from xbm_jax.report.rows import Row
 from xbm_jax.tasks import Inspection
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Column",
-    "as_text",
     "energy_note",
     "escaped",
     "markdown_table",
@@ -135,11 +135,6 @@ def energy_note(rows: Sequence[Row]) -> str:
     names = ", ".join(dict.fromkeys(row.technology for row in rows if row.technology))
     told = "every input at full scale, cells written once at the end; what is not counted: xbm cost"
     return f"Energies by {names}: of one example, of learning, of switching to the task; {told}." if names else ""
-
-
-def as_text(text: str) -> str:
-    """``text`` in one line: line breaks and control characters, which a name may hold, as Python's escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_line(text: str, console: Console) -> None:

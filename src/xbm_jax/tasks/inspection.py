@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from xbm_jax.errors import DataError
+
 __all__ = ["Inspection", "LayerInspection", "WorstClip", "WorstColumn"]
 
 
@@ -101,6 +103,30 @@ class Inspection:
     def to_json(self) -> dict[str, Any]:
         """Plain values by field name; JSON has no infinity, and nor have these."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Inspection:
+        """The inspection of :meth:`to_json`.
+
+        Raises:
+            DataError: values that are none.
+        """
+        try:
+            layers = [
+                LayerInspection(
+                    **{
+                        **layer,
+                        "worst_column": layer["worst_column"] and WorstColumn(**layer["worst_column"]),
+                        "worst_clip": layer["worst_clip"] and WorstClip(**layer["worst_clip"]),
+                    }
+                )
+                for layer in values["layers"]
+            ]
+            found = cls(**{**values, "layers": tuple(layers)})
+            str(found)  # values of other types than these have no text
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise DataError("inspection", type(error).__name__, f"what Inspection.to_json gave ({error})") from error
+        return found
 
     def notes(self) -> list[str]:
         """Lines that belong under a table: what was folded, and why each layer could be or not."""

@@ -18,7 +18,7 @@ from xbm_jax.errors import BankError, OutputError, warn
 from xbm_jax.paths import as_path
 from xbm_jax.storage.plain import plain
 
-__all__ = ["LOG", "Log", "read_log"]
+__all__ = ["LOG", "Log", "read_lines", "read_log"]
 
 LOG = "log.jsonl"
 
@@ -42,7 +42,7 @@ class Log:
             self._end_last_line()
         except OSError as error:
             raise self._error(error) from error
-        for row in _rows(self.path):
+        for row in read_lines(self.path):
             self._last[row.get("kind", "")] = max(self._last.get(row.get("kind", ""), 0), row.get("step", 0))
         return self
 
@@ -84,8 +84,9 @@ class Log:
 def read_log(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The lines of a saved run's log, in order; damaged ones are warned of and left out, a torn last one is ignored.
 
-    A line of kind ``"step"``: epoch, step, loss, the objective's metric, rates by group, images_per_second, seconds; of
-    kind ``"epoch"``: the mean loss and the validation score; ``"begin"``: where a process began, and with what.
+    A line of kind ``"step"``: epoch, step, steps of the whole run, loss, the objective's metric, rates by group,
+    images_per_second, seconds; of kind ``"epoch"``: the mean loss and the validation score; ``"begin"``: where a
+    process began, with what, and what it ``learns``, by task and method.
 
     Raises:
         BankError: there is no log.
@@ -93,10 +94,11 @@ def read_log(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     path = as_path(folder) / LOG
     if not path.is_file():
         raise BankError("folder", str(folder), f"the folder of a saved run, with a {LOG} in it")
-    return _rows(path)
+    return read_lines(path)
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """:func:`read_log` of a log file, wherever it lies."""
     lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last end of a line is torn
     rows = [_row(line) for line in lines]
     damaged = [number for number, row in enumerate(rows, 1) if row is None]

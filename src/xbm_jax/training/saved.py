@@ -35,7 +35,7 @@ from xbm_jax.training.state import RunState
 from xbm_jax.training.watch import Watch
 from xbm_jax.training.writer import Writer
 
-__all__ = ["forget", "watching"]
+__all__ = ["forget", "told", "watching"]
 
 _FORM = 1
 _STATE = "state"
@@ -75,6 +75,7 @@ class _Saved(Watch):
             states, self._there = from_named(there[0], template), None
         if self.metas is None and self._log is not None:
             at = {"step": int(states[0].step), "epoch": int(states[0].epoch), "jax": jax.__version__}
+            at["learns"] = [{"task": run.data.name, "method": run.method.name} for run in self.runs]
             self._log.note("begin", {**at, "platform": jax.default_backend(), "seconds": self._before})
         return states
 
@@ -140,6 +141,7 @@ class _Saved(Watch):
         return {
             "epoch": step // first.steps,
             "step": step + 1,
+            "steps": first.all_steps,
             "loss": loss,
             first.recipe.objective.metric: score,
             "rates": {group: rate * float(factors[group]) for group, rate in rates.items()},
@@ -189,6 +191,19 @@ def forget(folder: str | os.PathLike[str]) -> None:
         (path / LOCK).unlink(missing_ok=True)
     with suppress(OSError):  # raised where anything is in it
         path.rmdir()
+
+
+def told(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """What the newest save of a run says, without its arrays; ``None`` where none is there yet.
+
+    ``asked``: of each task, chip, data, method, recipe and key in words; ``seconds``; ``metas``: what was measured of
+    each task once all is done, until then ``None``.
+
+    Raises:
+        BankError: a damaged save.
+    """
+    state = as_path(folder) / _STATE
+    return store.load_metadata(state, form=_FORM) if generations.exists(state) else None
 
 
 @contextmanager
