@@ -36,6 +36,7 @@ from xbm_jax.crossbar import (
     reprogram,
 )
 from xbm_jax.crossbar.reading import loops
+from xbm_jax.crossbar.reading.columns import gain_on_kernel
 from xbm_jax.crossbar.reading.observe import conversions
 from xbm_jax.crossbar.writing.cells import effective_levels
 from xbm_jax.crossbar.writing.ranges import known_range
@@ -268,3 +269,34 @@ def test_the_digest_is_that_of_the_numbers() -> None:
     assert order.digest == "b1db2dadd744c770" and str(order) == "channels b1db2dadd744c770"
     assert {type(c) for c in order.order} == {int}
     assert ChannelOrder([3, 1, 2, 0]).digest != order.digest
+
+
+KERNELS = {"dense": ((40, 6), None), "conv": ((3, 2, 5, 6), Conv()), "groups": ((3, 3, 5, 8), Conv(groups=2))}
+ORDERS = {"channel": "channel", "tap": "tap", "own": ChannelOrder}
+
+
+@pytest.mark.parametrize("rows", [{"rows": 16}, {"rows": 32, "active_rows": 8}, {"rows": 64}], ids=str)
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_gain_is_at_its_tiles_entries_and_its_gradient_is_their_sum(
+    kernel: str, order: str, rows: dict[str, int]
+) -> None:
+    """As by looking up each entry's tile, but that no gradient is scattered, row by row."""
+    (shape, conv), rng = KERNELS[kernel], np.random.default_rng(0)
+    own: Any = ChannelOrder(rng.permutation(shape[-2])) if order == "own" else order
+    made = plan(np.ones(shape), CrossbarSpec(adc=Adc(bits=None), row_order=own, **rows), conv)
+    gain = jnp.asarray(rng.standard_normal((made.row_tiles, made.columns)), jnp.float32)
+    weights = jnp.asarray(rng.standard_normal(shape), jnp.float32)
+    np.testing.assert_array_equal(gain_on_kernel(made, gain), gain[made.tile_index])
+
+    def total(spread: Any, gain: jax.Array) -> jax.Array:
+        return jnp.sum(spread(gain) * weights)
+
+    found, wanted = (
+        jax.grad(partial(total, spread))
+        for spread in (partial(gain_on_kernel, made), lambda gain: gain[made.tile_index])
+    )
+    np.testing.assert_allclose(found(gain), wanted(gain), rtol=1e-5, atol=1e-5)
+    assert "scatter" in jax.jit(wanted).lower(gain).as_text()
+    if order != "own":
+        assert "scatter" not in jax.jit(found).lower(gain).as_text()

@@ -90,8 +90,9 @@ def test_they_are_served_each_example_with_its_own(tmp_path: Path) -> None:
 
 
 def test_they_are_learned(tmp_path: Path) -> None:
-    x, y = inputs(48), np.arange(48) % 3
-    data = xbm.Dataset("mine", x + y[:, None, None], y, x, y, ("a", "b", "c"), kind="arrays")
+    y = np.arange(48) % 3
+    x = inputs(48) + y[:, None, None].astype(np.float32)
+    data = xbm.Dataset("mine", x, y, x, y, ("a", "b", "c"), kind="arrays")
     recipe = xbm.Recipe(epochs=1, batch_size=8)
     task = xbm.adapt(chip(), data, method=methods.norm_only("affine"), key=jax.random.key(0), config=recipe)
     for path, names in NORMS.items():

@@ -25,6 +25,7 @@ from xbm_jax.crossbar.reading.sums import (
     tile_sums,
     together,
 )
+from xbm_jax.crossbar.writing.orders import on_kernel
 from xbm_jax.crossbar.writing.plans import Plan
 from xbm_jax.promotion import numpy_promotion
 
@@ -33,8 +34,14 @@ __all__ += ["tiled_read", "unclipped_gradient"]
 
 
 def gain_on_kernel(plan: Plan, gain: jax.Array) -> jax.Array:
-    """Each kernel entry's column gain: ``[T, N] -> kernel_shape``."""
-    return gain[plan.tile_index]
+    """Each kernel entry's column gain: ``[T, N] -> kernel_shape``.
+
+    A tile's rows are neighbouring word lines. So a gain is broadcast to them, and its gradient a sum over them; looked
+    up by ``gain[plan.tile_index]`` it would be scattered, row by row, one after another on a CPU.
+    """
+    height = plan.spec.tile_height
+    lines = jnp.broadcast_to(gain[:, None], (len(gain), height, *gain.shape[1:])).reshape(-1, *gain.shape[1:])
+    return on_kernel(lines[: plan.tile_index.size], plan.kernel_shape, plan.spec.row_order)
 
 
 @numpy_promotion

@@ -10,6 +10,7 @@ Kernels, cells and masks of weights keep their own layout whatever the order; it
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ import numpy as np
 
 from xbm_jax.errors import SpecError
 
-__all__ = ["ChannelOrder", "RowOrder", "check_order_fits", "check_row_order", "row_index"]
+__all__ = ["ChannelOrder", "RowOrder", "check_order_fits", "check_row_order", "on_kernel", "row_index"]
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,16 @@ def check_order_fits(field: str, row_order: RowOrder, kernel_shape: tuple[int, .
 
 def row_index(kernel_shape: tuple[int, ...], row_order: RowOrder) -> np.ndarray:
     """Word line of each kernel entry, int array of ``kernel_shape[:-1]``; the same for all columns."""
-    shape = kernel_shape[:-1]
-    lines = np.arange(int(np.prod(shape)))
+    return on_kernel(np.arange(math.prod(kernel_shape[:-1])), kernel_shape, row_order)
+
+
+def on_kernel(lines: Any, kernel_shape: tuple[int, ...], row_order: RowOrder) -> Any:
+    """What stands at each word line, [K, ...], at each kernel entry, [*kernel_shape[:-1], ...]; NumPy's or JAX's."""
+    shape, beyond = kernel_shape[:-1], lines.shape[1:]
     if row_order == "tap" or (len(shape) == 1 and row_order == "channel"):
-        return lines.reshape(shape)
-    by_channel = lines.reshape(shape[-1], *shape[:-1])
+        return lines.reshape(*shape, *beyond)
+    by_channel = lines.reshape(shape[-1], *shape[:-1], *beyond)
     if isinstance(row_order, ChannelOrder):
         by_channel = by_channel[np.argsort(row_order.order)]
-    return np.moveaxis(by_channel, 0, -1)
+    taps = range(1, len(shape))
+    return by_channel.transpose(*taps, 0, *range(len(shape), by_channel.ndim))
