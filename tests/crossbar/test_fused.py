@@ -16,6 +16,7 @@ from xbm_jax.crossbar.primitives.adc import AdcRange
 from xbm_jax.crossbar.reading import fused, hopper
 from xbm_jax.crossbar.reading.columns import accumulated
 from xbm_jax.crossbar.reading.gates import LineGains
+from xbm_jax.crossbar.reading.operands import operands
 from xbm_jax.crossbar.reading.sums import Converters, column_sums, input_codes
 from xbm_jax.errors import SpecError
 from xbm_jax.models import named_network
@@ -122,7 +123,7 @@ def test_all_layer_shapes_of_a_network(name: str) -> None:
 @pytest.mark.parametrize("block", [(64, 64, 1), (64, 128, 3), (128, 64, 2)])
 def test_any_block_gives_the_same(block: tuple[int, int, int]) -> None:
     tiles, x, gain = layer((130, 70), (70, 130), None, device=xbm.Ideal())
-    made = fused.operands(tiles.plan, input_codes(tiles, x), tiles.effective, gain, Converters(tiles.adc))
+    made = operands(tiles.plan, input_codes(tiles, x), tiles.effective, gain, Converters(tiles.adc))
     first, other = (hopper.converted_sums(made, 8, b, interpret=True) for b in (None, hopper.Block(*block)))
     np.testing.assert_array_equal(first, other)
 

@@ -13,67 +13,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from experiments.gpu.codes import CELL, REAL, SHAPES, exact_sums, layer, moved, seen
 from jax import lax
 
 import xbm_jax as xbm
 from cost import slow_but
-from xbm_jax.crossbar import Conv, Tiles, column_sums, plan, program, read
-from xbm_jax.crossbar.primitives.adc import AdcRange
+from xbm_jax.crossbar import Tiles, plan, program, read
 from xbm_jax.crossbar.primitives.exact import PARTS, bfloat16_parts, few_digits_product
 from xbm_jax.crossbar.primitives.platforms import known
 from xbm_jax.crossbar.reading import loops
 from xbm_jax.crossbar.reading.sums import input_codes
 
-CELL = xbm.Cell(bits=7, on_off=100)
-REAL = xbm.Gaussian(0.01)
-SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...], Conv | None]] = {
-    "dense": ((64, 576), (576, 64), None),
-    "conv": ((4, 8, 8, 32), (3, 3, 32, 32), Conv(padding=((1, 1), (1, 1)))),
-    "strided": ((4, 15, 15, 16), (3, 3, 16, 48), Conv(strides=(2, 2), padding=((1, 1), (1, 1)))),
-    "groups": ((4, 8, 8, 32), (3, 3, 16, 32), Conv(padding=((1, 1), (1, 1)), groups=2)),
-}
-
-
-def layer(shape: str, rows: int = 64, device: Any = REAL, **options: Any) -> tuple[Tiles, jax.Array]:
-    """A kernel on arrays with 8-bit converters whose range is what their sums take, and an input."""
-    rng = np.random.default_rng(0)
-    x_shape, kernel_shape, conv = SHAPES[shape]
-    kernel = jnp.asarray(rng.normal(size=kernel_shape), jnp.float32)
-    x = jnp.asarray(np.maximum(rng.normal(size=x_shape), 0.0), jnp.float32)
-    spec = xbm.CrossbarSpec(rows=rows, cell=CELL, adc=xbm.Adc(bits=8), device=device, **options)
-    tiles = program(kernel, plan(kernel, spec, conv), jax.random.key(0), input_scale=float(x.max()) / 255)
-    sums = [s for _, _, s in column_sums(tiles.plan, input_codes(tiles, x), tiles.effective)]
-    top = max(float(jnp.max(jnp.abs(s))) for s in sums)
-    step = jnp.full((1, 1, 1, 1), 2 * top / 255)
-    return tiles.replace(adc=AdcRange(step, jnp.full_like(step, -128.0), 0 * step)), x
-
-
-def codes(tiles: Tiles, sums: list[np.ndarray]) -> np.ndarray:
-    """The codes that exact converters give for sums [..., V, N], in the sums' own precision."""
-    assert tiles.adc is not None
-    step = np.asarray(tiles.adc.lsb, sums[0].dtype).reshape(())
-    return np.stack([np.clip(np.round(s / step), -128, 127) for s in sums])
-
 
 def sums_of(tiles: Tiles, x: jax.Array, rounded: Callable[[jax.Array], jax.Array] = lambda a: a) -> list[np.ndarray]:
     """What an accelerator's form makes of every tile and cycle."""
     with known(False):
-        made = column_sums(tiles.plan, rounded(input_codes(tiles, x)), rounded(tiles.effective))
-        return [np.asarray(s, np.float64) for _, _, s in made]
-
-
-def exact_sums(tiles: Tiles, x: jax.Array) -> list[np.ndarray]:
-    """The same in float64, on the host."""
-    given = np.asarray(input_codes(tiles, x)), np.asarray(tiles.effective)
-    with jax.enable_x64(True):
-        double = (jnp.asarray(a, jnp.float64) for a in given)
-        return [np.asarray(s) for _, _, s in column_sums(tiles.plan, *double)]
-
-
-def moved(tiles: Tiles, found: list[np.ndarray], exact: list[np.ndarray]) -> tuple[float, float]:
-    """The share of conversions that give another code, and by how many steps at most."""
-    by = np.abs(codes(tiles, found) - codes(tiles, exact))
-    return float(np.mean(by > 0)), float(np.max(by))
+        made = seen(tiles.plan, rounded(input_codes(tiles, x)), rounded(tiles.effective))
+        return [np.asarray(s, np.float64) for s in made]
 
 
 CASES = [

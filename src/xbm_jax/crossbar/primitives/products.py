@@ -24,7 +24,7 @@ from xbm_jax.crossbar.primitives.platforms import by_platform
 from xbm_jax.errors import SpecError
 from xbm_jax.promotion import numpy_promotion
 
-__all__ = ["Conv", "kernel_matrix_shape", "patches", "product", "tile_product"]
+__all__ = ["Conv", "kernel_matrix_shape", "product", "tap_by_tap", "tile_product"]
 
 # A converter turns a small error of the product into a wrong code: bf16 (TPU) or TF32 (GPU) passes of numbers that have
 # more digits would do that.
@@ -138,7 +138,7 @@ def tile_product(
     return by_platform(on_cpu, native, x, part) if pairs else native(x, part)
 
 
-def patches(x: jax.Array, kernel_shape: tuple[int, ...], conv: Conv) -> list[jax.Array]:
+def tap_by_tap(x: jax.Array, kernel_shape: tuple[int, ...], conv: Conv) -> list[jax.Array]:
     """The NHWC input as each tap of a kernel sees it, tap by tap, each as large as the output."""
     padded = jnp.pad(x, ((0, 0), *_pads(x, kernel_shape, conv), (0, 0)))
     return _shifted(conv.strides, conv.dilation, padded, kernel_shape)

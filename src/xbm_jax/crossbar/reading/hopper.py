@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as gpu
 
-from xbm_jax.crossbar.reading.fused import UNIT, Operands
+from xbm_jax.crossbar.reading.operands import UNIT, Operands
 
 __all__ = ["Block", "block_of", "converted_sums"]
 
