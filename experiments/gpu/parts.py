@@ -66,7 +66,7 @@ def _of(module: str, function: str, **options: Any) -> Callable[[Asked], dict[st
     return measure
 
 
-_layers, _steps = partial(_of, "layers"), partial(_of, "networks")
+_layers, _steps, _kernel = (partial(_of, module) for module in ("layers", "networks", "kernel"))
 
 
 def _step(name: str, adc_bits: int | None) -> Part:
@@ -79,6 +79,18 @@ def _step(name: str, adc_bits: int | None) -> Part:
 _NETWORKS = ("ResNet-20", "ResNet-50", "MiniLM-L6")
 PARTS = (
     Part("machine", _of("machine", "machine"), 60.0, 0.0, always=True),
+    Part("codes and draws, to the host's", _of("codes", "codes"), 40.0),
+    Part("fused read, to the plain one", _kernel("kernel_is_right"), 40.0),
+    *(
+        Part(
+            f"fused read, {rows} rows, {'ideal' if ideal else 'real'} cells",
+            _kernel("kernel_speed", rows=rows, ideal=ideal),
+            30.0,
+            as_toy=rows == 64 and ideal,
+        )
+        for rows in (128, 64)
+        for ideal in (True, False)
+    ),
     Part("tests", _of("tests", "tests"), 55.0, 20.0, packages=packages.TESTS),
     *(Part(f"layer: {name}", _layers("layer", name=name), 25.0) for name in ("dense", "conv", "depthwise", "bits")),
     *(_step(name, 8) for name in _NETWORKS),

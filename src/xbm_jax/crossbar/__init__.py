@@ -9,6 +9,7 @@ from xbm_jax.crossbar.named import SPECS, spec_by_name
 from xbm_jax.crossbar.primitives.adc import AdcRange, Mismatch
 from xbm_jax.crossbar.primitives.products import Conv
 from xbm_jax.crossbar.primitives.wires import fold_wires
+from xbm_jax.crossbar.reading.fused import fused_reads
 from xbm_jax.crossbar.reading.observe import clip_rate
 from xbm_jax.crossbar.reading.reads import gained_kernel, linear_kernel, read
 from xbm_jax.crossbar.reading.sums import column_sums
@@ -62,6 +63,7 @@ __all__ = [
     "column_sums",
     "fold_wires",
     "from_csv",
+    "fused_reads",
     "gained_kernel",
     "linear_kernel",
     "nominal_weights",

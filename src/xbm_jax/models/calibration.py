@@ -272,8 +272,9 @@ _Sums = dict[tuple[int, int], jax.Array]
 def _sums(tiles: Tiles, codes: jax.Array, lines: bool) -> Iterator[_Sums]:
     """What a layer's converters see; with ``lines`` then what the one they share sees of each line of a pair alone."""
 
-    def under(effective: jax.Array, curvature: jax.Array | None) -> _Sums:
-        found = column_sums(tiles.plan, codes, effective, Converters(curvature=curvature))
+    def under(effective: jax.Array, curvature: jax.Array | None, other: tuple[()] | None = None) -> _Sums:
+        seen_by = Converters(curvature=curvature, other_weights=other)
+        found = column_sums(tiles.plan, codes, effective, seen_by)
         return {(t, j): sums for t, j, sums in found}
 
     pairs = under(tiles.effective, tiles.curvature)
@@ -281,7 +282,7 @@ def _sums(tiles: Tiles, codes: jax.Array, lines: bool) -> Iterator[_Sums]:
     negative = by_line(tiles).lines if lines else None
     if negative is None:
         return
-    alone = under(negative.effective, negative.curvature)
+    alone = under(negative.effective, negative.curvature, ())
     for gain in (jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])):
         yield {place: gated(sums, alone[place], gain) for place, sums in pairs.items()}
 

@@ -19,13 +19,15 @@ import numpy as np
 from jax import lax
 
 from xbm_jax.crossbar.primitives.batching import one_by_one
+from xbm_jax.crossbar.primitives.exact import few_digits_product
 from xbm_jax.crossbar.primitives.platforms import by_platform
 from xbm_jax.errors import SpecError
 from xbm_jax.promotion import numpy_promotion
 
-__all__ = ["Conv", "kernel_matrix_shape", "product", "tile_product"]
+__all__ = ["Conv", "kernel_matrix_shape", "product", "tap_by_tap", "tile_product"]
 
-# A converter turns a small error of the product into a wrong code: bf16 (TPU) or TF32 (GPU) passes would do that.
+# A converter turns a small error of the product into a wrong code: bf16 (TPU) or TF32 (GPU) passes of numbers that have
+# more digits would do that.
 PRECISION = lax.Precision.HIGHEST
 
 
@@ -72,27 +74,40 @@ def product(x: jax.Array, kernel: jax.Array, conv: Conv | None) -> jax.Array:
     """``x @ kernel`` over the last axis (dense), or the convolution of NHWC ``x`` with HWIO ``kernel``."""
     if conv is None:
         return jnp.matmul(x, kernel, precision=PRECISION)
-    native = partial(_convolution, conv=conv, strides=conv.strides)
+    native = partial(_convolution, conv=conv)
     if conv.groups > 1 and kernel.shape[2] == 1:
         return by_platform(partial(_by_taps, conv=conv), native, x, kernel)
     return native(x, kernel)
 
 
-def _convolution(x: jax.Array, kernel: jax.Array, conv: Conv, strides: tuple[int, int]) -> jax.Array:
+def _convolution(
+    x: jax.Array, kernel: jax.Array, conv: Conv, strides: tuple[int, int] | None = None, precision: Any = PRECISION
+) -> jax.Array:
     native = partial(
         lax.conv_general_dilated,
-        window_strides=strides,
+        window_strides=strides or conv.strides,
         padding=conv.padding,
         rhs_dilation=conv.dilation,
         feature_group_count=conv.groups,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=PRECISION,
+        precision=precision,
     )
     return one_by_one(native)(x, kernel)  # tasks that are stepped together have kernels of their own
 
 
+def _on_matrix_units(x: jax.Array, kernel: jax.Array, precision: lax.Precision, conv: Conv | None) -> jax.Array:
+    """:func:`product` as accelerators compute it of numbers that bfloat16 holds exactly, unless all digits count."""
+    if conv is not None:
+        # Not as bfloat16, for which XLA finds no convolution on GPUs (jax-ml/jax#37922): of float32 at the precision
+        # that the units have, TF32 or bfloat16, either of which these numbers fit.
+        return _convolution(x, kernel, conv, precision=precision)
+    if precision == lax.Precision.DEFAULT:
+        x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    return jnp.matmul(x, kernel, precision=precision, preferred_element_type=jnp.float32)
+
+
 def tile_product(
-    x: jax.Array, kernel: jax.Array, conv: Conv | None, tile: np.ndarray, *, apart: bool = False
+    x: jax.Array, kernel: jax.Array, conv: Conv | None, tile: np.ndarray, *, apart: bool = False, parts: int = 0
 ) -> jax.Array:
     """The partial sum of the rows where ``tile`` (bool, ``kernel_shape[:-1]``) is true.
 
@@ -102,6 +117,8 @@ def tile_product(
     Args:
         apart: channels that are no neighbours are picked out; else those between them are read too, which costs little
             where a tile touches most channels.
+        parts: bfloat16 holds ``x`` exactly, and ``kernel`` in so many parts: on accelerators their matrix units compute
+            the same sum of those (:mod:`xbm_jax.crossbar.primitives.exact`). 0: float32 throughout.
     """
     touched = np.flatnonzero(tile.reshape(-1, tile.shape[-1]).any(0))
     first, last = int(touched[0]), int(touched[-1]) + 1
@@ -112,14 +129,24 @@ def tile_product(
         part = part * inside[..., None].astype(kernel.dtype)
     if inside.shape[-1] < tile.shape[-1]:
         x = _channels(x, conv, tile.shape[-1], chosen)
-    if conv is not None and _suits_pixel_pairs(x, part, conv):
-        return by_platform(partial(_by_pixel_pairs, conv=conv), partial(product, conv=conv), x, part)
-    return product(x, part, conv)
+    native = partial(product, conv=conv)
+    pairs = conv is not None and _suits_pixel_pairs(x, part, conv)
+    on_cpu = partial(_by_pixel_pairs, conv=conv) if pairs else native
+    if parts and x.dtype == part.dtype == jnp.float32:
+        units = partial(_on_matrix_units, conv=conv)
+        return by_platform(on_cpu, lambda x, kernel: few_digits_product(units, x, kernel, parts), x, part)
+    return by_platform(on_cpu, native, x, part) if pairs else native(x, part)
+
+
+def tap_by_tap(x: jax.Array, kernel_shape: tuple[int, ...], conv: Conv) -> list[jax.Array]:
+    """The NHWC input as each tap of a kernel sees it, tap by tap, each as large as the output."""
+    padded = jnp.pad(x, ((0, 0), *_pads(x, kernel_shape, conv), (0, 0)))
+    return _shifted(conv.strides, conv.dilation, padded, kernel_shape)
 
 
 def _by_taps(x: jax.Array, kernel: jax.Array, conv: Conv) -> jax.Array:
     """A depthwise convolution, ``kernel`` [kh, kw, 1, N]: one multiply-add per tap over the shifted input."""
-    padded = jnp.pad(x, ((0, 0), *_pads(x, kernel, conv), (0, 0)))
+    padded = jnp.pad(x, ((0, 0), *_pads(x, kernel.shape, conv), (0, 0)))
     padded = jnp.repeat(padded, kernel.shape[3] // conv.groups, axis=-1)  # a channel's columns are neighbours
     return _taps(conv.strides, conv.dilation, padded, kernel[:, :, 0])
 
@@ -170,7 +197,7 @@ _FEW_COLUMNS = 16
 
 def _suits_pixel_pairs(x: jax.Array, kernel: jax.Array, conv: Conv) -> bool:
     """Whether :func:`_by_pixel_pairs` computes this convolution, and faster."""
-    left, right = _pads(x, kernel, conv)[1]
+    left, right = _pads(x, kernel.shape, conv)[1]
     width = x.shape[2] + left + right - kernel.shape[1] + 1
     plain = conv.strides == conv.dilation == (1, 1) and conv.groups == 1
     return (
@@ -192,11 +219,11 @@ def _by_pixel_pairs(x: jax.Array, kernel: jax.Array, conv: Conv) -> jax.Array:
     return y.reshape(*y.shape[:2], 2 * y.shape[2], kernel.shape[3])
 
 
-def _pads(x: jax.Array, kernel: jax.Array, conv: Conv) -> Any:
+def _pads(x: jax.Array, kernel_shape: tuple[int, ...], conv: Conv) -> Any:
     """Pixels added ((top, bottom), (left, right)), also where the geometry says 'SAME' or 'VALID'."""
     if not isinstance(conv.padding, str):
         return conv.padding
-    window = [(size - 1) * step + 1 for size, step in zip(kernel.shape[:2], conv.dilation, strict=True)]
+    window = [(size - 1) * step + 1 for size, step in zip(kernel_shape[:2], conv.dilation, strict=True)]
     return lax.padtype_to_pads(x.shape[1:3], window, conv.strides, conv.padding)
 
 

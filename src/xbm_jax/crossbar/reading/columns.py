@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from xbm_jax.crossbar.primitives.adc import clipped
 from xbm_jax.crossbar.primitives.products import product, tile_product
+from xbm_jax.crossbar.reading.fused import or_fused
 from xbm_jax.crossbar.reading.loops import Order, in_order, scanned_tiles
 from xbm_jax.crossbar.reading.mixed import mixed, of_part
 from xbm_jax.crossbar.reading.sums import (
@@ -97,7 +98,7 @@ def accumulated(
 
     Under ``vmap`` examples with gains of their own are read as one batch (:mod:`xbm_jax.crossbar.reading.mixed`).
     """
-    return mixed(plan, _accumulated)(codes, effective, gain, converters)
+    return mixed(plan, _accumulated, or_fused(plan, partial(_accumulated, plan)))(codes, effective, gain, converters)
 
 
 def _accumulated(

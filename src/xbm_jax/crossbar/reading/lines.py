@@ -124,7 +124,7 @@ def _gated_cells(
     if curvature is not None and negative.curvature is not None:
         curvature = gated(curvature, negative.curvature, spread)
     weights = gated(effective, negative.effective, spread)
-    return weights, converters._replace(variance=variance, curvature=curvature)
+    return weights, converters._replace(variance=variance, curvature=curvature, other_weights=())
 
 
 def _linear_read(

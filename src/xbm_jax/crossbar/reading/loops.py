@@ -93,6 +93,7 @@ def scanned_tiles(
         mismatch=jax.tree.map(lambda a: by_tile(a, 1), converters.mismatch),
         first_tile=jnp.arange(count),
         lines=converters.lines and LineGains(converters.lines.gain[:, None], None),
+        other_weights=converters.other_weights,
     )
     cells = (effective, converters.variance, converters.curvature, converters.lines and converters.lines.negative)
     inside, rows, rows_of = (_dense_rows if plan.conv is None else _channel_windows)(plan, codes, cells)

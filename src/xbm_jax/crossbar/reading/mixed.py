@@ -20,10 +20,15 @@ from xbm_jax.crossbar.writing.plans import Plan
 __all__ = ["mixed", "of_part"]
 
 
-def mixed(plan: Plan, read: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """``read(plan, codes, effective, gain, converters)`` of the last four, with this module's rule for ``vmap``."""
+def mixed(
+    plan: Plan, read: Callable[..., jax.Array], alone: Callable[..., jax.Array] | None = None
+) -> Callable[..., jax.Array]:
+    """``read(plan, codes, effective, gain, converters)`` of the last four, with this module's rule for ``vmap``.
+
+    ``alone``: of those four, the form without ``vmap``, where it is another one.
+    """
     of_plan = partial(read, plan)
-    called = jax.custom_batching.custom_vmap(of_plan)
+    called = jax.custom_batching.custom_vmap(alone or of_plan)
     called.def_vmap(partial(_batched, plan, of_plan))
     return called
 

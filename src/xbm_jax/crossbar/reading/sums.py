@@ -17,19 +17,21 @@ import numpy as np
 
 from xbm_jax.crossbar.primitives import draws, quantise
 from xbm_jax.crossbar.primitives.adc import AdcRange, Mismatch, convert
+from xbm_jax.crossbar.primitives.exact import PARTS
 from xbm_jax.crossbar.primitives.products import tile_product
 from xbm_jax.crossbar.reading.gates import LineGains, gated, gated_variance, root
 from xbm_jax.crossbar.writing.plans import Plan
 from xbm_jax.crossbar.writing.tiles import Tiles
 from xbm_jax.streams import Noise, stream
 
-__all__ = ["Converters", "cell_noise", "column_sums", "converter_noise", "digital_offset", "folded_squares"]
-__all__ += ["input_codes", "input_digits", "side_by_side", "tile_sums", "together"]
+__all__ = ["Converters", "cell_noise", "column_sums", "converter_noise", "cycle_codes", "digital_offset"]
+__all__ += ["folded_squares", "input_codes", "input_digits", "parts_of", "side_by_side", "tile_sums", "together"]
 
 
 class Converters(NamedTuple):
     """What a read needs besides weights: grids, mismatch, the variance and curvature of the weights, this read's key
-    (a typed one), the number of the first row tile, by which each tile draws noise of its own, and gains by line.
+    (a typed one), the number of the first row tile, by which each tile draws noise of its own, gains by line, and
+    ``()`` where the weights are others than the plan's cells, so that they are no integers where ideal cells are.
     """
 
     adc: AdcRange | None = None
@@ -39,6 +41,7 @@ class Converters(NamedTuple):
     key: jax.Array | None = None
     first_tile: jax.Array | int = 0
     lines: LineGains | None = None
+    other_weights: tuple[()] | None = None  # without a leaf: static
 
 
 def input_codes(tiles: Tiles, x: jax.Array) -> jax.Array:
@@ -71,11 +74,12 @@ def column_sums(
         return
     kernel = side_by_side(effective, plan)
     variance = None if converters.variance is None else side_by_side(converters.variance, plan)
-    cycles = _cycles(plan, codes)
+    cycles = cycle_codes(plan, codes)
+    parts = parts_of(plan, converters)
     # Cycles lie side by side in the batch: few large products instead of many small ones.
     together = jnp.stack(cycles) if plan.conv is None else jnp.concatenate(cycles)
     for t, tile in enumerate(plan.tile_rows if tile_rows is None else tile_rows):
-        sums_of_cycles = tile_product(together, kernel, plan.conv, tile, apart=plan.by_channel)
+        sums_of_cycles = tile_product(together, kernel, plan.conv, tile, apart=plan.by_channel, parts=parts)
         if converters.curvature is not None:
             for power, order in enumerate(converters.curvature, start=2):
                 sums_of_cycles += tile_product(
@@ -93,6 +97,11 @@ def column_sums(
             yield t, j, _apart(sums, plan)
 
 
+def parts_of(plan: Plan, converters: Converters) -> int:
+    """How many numbers of bfloat16 hold a cell; one holds the codes of a cycle."""
+    return 1 if plan.integer_cells and converters.other_weights is None else PARTS
+
+
 def _gated_sums(
     plan: Plan,
     codes: jax.Array,
@@ -106,9 +115,10 @@ def _gated_sums(
     """
     gain, negative = converters.lines or (None, None)
     assert gain is not None and negative is not None
-    cycles, tile_rows = _cycles(plan, codes), plan.tile_rows if tile_rows is None else tile_rows
+    cycles, tile_rows = cycle_codes(plan, codes), plan.tile_rows if tile_rows is None else tile_rows
     pairs = column_sums(plan, codes, effective, Converters(curvature=converters.curvature), tile_rows)
-    alone = column_sums(plan, codes, negative.effective, Converters(curvature=negative.curvature), tile_rows)
+    own = Converters(curvature=negative.curvature, other_weights=())
+    alone = column_sums(plan, codes, negative.effective, own, tile_rows)
     for (t, j, pair), (_, _, line) in zip(pairs, alone, strict=True):
         sums = gated(pair, line, gain[t])
         if converters.variance is not None and negative.variance is not None:
@@ -179,7 +189,7 @@ def digital_offset(plan: Plan, codes: jax.Array, rows: np.ndarray) -> jax.Array 
     if plan.digital_offset == 0.0 or plan.fold:
         return 0.0
     ones = jnp.ones((*rows.shape, plan.groups), codes.dtype)
-    sums = tile_product(codes, ones, plan.conv, rows, apart=plan.by_channel)
+    sums = tile_product(codes, ones, plan.conv, rows, apart=plan.by_channel, parts=1)
     return plan.digital_offset * jnp.repeat(sums, plan.columns // plan.groups, axis=-1)
 
 
@@ -194,7 +204,7 @@ def input_digits(plan: Plan, codes: jax.Array) -> list[jax.Array]:
     return [jnp.sign(codes) * (shifted[j] - base * shifted[j + 1]) for j in range(count)]
 
 
-def _cycles(plan: Plan, codes: jax.Array) -> list[jax.Array]:
+def cycle_codes(plan: Plan, codes: jax.Array) -> list[jax.Array]:
     """What a read streams: one array per entry of ``plan.cycle_weights``."""
     if plan.fold:
         return [codes]

@@ -20,6 +20,8 @@ __all__ = ["Plan", "plan"]
 
 _EXACT_FLOAT32 = 2**24
 """Integers up to here add up exactly in float32, in any order."""
+_EXACT_BFLOAT16 = 2**8
+"""Integers up to here are numbers of bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,12 @@ class Plan:
         return (self.spec.encoding == "offset" or self.spec.subtract == "digital") and self.cycle_code_limits[0] == 0
 
     @property
+    def integer_cells(self) -> bool:
+        """Whether every conversion multiplies its inputs by integers of at most eight bits: ideal cells, read so."""
+        top = self.spec.max_weight if self.fold else self.spec.max_level
+        return not _off_grid(self.spec) and self.spec.curve is None and top <= _EXACT_BFLOAT16
+
+    @property
     def digital_offset(self) -> float:
         """What is taken off each conversion sum per unit of the tile's input sum, in levels; 0 for pairs.
 
@@ -197,21 +205,25 @@ def _folds(made: Plan, kernel: jax.Array | np.ndarray, weight_scale: jax.Array |
     limits = _unit_range(made)
     if limits is None:
         return False, f"{bits}-bit converter whose step is not one level"
-    obstacles = {
-        "device errors": not isinstance(spec.device, Ideal),
-        "stuck cells": spec.faults != Faults(),
-        "wire resistance": not spec.wires.ideal,
-        "converter mismatch or noise": not spec.adc.exact,
-        "the current of level 0": not (spec.encoding == "differential" and spec.subtract == "analog")
-        and spec.cell.g_min_siemens > 0,
-    }
-    found = [name for name, there in obstacles.items() if there]
+    found = [*_off_grid(spec), *([] if spec.adc.exact else ["converter mismatch or noise"])]
     if found:
         return False, f"one level a step, but {' and '.join(found)} put sums off the converter's grid"
     low, high = _worst_sums(made, np.asarray(kernel, np.float32), weight_scale)
     if low < limits[0] or high > limits[1]:
         return False, f"column sums from {low:g} to {high:g} leave the converter's {limits[0]:g} to {limits[1]:g}"
     return True, f"lossless {bits}-bit converter: column sums from {low:g} to {high:g} are codes"
+
+
+def _off_grid(spec: CrossbarSpec) -> list[str]:
+    """What puts the cells that a conversion sees off the integers."""
+    obstacles = {
+        "device errors": not isinstance(spec.device, Ideal),
+        "stuck cells": spec.faults != Faults(),
+        "wire resistance": not spec.wires.ideal,
+        "the current of level 0": not (spec.encoding == "differential" and spec.subtract == "analog")
+        and spec.cell.g_min_siemens > 0,
+    }
+    return [name for name, there in obstacles.items() if there]
 
 
 def _unit_range(made: Plan) -> tuple[float, float] | None:
