@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -20,7 +21,7 @@ from xbm_jax.training import Recipe, Saves, adapt
 
 
 @pytest.fixture(scope="module")
-def bank(tmp_path_factory) -> Path:
+def bank(tmp_path_factory) -> Iterator[Path]:
     """A bank of one task learned and one made by hand, with its chip, and the folder of the run."""
     with pytest.MonkeyPatch.context() as patch:
         small.register(patch)
