@@ -18,13 +18,14 @@ TOOLS   := $(VENV)/.tools
 .NOTPARALLEL:
 XLA_CACHE := $(CURDIR)/.cache/xla
 
-.PHONY: bench coverage faults gpu gpu-wheels help quickstart sweeps test lint test-slow format clean distclean
+.PHONY: bench coverage faults gpu gpu-wheels help quickstart sweeps test lint test-slow test-wheel format clean distclean
 
 help:
 	@echo "make quickstart   install into $(VENV) and run the main job (ARGS=--full for every method)"
 	@echo "make test         lint, types and the tests"
 	@echo "make coverage     the tests once more, with the share of the code that they run (at least 90 %)"
 	@echo "make test-slow    the tests that take minutes"
+	@echo "make test-wheel   the built wheel alone, in two fresh environments, lowest and newest versions: two quickstarts"
 	@echo "make sweeps DATA=cifar10.npz   what each property of a chip costs: the figures and tables of docs/"
 	@echo "make bench        speed, memory and compile time as ratios to the plain XLA operation"
 	@echo "make faults       faults injected into banks, saved runs and a server: docs/reliability.md, twenty minutes"
@@ -60,6 +61,10 @@ coverage: $(TOOLS)
 
 test-slow: $(TOOLS)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(ARGS)
+
+# Needs no environment of ours: it makes two. ARGS=lowest or ARGS=newest tries one of them.
+test-wheel: $(CREATED)
+	$(BIN)/python tools/try_wheel.py $(ARGS)
 
 bench: $(CORE)
 	$(BIN)/python -m benchmarks.run $(ARGS)

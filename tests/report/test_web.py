@@ -164,6 +164,8 @@ def test_values_of_a_file_that_no_number_has_are_left_out():
         "accuracy": 1,
     }
     assert flat(row) == {"d e": 1.5, "i": True, "accuracy": 1}
+    assert flat({"technology": "", "switch_joules": 0.0}) == {"technology": ""}
+    assert flat({"technology": "t", "switch_joules": 0.0}) == {"technology": "t", "switch_joules": 0.0}
     assert flat({"mask_bits": 1, "norm_bits": 2, "head_bits": 3})["stored_bits"] == 6
 
 

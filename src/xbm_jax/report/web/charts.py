@@ -47,7 +47,8 @@ class Point(NamedTuple):
 
 def marks(names: Sequence[str]) -> dict[str, Mark]:
     """A mark for each name: its own colour where figures know it (:func:`method_colours`), shapes as colours repeat."""
-    colours, used, found = method_colours(names), dict.fromkeys(_SLOTS, 0), {}
+    colours, found = method_colours(names), {}
+    used: dict[str, int] = dict.fromkeys(_SLOTS, 0)
     for name in names:
         shape = _SHAPES[used[colours[name]] % len(_SHAPES)]
         used[colours[name]] += 1

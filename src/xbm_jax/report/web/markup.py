@@ -70,7 +70,7 @@ def document(title: str, *body: Any) -> Markup:
 
 def _asset(name: str) -> Markup:
     """One of the package's own files, as it is."""
-    return Markup((files(__package__) / name).read_text(encoding="utf-8"))
+    return Markup((files("xbm_jax.report.web") / name).read_text(encoding="utf-8"))
 
 
 def _hash(text: str) -> str:

@@ -51,20 +51,25 @@
 
   // What a point or a map says, on hover and on focus; Escape takes it away.
   const tip = document.getElementById("tip");
+  let shown = null;
   const show = (thing) => {
+    shown = thing;
     tip.textContent = thing.dataset.tip;
     tip.hidden = false;
     const at = thing.getBoundingClientRect(), own = tip.getBoundingClientRect();
     tip.style.left = `${Math.max(4, Math.min(at.right + 8, innerWidth - own.width - 4))}px`;
     tip.style.top = `${Math.max(4, Math.min(at.top - 4, innerHeight - own.height - 4))}px`;
   };
-  const hide = () => { tip.hidden = true; };
-  for (const [event, act] of [["pointerover", show], ["focusin", show], ["pointerout", hide], ["focusout", hide]]) {
+  const hide = () => { shown = null; tip.hidden = true; };
+  const leave = (thing) => { if (shown === thing) hide(); };
+  for (const [event, act] of [["pointerover", show], ["focusin", show], ["pointerout", leave], ["focusout", leave]]) {
     document.addEventListener(event, (e) => {
       const thing = e.target.closest?.("[data-tip]");
       if (thing) act(thing);
     });
   }
   document.addEventListener("keydown", (e) => { if (e.key === "Escape") hide(); });
-  document.addEventListener("scroll", hide, { passive: true });
+  document.addEventListener("scroll", () => {
+    if (shown && shown === document.activeElement) show(shown); else hide(); // focus scrolls by itself
+  }, { passive: true });
 })();

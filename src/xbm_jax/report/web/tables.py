@@ -39,6 +39,8 @@ def flat(row: Row) -> dict[str, Any]:
     """Plain values of a row; of a nested mapping its numbers, by ``name key``. No long texts, nothing infinite."""
     found: dict[str, Any] = {}
     for name, value in row.items():
+        if str(name).endswith("_joules") and not row.get("technology", "?"):
+            continue  # zero stands there for what was not counted
         if isinstance(value, Mapping):
             found |= {f"{name} {key}": v for key, v in value.items() if number(v) is not None}
         elif (
