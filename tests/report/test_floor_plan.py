@@ -109,8 +109,8 @@ def test_any_layer_name(path: str, tmp_path: Path, drawn) -> None:
 
 def test_same_chip_same_file(tmp_path):
     for name in ("a.png", "b.png"):
-        draw_floor_plan(tiny_chip(), tmp_path / name, a_task())
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+        given = draw_floor_plan(tiny_chip(), tmp_path / name, a_task())
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes() == given
 
 
 def test_what_cannot_be_drawn(tmp_path):

@@ -1,6 +1,7 @@
 """Tables, figures, result files, run pages, progress and logs; rich and matplotlib are imported only when used."""
 
 from xbm_jax.report.context import run_context
+from xbm_jax.report.cost_figures import draw_accuracy_against_energy, draw_energy, draw_swings
 from xbm_jax.report.costs import CostRow, cost_csv, cost_json, print_costs
 from xbm_jax.report.figure import accuracy_against_bits
 from xbm_jax.report.floor_plan import draw_floor_plan
@@ -21,8 +22,11 @@ __all__ = [
     "all_of",
     "cost_csv",
     "cost_json",
+    "draw_accuracy_against_energy",
+    "draw_energy",
     "draw_floor_plan",
     "draw_inspection",
+    "draw_swings",
     "markdown_table",
     "print_bank",
     "print_costs",

@@ -10,9 +10,8 @@ from typing import Any
 from xbm_jax.errors import DataError
 from xbm_jax.hardware import Swing
 from xbm_jax.report.costs import CostRow
-from xbm_jax.report.figure import FAINT, INK, figure_png, plain_axes
+from xbm_jax.report.figure import FAINT, INK, drawn, plain_axes
 from xbm_jax.report.names import method_colours
-from xbm_jax.storage.files import replace_file
 
 __all__ = ["draw_accuracy_against_energy", "draw_energy", "draw_swings"]
 
@@ -25,33 +24,36 @@ _SHARE = 0.005
 """Components below this share of every bar are drawn as one."""
 
 
-def draw_energy(rows: Sequence[CostRow], path: str | Path) -> None:
-    """Draw a PNG: a panel for each technology, a bar a task, stacked by component.
+def draw_energy(rows: Sequence[CostRow], path: str | Path | None = None) -> bytes:
+    """Draw a PNG: a panel for each technology, a bar a task, stacked by component; written to ``path``, if given.
 
     Raises:
         DataError: no rows. OutputError: ``path`` cannot be written.
     """
     _check(rows)
-    replace_file(path, figure_png(lambda: _energy(rows)))
+    return drawn(lambda: _energy(rows), path)
 
 
-def draw_accuracy_against_energy(rows: Sequence[CostRow], path: str | Path) -> None:
+def draw_accuracy_against_energy(rows: Sequence[CostRow], path: str | Path | None = None) -> bytes:
     """Draw a PNG: a panel for each technology, a dot a task: its accuracy against the energy of one example.
 
-    Tasks whose accuracy is not known are left out.
+    Tasks whose accuracy is not known are left out. Written to ``path``, if given.
 
     Raises:
         DataError: no rows with an accuracy. OutputError: ``path`` cannot be written.
     """
     known = [row for row in rows if row.accuracy is not None]
     _check(known)
-    replace_file(path, figure_png(lambda: _accuracy(known)))
+    return drawn(lambda: _accuracy(known), path)
 
 
-def draw_swings(swings: Sequence[Swing], base: float, path: str | Path, *, unit: str, most: int = 12) -> None:
+def draw_swings(
+    swings: Sequence[Swing], base: float, path: str | Path | None = None, *, unit: str, most: int = 12
+) -> bytes:
     """Draw a PNG: a bar for each of the ``most`` largest swings, from its lower to its higher answer.
 
     Args:
+        path: where it is written too, if given.
         base: the answer with nothing changed, in the swings' unit.
         unit: as the axis says it, such as ``"inference, J"``.
 
@@ -60,7 +62,7 @@ def draw_swings(swings: Sequence[Swing], base: float, path: str | Path, *, unit:
     """
     if not swings:
         raise DataError("swings", [], "at least one")
-    replace_file(path, figure_png(lambda: _swings(list(swings)[:most], base, unit)))
+    return drawn(lambda: _swings(list(swings)[:most], base, unit), path)
 
 
 def _check(rows: Sequence[CostRow]) -> None:

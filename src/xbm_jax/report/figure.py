@@ -14,7 +14,7 @@ from xbm_jax.report.names import method_colours, shortened
 from xbm_jax.report.rows import Row
 from xbm_jax.storage.files import replace_file
 
-__all__ = ["DPI", "FAINT", "INK", "accuracy_against_bits", "figure_png", "plain_axes"]
+__all__ = ["DPI", "FAINT", "INK", "accuracy_against_bits", "drawn", "figure_png", "plain_axes"]
 
 # Field, name in the legend, marker.
 _PARTS = (
@@ -28,11 +28,11 @@ _PANELS_PER_BAND = 4
 DPI = 150
 
 
-def accuracy_against_bits(rows: Sequence[Row], path: str | Path) -> None:
+def accuracy_against_bits(rows: Sequence[Row], path: str | Path | None = None) -> bytes:
     """Draw a PNG: per task, accuracy against all stored bits, and below, on the same log axis, what they consist of.
 
     The parts are dots, not stacked bars: on a log axis a stack's upper part looks small whatever it is. A part of no
-    bits has no dot. The same rows give the same file.
+    bits has no dot. The same rows give the same file, which is written to ``path``, if given.
 
     Raises:
         DataError: no rows.
@@ -40,7 +40,15 @@ def accuracy_against_bits(rows: Sequence[Row], path: str | Path) -> None:
     """
     if not rows:
         raise DataError("rows", [], "at least one row")
-    replace_file(path, figure_png(lambda: _draw(rows)))
+    return drawn(lambda: _draw(rows), path)
+
+
+def drawn(draw: Callable[[], Any], path: str | Path | None) -> bytes:
+    """The PNG of the figure that ``draw`` makes, also written to ``path`` where there is one."""
+    png = figure_png(draw)
+    if path is not None:
+        replace_file(path, png)
+    return png
 
 
 def figure_png(draw: Callable[[], Any]) -> bytes:

@@ -13,9 +13,8 @@ from xbm_jax.crossbar import Plan
 from xbm_jax.errors import DataError
 from xbm_jax.hardware import array_on, array_use, used_lines
 from xbm_jax.models import Chip
-from xbm_jax.report.figure import DPI, INK, figure_png
+from xbm_jax.report.figure import DPI, INK, drawn
 from xbm_jax.report.names import natural, shortened
-from xbm_jax.storage.files import replace_file
 from xbm_jax.tasks import Task
 from xbm_jax.tasks.task import check_fits
 from xbm_jax.tasks.watching import active_mask
@@ -45,13 +44,14 @@ class _Layer:
         return shortened(self.path), numbers if self.on is None else f"{numbers}, {_percent(self.on.mean())} on"
 
 
-def draw_floor_plan(chip: Chip, path: str | Path, task: Task | None = None) -> None:
+def draw_floor_plan(chip: Chip, path: str | Path | None = None, task: Task | None = None) -> bytes:
     """Draw a PNG: each layer's arrays as they stand above and beside each other, all layers to the same scale.
 
     An array is a square. The corner of it whose word and bit lines carry weights is coloured, so that its filled area
     is the share of cells used (:func:`xbm_jax.hardware.array_use`); with a task, the colour says which share of the
     array's columns is read (:func:`xbm_jax.hardware.array_on`): those whose gain is not zero, by line of source lines,
-    all of them where the method masks no columns. Digital layers are not shown. Same chip and task, same file.
+    all of them where the method masks no columns. Digital layers are not shown. Same chip and task, same file,
+    which is written to ``path``, if given.
 
     Raises:
         DataError: no layer on arrays. BankError: a task of another chip.
@@ -64,7 +64,7 @@ def draw_floor_plan(chip: Chip, path: str | Path, task: Task | None = None) -> N
     order = sorted(chip.tiles, key=natural)
     layers = [_Layer(p, chip.tiles[p].plan, None if task is None else active_mask(chip, task, p)) for p in order]
     title = chip.network.name if task is None else f"{chip.network.name}, a task of {task.method.name}"
-    replace_file(path, figure_png(lambda: _draw(f"{title}: {_summary(layers)}", layers)))
+    return drawn(lambda: _draw(f"{title}: {_summary(layers)}", layers), path)
 
 
 def _summary(layers: Sequence[_Layer]) -> str:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xbm_jax.errors import DataError
-from xbm_jax.report.figure import FAINT, INK, figure_png, plain_axes
-from xbm_jax.storage.files import replace_file
+from xbm_jax.report.figure import FAINT, INK, drawn, plain_axes
 from xbm_jax.tasks import Inspection, LayerInspection
 
 __all__ = ["draw_inspection"]
@@ -20,11 +19,12 @@ _LABELS = {False: "simulated", True: "folded exactly"}
 _LEAST_CLIP_PERCENT = 0.01
 
 
-def draw_inspection(inspection: Inspection, path: str | Path) -> None:
+def draw_inspection(inspection: Inspection, path: str | Path | None = None) -> bytes:
     """Draw a PNG, one line per layer: signal-to-noise ratio, clip rate and codes used, each beside its worst column.
 
     A filled dot is the layer, a small open one its worst column (of a row tile, where conversions are counted). Folded
-    layers have no conversions, so no dot there. The same inspection gives the same file.
+    layers have no conversions, so no dot there. The same inspection gives the same file, which is
+    written to ``path``, if given.
 
     Raises:
         DataError: no layers.
@@ -32,7 +32,7 @@ def draw_inspection(inspection: Inspection, path: str | Path) -> None:
     """
     if not inspection.layers:
         raise DataError("inspection.layers", [], "at least one layer on a crossbar")
-    replace_file(path, figure_png(lambda: _draw(inspection)))
+    return drawn(lambda: _draw(inspection), path)
 
 
 def _draw(inspection: Inspection) -> Any:
