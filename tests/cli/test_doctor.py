@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
+import jax
 import pytest
 
 import xbm_jax
@@ -19,6 +20,18 @@ def test_it_says_what_is_here_and_how_to_get_the_rest(capsys, monkeypatch):
     lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
     assert lines["xbm_jax"] == xbm_jax.__version__ and "cpu" in lines["devices"]
     assert lines["self-test"].startswith("a read of 24 x 5 weights")
+
+
+def test_it_says_where_compiled_programs_are_kept(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "self_test", lambda: "")
+    before = jax.config.values["jax_compilation_cache_dir"]
+    try:
+        for folder, said in ((str(tmp_path), f"kept in {tmp_path}"), (None, "not kept (XBM_COMPILE_CACHE")):
+            jax.config.update("jax_compilation_cache_dir", folder)
+            assert small.run("doctor") == 0
+            assert said in capsys.readouterr().out
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
 
 
 def test_extras_are_those_declared_and_named_with_their_command(capsys, monkeypatch):

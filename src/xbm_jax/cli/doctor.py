@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import sys
 from importlib import metadata
@@ -80,10 +79,12 @@ def self_test() -> str:
 
 def _surroundings() -> list[tuple[str, str]]:
     """Versions, devices, and where compiled programs are kept, by title."""
-    from xbm_jax.cli.compiled import VARIABLE, keep_compiled
+    import jax
+
+    from xbm_jax.cli.compiled import VARIABLE
     from xbm_jax.report import run_context
 
-    kept = keep_compiled() or os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    kept = jax.config.values["jax_compilation_cache_dir"]  # ours, which every command sets, or the user's
     context = run_context({}, 0)
     versions, device = context["versions"], context["device"]
     return [
