@@ -11,12 +11,13 @@ BIN     := $(VENV)/bin
 CREATED := $(VENV)/.created
 CORE    := $(VENV)/.core
 TOOLS   := $(VENV)/.tools
+PAGES   := $(VENV)/.pages
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 XLA_CACHE := $(CURDIR)/.cache/xla
 
-.PHONY: bench coverage faults help quickstart sweeps test lint test-slow format clean distclean
+.PHONY: bench coverage docs faults help quickstart sweeps test lint test-slow format clean distclean
 
 help:
 	@echo "make quickstart   install into $(VENV) and run the main job (ARGS=--full for every method)"
@@ -26,6 +27,7 @@ help:
 	@echo "make sweeps DATA=cifar10.npz   what each property of a chip costs: the figures and tables of docs/"
 	@echo "make bench        speed, memory and compile time as ratios to the plain XLA operation"
 	@echo "make faults       faults injected into banks, saved runs and a server: docs/reliability.md, twenty minutes"
+	@echo "make docs         the pages as a site: build/docs/html/index.html, opened without a server; every example on them runs"
 	@echo "make format       let ruff mend and format the code"
 	@echo "make clean        remove caches and builds; make distclean removes $(VENV) too"
 
@@ -63,6 +65,12 @@ bench: $(CORE)
 faults: $(TOOLS)
 	$(BIN)/python -m reliability.run $(ARGS)
 
+# Warnings are errors: a link that leads nowhere, a page that no list has. Nothing is fetched, no notebook is run.
+docs: $(PAGES)
+	$(BIN)/python -m tools.page_examples
+	$(BIN)/python -m sphinx -c docs -b html -W --keep-going -q $(ARGS) . build/docs/html
+	@echo "build/docs/html/index.html"
+
 format: $(TOOLS)
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
@@ -98,6 +106,10 @@ $(CREATED):
 $(CORE): pyproject.toml $(CREATED)
 	$(call install,.)
 	@touch $@
+
+$(PAGES): pyproject.toml $(CREATED)
+	$(call install,.[docs])
+	@touch $(CORE) $@
 
 $(TOOLS): pyproject.toml $(CREATED)
 	$(call install,.[test])
