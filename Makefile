@@ -13,12 +13,13 @@ BIN     := $(VENV)/bin
 CREATED := $(VENV)/.created
 CORE    := $(VENV)/.core
 TOOLS   := $(VENV)/.tools
+PAGES   := $(VENV)/.pages
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 XLA_CACHE := $(CURDIR)/.cache/xla
 
-.PHONY: bench coverage faults gpu gpu-wheels help quickstart sweeps test lint test-slow test-wheel format clean distclean
+.PHONY: bench coverage docs faults gpu gpu-wheels help quickstart sweeps test lint test-slow test-wheel format clean distclean
 
 help:
 	@echo "make quickstart   install into $(VENV) and run the main job (ARGS=--full for every method)"
@@ -31,6 +32,7 @@ help:
 	@echo "make faults       faults injected into banks, saved runs and a server: docs/reliability.md, twenty minutes"
 	@echo "make gpu          what an accelerator has to show, in four minutes (WHEELS=, DATA=; ARGS=--toy on a CPU): docs/accelerator.md"
 	@echo "make gpu-wheels   fetches beforehand what a bare machine lacks, into WHEELS="
+	@echo "make docs         the pages as a site: build/docs/html/index.html, opened without a server; every example on them runs"
 	@echo "make format       let ruff mend and format the code"
 	@echo "make clean        remove caches and builds; make distclean removes $(VENV) too"
 
@@ -80,6 +82,12 @@ gpu-wheels: $(CORE)
 	@test -n "$(WHEELS)" || { echo "Name a folder for them: make gpu-wheels WHEELS=wheels" >&2; exit 1; }
 	$(BIN)/python -m experiments.gpu.packages --wheels $(WHEELS) $(ARGS) $(NAMES)
 
+# Warnings are errors: a link that leads nowhere, a page that no list has. Nothing is fetched, no notebook is run.
+docs: $(PAGES)
+	$(BIN)/python -m tools.page_examples
+	$(BIN)/python -m sphinx -c docs -b html -W --keep-going -q $(ARGS) . build/docs/html
+	@echo "build/docs/html/index.html"
+
 format: $(TOOLS)
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
@@ -115,6 +123,10 @@ $(CREATED):
 $(CORE): pyproject.toml $(CREATED)
 	$(call install,.)
 	@touch $@
+
+$(PAGES): pyproject.toml $(CREATED)
+	$(call install,.[docs])
+	@touch $(CORE) $@
 
 $(TOOLS): pyproject.toml $(CREATED)
 	$(call install,.[test])

@@ -12,7 +12,7 @@ from experiments import chip_sweeps
 import xbm_jax as xbm
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES += sorted((ROOT / "notebooks").glob("*.py"))
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)#]+)(?:#[^)]*)?\)")
 FILE = re.compile(r"`((?:src|tests|docs|experiments|notebooks|tools)/[\w./-]+\.\w+)`")

@@ -53,5 +53,5 @@ def test_the_counts_are_the_networks() -> None:
     others = [sizes["words/embedding"], sizes["places/embedding"] + sizes["segments/embedding"], small]
     for count in (on_arrays, *others):
         assert f"| {count:,} |" in PAGE
-    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
-    assert f"{sum(sizes.values()):,} without a head" in readme and len(network.norms) == 13
+    backbones = (Path(__file__).resolve().parents[1] / "docs" / "backbones.md").read_text(encoding="utf-8")
+    assert f"{sum(sizes.values()):,} without a head" in backbones and len(network.norms) == 13
