@@ -89,9 +89,8 @@ def test_a_stack_is_a_loop_of_its_slices() -> None:
     variables = scanned.init(jax.random.key(0), x)
     space = run("unstacked", Block=Block, scanned_variables=variables)
     assert set(space["chip"].tiles) == {f"block{i}/Dense_0" for i in range(3)}
-    np.testing.assert_allclose(
-        space["Looped"]().apply(space["mine"]["variables"], x), scanned.apply(variables, x), atol=1e-5
-    )
+    wanted: Any = scanned.apply(variables, x)
+    np.testing.assert_allclose(space["Looped"]().apply(space["mine"]["variables"], x), wanted, atol=1e-5)
 
 
 class Attends(nnx.Module):

@@ -279,7 +279,7 @@ ORDERS = {"channel": "channel", "tap": "tap", "own": ChannelOrder}
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_gain_is_at_its_tiles_entries_and_its_gradient_is_their_sum(
-    kernel: str, order: str, rows: dict[str, int]
+    kernel: str, order: str, rows: dict[str, Any]
 ) -> None:
     """As by looking up each entry's tile, but that no gradient is scattered, row by row."""
     (shape, conv), rng = KERNELS[kernel], np.random.default_rng(0)

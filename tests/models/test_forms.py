@@ -107,7 +107,7 @@ def test_driven_lines_are_those_of_a_literal_count(name: str) -> None:
 
 def test_an_answer_that_no_input_goes_into_is_the_bias_without_a_read() -> None:
     """Of a transposed layer whose stride is beyond its taps; converters that add an offset to every read show it."""
-    layer = nnx.ConvTranspose(4, 6, (1, 2), strides=(2, 3), padding="VALID", rngs=RNGS)
+    layer: Any = nnx.ConvTranspose(4, 6, (1, 2), strides=(2, 3), padding="VALID", rngs=RNGS)
     layer.bias.set_value(drawn((6,)))
     form, x = form_of("layer", layer), drawn((2, 3, 3, 4))
     bias = layer.bias[...]

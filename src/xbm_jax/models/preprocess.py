@@ -102,7 +102,8 @@ class Preprocess:
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> Preprocess:
         """Undo :meth:`described`."""
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in described.items()})
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in described.items()}
+        return cls(**given)
 
 
 _IMAGENET = Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -220,7 +220,7 @@ class Spatial(Form):
             y = read(x.reshape(x.shape[0], *(1,) * (2 - self.rank), *x.shape[1:]))
             y = y.reshape(y.shape[0], *y.shape[3 - self.rank :])
         if not all(hits.all() for hits in met):
-            y = jnp.where((math.prod(np.ix_(*met)) > 0)[..., None], y, 0.0)
+            y = jnp.where(np.asarray(math.prod(np.ix_(*met)) > 0)[..., None], y, 0.0)
         y = y.reshape(*outer, *y.shape[1:])
         return y if bias is None else y + bias
 
