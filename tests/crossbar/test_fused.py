@@ -104,7 +104,7 @@ NETWORKS = ("cifar-resnet20", "mobilenet-v2", "minilm-l6")
 
 
 def shapes_of(name: str) -> list[tuple[int, ...]]:
-    """The different kernels of a network that are no depthwise ones; those of attention as the matrices that they are."""
+    """The different kernels of a network, but for depthwise ones; those of attention as the matrices that they are."""
     found = {shape for path, shape in named_network(name, 10).shapes.items() if path.endswith("kernel")}
     matrices = {(shape[0], math.prod(shape[1:])) for shape in found if len(shape) in (2, 3)}
     return sorted(matrices | {shape for shape in found if len(shape) == 4 and shape[-2] > 1})
@@ -116,7 +116,7 @@ def shapes_of(name: str) -> list[tuple[int, ...]]:
 def test_all_layer_shapes_of_a_network(name: str) -> None:
     for kernel in shapes_of(name):
         conv = None if len(kernel) == 2 else Conv(padding="SAME")
-        x = (3, kernel[0]) if conv is None else (1, 2, 3, kernel[2])
+        x = (3, kernel[0]) if conv is None else (1, 2, 3, kernel[-2])
         close_of = layer(kernel, x, conv, device=REAL)
         close(close_of[0], *both(*close_of))
 
