@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -35,7 +36,7 @@ def layer(kernel_shape: tuple[int, ...], x_shape: tuple[int, ...], conv: Conv | 
     tiles = program(kernel, planned, jax.random.key(0), input_scale=float(x.max()) / 255)
     top = max(float(jnp.max(jnp.abs(s))) for _, _, s in column_sums(planned, input_codes(tiles, x), tiles.effective))
     step = jnp.full((1, 1, 1, 1), 2.0 ** np.ceil(np.log2(2 * top / 300)))  # some sums clip
-    tiles = tiles.replace(adc=AdcRange(step, jnp.full_like(step, -(2.0 ** (planned.spec.adc.bits - 1))), 0 * step))
+    tiles = tiles.replace(adc=AdcRange(step, jnp.full_like(step, -128.0), 0 * step))
     gain = jnp.asarray(rng.integers(0, 2, (planned.row_tiles, planned.columns)), jnp.float32)
     return tiles, x, gain
 
@@ -103,9 +104,10 @@ NETWORKS = ("cifar-resnet20", "mobilenet-v2", "minilm-l6")
 
 
 def shapes_of(name: str) -> list[tuple[int, ...]]:
-    """The different kernels of a network that are no depthwise ones."""
-    kernels = {shape for path, shape in named_network(name, 10).shapes.items() if path.endswith("kernel")}
-    return sorted(shape for shape in kernels if len(shape) == 2 or shape[2] > 1)
+    """The different kernels of a network, but for depthwise ones; those of attention as the matrices that they are."""
+    found = {shape for path, shape in named_network(name, 10).shapes.items() if path.endswith("kernel")}
+    matrices = {(shape[0], math.prod(shape[1:])) for shape in found if len(shape) in (2, 3)}
+    return sorted(matrices | {shape for shape in found if len(shape) == 4 and shape[-2] > 1})
 
 
 @pytest.mark.slow
@@ -114,7 +116,7 @@ def shapes_of(name: str) -> list[tuple[int, ...]]:
 def test_all_layer_shapes_of_a_network(name: str) -> None:
     for kernel in shapes_of(name):
         conv = None if len(kernel) == 2 else Conv(padding="SAME")
-        x = (3, kernel[0]) if conv is None else (1, 2, 3, kernel[2])
+        x = (3, kernel[0]) if conv is None else (1, 2, 3, kernel[-2])
         close_of = layer(kernel, x, conv, device=REAL)
         close(close_of[0], *both(*close_of))
 

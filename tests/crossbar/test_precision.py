@@ -139,13 +139,13 @@ def test_line_gains_within_the_weights_are_no_integers() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Noise: of a key, an element and nothing else
 
-NOISY = {"device": xbm.Gaussian(read_noise=0.02)}
+NOISY = xbm.Gaussian(read_noise=0.02)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", ["dense", "conv", "groups"])
 def test_one_key_is_one_noise_on_every_platform_and_in_every_order(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiles, x = layer(shape, **NOISY)
+    tiles, x = layer(shape, device=NOISY)
     gain, key = jnp.ones((tiles.plan.row_tiles, tiles.plan.columns)), jax.random.key(5)
 
     def answer(on_cpu: bool) -> np.ndarray:
@@ -169,4 +169,4 @@ def test_one_key_is_one_noise_on_every_platform_and_in_every_order(shape: str, m
 
 def test_counters_are_of_elements_whatever_shares_the_work() -> None:
     """JAX's own setting: with it bits do not depend on how an array is spread over devices."""
-    assert jax.config.jax_threefry_partitionable
+    assert jax.config.jax_threefry_partitionable  # type: ignore[attr-defined]

@@ -129,13 +129,13 @@ def tile_product(
         part = part * inside[..., None].astype(kernel.dtype)
     if inside.shape[-1] < tile.shape[-1]:
         x = _channels(x, conv, tile.shape[-1], chosen)
-    native = partial(product, conv=conv)
-    pairs = conv is not None and _suits_pixel_pairs(x, part, conv)
-    on_cpu = partial(_by_pixel_pairs, conv=conv) if pairs else native
+    native = on_cpu = partial(product, conv=conv)
+    if conv is not None and _suits_pixel_pairs(x, part, conv):
+        on_cpu = partial(_by_pixel_pairs, conv=conv)
     if parts and x.dtype == part.dtype == jnp.float32:
         units = partial(_on_matrix_units, conv=conv)
         return by_platform(on_cpu, lambda x, kernel: few_digits_product(units, x, kernel, parts), x, part)
-    return by_platform(on_cpu, native, x, part) if pairs else native(x, part)
+    return native(x, part) if on_cpu is native else by_platform(on_cpu, native, x, part)
 
 
 def tap_by_tap(x: jax.Array, kernel_shape: tuple[int, ...], conv: Conv) -> list[jax.Array]:

@@ -78,7 +78,7 @@ def _kernel(made: Operands, bits: int, block: Block, x: Any, cells: Any, grid: A
                 gpu.wgmma(accumulator, x, cells.at[pl.ds(part * height, height)])
             return accumulator[...]
 
-        seen = pl.run_scoped(sums, gpu.ACC((block.m, block.n), jnp.float32))
+        seen = pl.run_scoped(sums, gpu.WGMMAAccumulatorRef((block.m, block.n), jnp.float32))
         return total + _converted(seen, [_of_columns(grid[0, i], block) for i in range(4)], bits)
 
     read = gpu.emit_pipeline(
