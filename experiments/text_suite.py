@@ -11,7 +11,7 @@ Command:   python -m experiments.text_suite --data FOLDER --weights minilm_l6_f1
            --mask-rate, and --norm-rate and --head-rate: choose them by `val_accuracy` of the rows, never by the test
            accuracy.
 Hardware:  two CPU cores; a GPU or TPU is used where JAX has one.
-Time:      not measured in full.
+Time:      four minutes a training on one core: 1,000 sentences of 24 tokens, 4 epochs.
 Writes:    <out>/text_suite.json after every job, and text_suite.md. Run again it carries on from the jobs that are
            there; other settings need another --out.
 """
@@ -120,7 +120,8 @@ class Config:
     @property
     def kept(self) -> dict[str, Any]:
         """What has to be the same for finished jobs to count."""
-        found = {name: getattr(self, name) for name in ("sentences", "test_sentences", "weights")}
+        found = {name: getattr(self, name) for name in ("sentences", "test_sentences")}
+        found["weights"] = Path(self.weights).name  # wherever they lie
         found["tokens"] = {task: self.tokens_of(task) for task in TASKS}
         recipes = {name: repr(tuned(self, name)) for name in METHODS}
         return found | {"training": self.training, "chips": KINDS, "methods": recipes}
