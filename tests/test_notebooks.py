@@ -11,6 +11,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from cost import slow_but
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MAX_BYTES = 400_000
@@ -69,9 +71,8 @@ def test_committed_outputs_are_whole_small_and_of_no_one_machine(path: Path) -> 
     assert not [place for place in ("/tmp", "/home", "/root", str(ROOT), str(Path.home())) if place in said]
 
 
-@each_notebook
-@pytest.mark.timeout(900)  # a minute where it has two cores to itself
-@pytest.mark.slow
+@pytest.mark.parametrize("path", slow_but(["my_own"], {path.stem: path for path in NOTEBOOKS}))
+@pytest.mark.timeout(900)  # a minute or two where it has two cores to itself
 def test_runs_and_shows_what_is_committed(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
