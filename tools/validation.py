@@ -40,7 +40,7 @@ class Check(NamedTuple):
 
 CHECKS = (
     Check(
-        "integer products, 8-bit converters, bit-serial inputs",
+        "integer products, with 8-bit converters, bit by bit: outputs within 1e-4 of the largest",
         "CrossSim 3.2",
         ("tests/crossbar/test_oracles.py::test_crosssim_products",),
     ),
@@ -174,7 +174,7 @@ def table(records: Mapping[str, Mapping[str, Any]]) -> str:
         used = "" if record["share_of_allowed"] is None else _share(record["share_of_allowed"])
         passed = f"{record['passed']} of {record['passed'] + record['failed']}"
         files = sorted({test.split("::")[0] for test in check.tests})
-        links = ", ".join(f"[{Path(file).stem}](../{file})" for file in files)
+        links = ", ".join(f"[{Path(file).stem.removeprefix('test_').replace('_', ' ')}](../{file})" for file in files)
         lines.append(f"| {check.what} | {check.whom} | {passed} | {far} | {used} | {links} |")
     return "\n".join(lines) + "\n"
 

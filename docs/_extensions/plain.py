@@ -8,6 +8,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
+_ANOTHER = re.compile(r"(?<=[.;]) (?=[A-Z]\w*Error: )")
 _LITERAL = re.compile(r"(``.+?``|:[\w:]+:`[^`]+`|`[^`]+`)")
 
 
@@ -32,9 +33,18 @@ def as_rst(lines: Iterable[str]) -> list[str]:
     return out
 
 
+def errors_apart(lines: Iterable[str]) -> list[str]:
+    """A docstring whose errors, several of them in a row, begin a line each, as their section has it."""
+    out, inside = [], False
+    for line in lines:
+        inside = line == "Raises:" or (inside and line[:1] in ("", " "))
+        out += _ANOTHER.sub("\n    ", line).split("\n") if inside else [line]
+    return out
+
+
 def of_docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Before napoleon reads the sections."""
-    lines[:] = as_rst(lines)
+    lines[:] = errors_apart(as_rst(lines))
 
 
 def with_title(app: Sphinx, name: str, source: list[str]) -> None:
@@ -43,7 +53,9 @@ def with_title(app: Sphinx, name: str, source: list[str]) -> None:
     if untitled:
         folder, stem = name.split("/")[-2:]
         where = "" if folder in ("tables", "results") else f" ({folder.replace('_', ' ')})"
-        source[0] = f"# {stem.replace('_', ' ')}{where}\n\n{source[0]}"
+        commands = "index.md" if folder == "tables" else "README.md" if folder == "results" else "../README.md"
+        title, command = f"# {stem.replace('_', ' ')}{where}", f"[The command that wrote this]({commands})"
+        source[0] = f"{title}\n\n{source[0]}\n\n{command}\n"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

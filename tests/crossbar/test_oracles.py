@@ -33,7 +33,7 @@ def test_crosssim_products(
     tiles = program(jnp.asarray(kernel), plan(kernel, spec), jax.random.key(0), **scales)
     y = np.asarray(read(tiles, jnp.asarray(numbers["x"], jnp.float32)))
     agrees = np.abs(y - expected) <= 1e-4 * np.abs(expected).max()
-    record_property("found", f"{agrees.sum()} of {agrees.size} outputs within 1e-4 of the largest")
+    record_property("found", f"{agrees.sum()} of {agrees.size}")
     assert agrees.mean() >= share
 
 

@@ -71,7 +71,7 @@ class Server:
         """Let a served name stand for another task, by default what the bank has of that name now.
 
         Raises:
-            As :meth:`add`; DataError: a name that is not served.
+            XbmError: as :meth:`add`. DataError: a name that is not served.
         """
         self._shelf.replace(name, self._ready(name, task))
 

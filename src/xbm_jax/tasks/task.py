@@ -195,7 +195,7 @@ def evaluate(
     """The mean score of a task on a chip: by default the share of images that are predicted as labelled.
 
     Raises:
-        As :func:`predict`; DataError: none, or not as many targets as images.
+        XbmError: as :func:`predict`. DataError: none, or not as many targets as images.
     """
     check_fits(chip, task)
     key = checked_call(chip, task, images, batch_size, key)
