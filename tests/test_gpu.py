@@ -141,6 +141,17 @@ def test_a_folder_without_wheels_is_refused(tmp_path: Path) -> None:
         main(["--wheels", str(tmp_path), "--out", str(tmp_path / "out")])
 
 
+def test_the_part_of_most_worth_runs_as_a_toy(tmp_path: Path) -> None:
+    """The very command: what feeds converters keeps its codes."""
+    command = [sys.executable, "-m", "experiments.gpu", "--toy", "--out", str(tmp_path), "--only", "codes"]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = parts_of(tmp_path)
+    part = found["codes and draws, to the host's"]
+    assert part["status"] == "done" and part["found"]["draws"]["differ"] == 0
+    assert part["found"]["dense, real cells"]["moved"] <= 1e-4 and part["found"]["dense, real cells"]["conversions"] > 0
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_all_of_it_runs_as_a_toy(tmp_path: Path) -> None:
