@@ -113,6 +113,7 @@ def test_what_a_file_says_of_lengths_makes_no_other_tokenizer(root: Path) -> Non
         (("who", "--sheet", "sheet.png"), "--sheet = 'sheet.png': none: tiny-text takes sentences"),
         (("who", "--image-size", "8"), "--image-size = '8': none"),
         (("missing.txt",), "'missing.txt': an existing file of sentences"),
+        ((" ",), "sentences = '1, all of them empty': sentences, .txt or .tsv files of them"),
     ],
 )
 def test_what_sentences_have_not_is_refused(
@@ -133,6 +134,7 @@ def test_tokens_beyond_the_networks_are_refused_before_anything_is_written(root:
     assert not (root / "bank" / "tasks" / "rare").exists()
 
 
+@pytest.mark.slow
 def test_a_chip_of_sentences_is_inspected_and_priced(root: Path, capsys: Any) -> None:
     source, tokens = f"tsv:{root / 'asked.tsv'}", ("--tokenizer", root / "tokenizer.json", "--max-length", POSITIONS)
     assert small.run("inspect", root / "bank" / "chip", "--task", source, "--images", 4, *tokens) == 0

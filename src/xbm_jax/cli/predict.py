@@ -89,9 +89,12 @@ def predict_command(options: Predict) -> int:
             complain(text)
         thumbnails += batch.pictures[: max(0, _ON_SHEET - len(thumbnails))] if options.sheet is not None else []
         answers += _answers(chip, task, batch, options.seed, len(answers))
+    images = chip.network.inputs is None
+    if not answers and images:
+        raise DataError("images", f"{bad} files, none of which can be read", "image files, folders of them, patterns")
     if not answers:
-        raise DataError("inputs", f"{bad}, none of which can be read", "image files, folders, patterns; or sentences")
-    _write(options, answers, "image" if chip.network.inputs is None else "sentence")
+        raise DataError("sentences", f"{bad}, all of them empty", "sentences, .txt or .tsv files of them, or -")
+    _write(options, answers, "image" if images else "sentence")
     if options.sheet is not None:
         draw_sheet(thumbnails, [_caption(answer) for answer in answers[: len(thumbnails)]], options.sheet)
     return int(bad > 0)
