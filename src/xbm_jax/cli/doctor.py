@@ -58,6 +58,7 @@ def self_test() -> str:
     """
     import chex
     import jax
+    import jax.numpy as jnp
     import numpy as np
 
     from xbm_jax.crossbar import Adc, CrossbarSpec, plan, program, read
@@ -67,7 +68,7 @@ def self_test() -> str:
     kernel[0] = 127.0  # so that a level is one
     inputs = rng.integers(0, 256, (3, 24)).astype(np.float32)
     spec = CrossbarSpec(rows=16, adc=Adc(bits=None))
-    tiles = program(kernel, plan(kernel, spec), jax.random.key(0), input_scale=1.0)
+    tiles = program(jnp.asarray(kernel), plan(kernel, spec), jax.random.key(0), input_scale=1.0)
     once = jax.jit(chex.assert_max_traces(read, n=1))
     for x in (inputs, inputs[::-1].copy()):
         wanted = x.astype(np.float64) @ kernel.astype(np.float64)
