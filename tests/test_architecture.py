@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from typing import Any, ClassVar
 
 import jax
@@ -248,12 +249,15 @@ def test_a_rule_of_ones_own_has_a_phase_at_half_of_the_steps(monkeypatch: pytest
     monkeypatch.setattr(Hardening, "turned", lambda *given: (events.append("turned"), own(*given))[1])
     rule = Hardening(Halves(), Binary(), Identity(soft_until=0.5), start=0.1)
     method, recipe = Method("hardening", rule, norms="affine"), Recipe(epochs=3, batch_size=32)
-    run = Run(sensor_chip(), signals(), method, recipe, KEY, report=lambda row: events.append(row["step"]))
+    loop = import_module("xbm_jax.training.loop")
+    step = loop.train_step
+    monkeypatch.setattr(loop, "train_step", lambda *given: (events.append("step"), step(*given))[1])
+    run = Run(sensor_chip(), signals(), method, recipe, KEY)
     run.check()
     states = [begin(run)]
     for _ in range(3):
         states += advance([run], states[-1:], Clock())
-    assert events == [*range(1, 10), "turned", *range(10, 19)]  # three epochs of six steps
+    assert events == ["step"] * 9 + ["turned"] + ["step"] * 9  # three epochs of six steps
     start, soft, hard, end = (jax.tree.leaves(state.train.trained["masks"]) for state in states)
     for before, real, decided, after in zip(start, soft, hard, end, strict=True):
         assert not np.array_equal(real, before) and not np.isin(np.asarray(real), (0.0, 1.0)).any()

@@ -64,11 +64,11 @@ def test_the_same_command_carries_on_within_a_task(on_small, tmp_path, capsys, m
             f"xbm: --bank = '{bank}': --restart, to begin it anew (save = '{bank}/.runs/halves': a new"
         )
         assert line.endswith("the run in it has recipe.epochs 3, not 2)")
-        assert steps == [1, 2, 3]
+        assert steps == [1, 2, 3, 4]  # what is under way is finished
         steps = stopped_at(patch, 5, signal.SIGINT)
-        assert on_small() == 130 and steps == [4, 5]
+        assert on_small() == 130 and steps == [5, 6]
         steps = stopped_at(patch, 0)
-        assert on_small("--log", "jsonl") == 0 and steps == [6]
+        assert on_small("--log", "jsonl") == 0 and steps == []
     assert not (bank / ".runs").exists()
     log = [json.loads(line) for line in (bank / "logs" / "halves.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in log if row["kind"] == "epoch"] == [0, 1, 2]

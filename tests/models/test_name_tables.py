@@ -98,11 +98,11 @@ def test_a_missing_part_is_a_missing_array() -> None:
     which = "transformers vit"
     theirs = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes_of(which).items()}
     del theirs["vit.encoder.layer.3.attention.attention.key.weight"]
-    theirs["vit.pooler.dense.weight"] = np.zeros((2, 2), np.float32)
+    theirs["vit.decoder.dense.weight"] = np.zeros((2, 2), np.float32)
     with pytest.raises(WeightsError) as caught:
         load_backbone("vit-s16", theirs)
     listed = str(caught.value).split("\n  ")[1:]
-    assert listed == ["block3/qkv/kernel is missing", "vit.pooler.dense.weight is unknown"]
+    assert listed == ["block3/qkv/kernel is missing", "vit.decoder.dense.weight is unknown"]
 
 
 def test_two_arrays_for_one_place_are_told() -> None:

@@ -106,7 +106,7 @@ def test_a_signal_saves_first(number, tmp_path):
         learned("xbm", tmp_path, report)
     assert (stopped.value.number, stopped.value.folder, stopped.value.exit_code) == (number, tmp_path, 128 + number)
     arrays, _ = store.load(tmp_path / "state")
-    assert arrays["0/step"] == 5 and arrays["0/losses"].shape == (5,)
+    assert arrays["0/step"] == 13 and arrays["0/losses"].shape == (13,)  # eight steps were under way
     assert digest_of(learned("xbm", tmp_path)) == wanted("xbm")
     signal.signal(signal.SIGINT, usual[signal.SIGINT])
     assert {n: signal.getsignal(n) for n in usual} == usual
@@ -373,7 +373,17 @@ def test_the_log_has_every_step_once_and_no_torn_line(tmp_path):
     assert [row["step"] for row in steps] == list(range(2, 3 * STEPS, 2))
     assert [row["epoch"] for row in rows if row["kind"] == "epoch"] == [0, 1, 2]
     assert [row["step"] for row in rows if row["kind"] == "begin"] == [0, 0, STEPS, STEPS]
-    assert set(steps[0]) == {"kind", "epoch", "step", "loss", "accuracy", "rates", "images_per_second", "seconds"}
+    assert set(steps[0]) == {
+        "kind",
+        "epoch",
+        "step",
+        "loss",
+        "accuracy",
+        "rates",
+        "images_per_second",
+        "seconds",
+        "steps",
+    }
     assert set(steps[0]["rates"]) == {"masks", "norms", "head"}
     assert all(json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
     history = [(row["loss"], row["val_accuracy"]) for row in rows if row["kind"] == "epoch"]

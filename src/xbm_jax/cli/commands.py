@@ -14,7 +14,7 @@ from xbm_jax.cli.console import Output, complain, say, writable
 from xbm_jax.cli.options import Adapt, Inspect
 from xbm_jax.cli.processes import in_turn, joined, leads
 from xbm_jax.cli.resume import carried_on, kept_log, outlets
-from xbm_jax.cli.settle import asked_of_data, chip_for_bank, fitted, names_in, placement, settled
+from xbm_jax.cli.settle import asked_of_data, chip_for_bank, fitted, names_in, placement, read_key, settled
 from xbm_jax.cli.spec_file import read_spec_file
 from xbm_jax.crossbar import CrossbarSpec, Gaussian, spec_by_name
 from xbm_jax.data import load, stratified_sample
@@ -95,7 +95,7 @@ def inspect_command(options: Inspect) -> None:
             writable("--out", options.out, file)
     count = min(options.images, len(data.y_test))
     images = take(data.x_test, stratified_sample(data.y_test, count, 0, keep_every_class=False))
-    inspection = inspect(chip, images, key=stream(jax.random.key(options.seed), Command.READ))
+    inspection = inspect(chip, images, key=read_key(options.seed))
     console = Output()
     print_inspection(inspection, console)
     if options.out is not None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import jax
-
 from xbm_jax.cli.console import Output, say, writable
 from xbm_jax.cli.options import Report
+from xbm_jax.cli.settle import read_key
 from xbm_jax.data import Dataset, load
 from xbm_jax.errors import DataError
 from xbm_jax.models import Chip
 from xbm_jax.report.web.gather import PAGE, Seen, found_in, write_page
-from xbm_jax.streams import Command, stream
 from xbm_jax.training import for_chip
 
 __all__ = ["report_command"]
@@ -26,7 +24,7 @@ def report_command(options: Report) -> None:
     out = options.out or _beside(options.place)
     writable("--out", out.parent, out.name)
     data = None if options.data is None else partial(_loaded, options)
-    key = stream(jax.random.key(options.seed), Command.READ)
+    key = read_key(options.seed)
     found = found_in(options.place, Seen(options.chip, data, options.images, key))
     size, console = write_page(out, found), Output()
     for note in found.notes:

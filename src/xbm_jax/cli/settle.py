@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 
 from xbm_jax.banks import MaskBank, chip_card, load_chip, save_chip, task_names
@@ -15,14 +16,20 @@ from xbm_jax.examples import count
 from xbm_jax.models import Chip, array_weights, calibrate, digital_weights
 from xbm_jax.storage import store
 from xbm_jax.storage.lock import locked
+from xbm_jax.streams import Command, stream
 from xbm_jax.training import for_chip
 
-__all__ = ["asked_of_data", "chip_for_bank", "fitted", "names_in", "placement", "settled"]
+__all__ = ["asked_of_data", "chip_for_bank", "fitted", "names_in", "placement", "read_key", "settled"]
 
 _NAMED = 3
 _CALIBRATED_ON = {"images": (256, 64), "arrays": (64, 16)}
 """Examples that a chip is calibrated on, and of a batch; a sentence has some twenty tokens, each as much as an image's
 pixel."""
+
+
+def read_key(seed: int) -> jax.Array:
+    """The key of a look at a chip as it is read."""
+    return stream(jax.random.key(seed), Command.READ)
 
 
 def asked_of_data(options: Any) -> dict[str, Any]:

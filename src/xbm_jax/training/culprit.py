@@ -7,12 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from xbm_jax import streams
 from xbm_jax.crossbar import Tiles, read
 from xbm_jax.models import forward
-from xbm_jax.streams import stream
 from xbm_jax.training.run import Run
 from xbm_jax.training.state import TrainState
+from xbm_jax.training.step import read_in_step
 
 __all__ = ["culprit"]
 
@@ -21,17 +20,16 @@ class _Found(Exception):
     """Ends the pass; holds the place."""
 
 
-def culprit(run: Run, train: TrainState, inputs: Any, step: int) -> str:
+def culprit(run: Run, train: TrainState, inputs: Any, step: int, key: jax.Array) -> str:
     """The first place of a step's forward pass, in its order, whose numbers are not all finite.
 
     Args:
         train: as it was before the step.
         inputs: of the step.
-        step: of the whole run, from 0 on; it draws the read noise.
+        step: of the whole run, from 0 on.
+        key: the step's.
     """
-    chip, key = run.placed_chip, run.draw(streams.Run.STEP, step)
-    if run.chip_of_step is not None:
-        chip = run.chip_of_step(chip, stream(key, streams.Step.CHIP))
+    chip, read_key = read_in_step(run.placed_chip, key, run.chip_of_step)
 
     def observe(path: str, tiles: Tiles, x: jax.Array, gain: jax.Array | None, noise: jax.Array | None) -> jax.Array:
         _see(f"what {path} is given", x)
@@ -41,7 +39,6 @@ def culprit(run: Run, train: TrainState, inputs: Any, step: int) -> str:
 
     options = {"train": True, "progress": jnp.asarray(run.pace(step).progress, jnp.float32), "layer_read": observe}
     try:
-        read_key = stream(key, streams.Step.READ)
         answer, _ = forward(chip, run.method, train.trained, train.stats, inputs, key=read_key, **options)
         _see("the head's outputs", answer)
     except _Found as found:

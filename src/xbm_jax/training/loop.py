@@ -38,6 +38,9 @@ Stepped = Callable[[int, dict[str, jax.Array], Callable[[], list[RunState]]], No
 """``(step, seen, standing)`` after a step of the whole run, from 0 on: its losses and scores, which may still be
 computed, and what gives the states as they stand."""
 
+Flying = deque[tuple[int, dict[str, jax.Array]]]
+"""Steps that were called and not waited for yet, the oldest first, with what they give."""
+
 _IN_FLIGHT = 8
 """Steps that may be under way; more would hold their batches in a device's memory."""
 
@@ -74,7 +77,7 @@ def _steps(
     # Copies: a step donates what it is given, and the states of before are kept.
     train = layout.by_task(jax.tree.map(jnp.array, stacked([state.train for state in states])), len(runs))
     orders, losses = [run.order(epoch) for run in runs], []
-    flying: deque[tuple[int, dict[str, jax.Array]]] = deque()
+    flying: Flying = deque()
     batches = made_ahead(lambda i: _batch(runs, orders, epoch, done + i), first.steps - done)
     for i, (inputs, targets) in enumerate(batches):
         step = epoch * first.steps + done + i
@@ -89,7 +92,7 @@ def _steps(
         if len(flying) > _IN_FLIGHT:
             _landed(runs, states, clock, flying)
         if watch is not None:
-            watch(step, seen, partial(_standing, runs, states, train, losses))
+            watch(step, seen, partial(_standing, runs, states, clock, flying, train, losses))
     while flying:
         _landed(runs, states, clock, flying)
     return unstacked(layout.whole(train), len(runs)), np.mean(_checked(runs, states, losses), axis=0).tolist()
@@ -115,10 +118,14 @@ def _located(error: TrainingError) -> TrainingError:
     if rule is not None and rule.turns(step, run.steps, run.recipe.epochs):
         train = turned(run, train, epoch)
     inputs, _ = _batch([run], [run.order(epoch)], epoch, i)
-    named = f"{error.allowed}; not finite first: {culprit(run, train, inputs, step)}"
+    named = f"{error.allowed}; not finite first: {culprit(run, train, inputs, step, _key(run, step))}"
     found = TrainingError(error.field, error.value, named)
     found.state = error.state
     return found
+
+
+def _key(run: Run, step: int) -> jax.Array:
+    return run.draw(streams.Run.STEP, step)
 
 
 class _Before(Exception):
@@ -137,9 +144,16 @@ def _checked(runs: Sequence[Run], states: Sequence[RunState], losses: Sequence[j
 
 
 def _standing(
-    runs: Sequence[Run], states: Sequence[RunState], train: TrainState, losses: Sequence[jax.Array]
+    runs: Sequence[Run],
+    states: Sequence[RunState],
+    clock: Clock,
+    flying: Flying,
+    train: TrainState,
+    losses: Sequence[jax.Array],
 ) -> list[RunState]:
-    """Each run's state after these steps; the next step donates ``train``, so these are copies."""
+    """Each run's state after these steps, all of them reported; the next step donates ``train``: these are copies."""
+    while flying:
+        _landed(runs, states, clock, flying)
     own = unstacked(runs[0].layout.whole(jax.tree.map(jnp.array, train)), len(runs))
     found = _checked(runs, states, losses)
     return [state.within(each, loss) for state, each, loss in zip(states, own, found.T, strict=True)]
@@ -151,7 +165,7 @@ def _step(
     """One step of all runs."""
     first = runs[0]
     paces = first.layout.by_task(stacked([run.pace(step) for run in runs]), len(runs))
-    keys = first.layout.by_task(stacked([run.draw(streams.Run.STEP, step) for run in runs]), len(runs))
+    keys = first.layout.by_task(stacked([_key(run, step) for run in runs]), len(runs))
     given = (first.method.learned, first.how, chips, train, inputs, targets, paces, keys, first.chip_of_step)
     return train_step(*given) if len(runs) == 1 else train_steps(*given, shared=shared)
 
@@ -169,9 +183,7 @@ def _batch(runs: Sequence[Run], orders: Sequence[np.ndarray], epoch: int, i: int
         raise DataError("data", names, f"examples that can be read ({error.strerror or error})") from error
 
 
-def _landed(
-    runs: Sequence[Run], states: Sequence[RunState], clock: Clock, flying: deque[tuple[int, dict[str, jax.Array]]]
-) -> None:
+def _landed(runs: Sequence[Run], states: Sequence[RunState], clock: Clock, flying: Flying) -> None:
     """Wait for the oldest step that flies, and report it, if that is asked: means over tasks."""
     step, seen = flying.popleft()
     clock.read(seen["loss"], len(flying))

@@ -23,7 +23,7 @@ from xbm_jax.streams import stream
 from xbm_jax.training.recipe import How
 from xbm_jax.training.state import TrainState
 
-__all__ = ["ChipOfStep", "Pace", "head_epoch", "init_state", "loss_and_stats", "paced", "train_step"]
+__all__ = ["ChipOfStep", "Pace", "head_epoch", "init_state", "loss_and_stats", "paced", "read_in_step", "train_step"]
 __all__ += ["train_steps"]
 
 ChipOfStep = Callable[[Chip, jax.Array], Chip]
@@ -92,6 +92,15 @@ def loss_and_stats(
     return loss, (followed, jnp.mean(how.objective.score(answer, targets, outputs)))
 
 
+def read_in_step(chip: Chip, key: jax.Array, chip_of_step: ChipOfStep | None) -> tuple[Chip, jax.Array]:
+    """The chip of a step, and the key of what is drawn as it is read."""
+    if chip_of_step is not None:
+        chip = chip_of_step(chip, stream(key, streams.Step.CHIP))
+        if not isinstance(chip, Chip):
+            raise SpecError("chip_of_step", type(chip).__name__, "a function that returns a Chip")
+    return chip, stream(key, streams.Step.READ)
+
+
 @partial(jax.jit, static_argnames=("method", "how", "chip_of_step"), donate_argnames="state")
 def train_step(
     method: Method,
@@ -112,11 +121,7 @@ def train_step(
         key: of this step; draws read noise, and what ``chip_of_step`` draws.
         chip_of_step: the chip of this step; ``None`` is ``chip`` itself.
     """
-    if chip_of_step is not None:
-        chip = chip_of_step(chip, stream(key, streams.Step.CHIP))
-        if not isinstance(chip, Chip):
-            raise SpecError("chip_of_step", type(chip).__name__, "a function that returns a Chip")
-    read_key = stream(key, streams.Step.READ)
+    chip, read_key = read_in_step(chip, key, chip_of_step)
     grad = jax.value_and_grad(loss_and_stats, has_aux=True)
     progress = jnp.asarray(pace.progress, jnp.float32)
     (loss, (stats, score)), grads = grad(
