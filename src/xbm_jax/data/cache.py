@@ -96,6 +96,7 @@ def _decoded_into(
 def _described(path: Path) -> tuple[list[int], tuple[int, int, int]]:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
+        # Three numbers, as they were written.
         return [int(i) for i in known["kept"]], tuple(map(int, known["shape"]))  # type: ignore[return-value]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError("cache", str(path), f"an undamaged cache; remove it, it is made again ({error})") from error

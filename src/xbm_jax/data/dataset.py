@@ -141,7 +141,7 @@ class Dataset:
 def check_images(field: str, images: np.ndarray) -> np.ndarray:
     """Return ``images`` as an array if it is uint8 ``[n, H, W, 1 or 3]`` and not empty; else raise DataError."""
     if isinstance(images, Streamed):  # of that form wherever it comes from
-        return images  # type: ignore[return-value]
+        return images  # type: ignore[return-value]  # it is indexed as an array is
     images = np.asarray(images)
     check_uint8(field, images)
     if images.ndim != 4:

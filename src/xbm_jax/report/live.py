@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xbm_jax.report.names import as_text
+from xbm_jax.report.web.tables import number
+from xbm_jax.training.log import PLACES, learned_by
 
 __all__ = ["shown_run", "sparkline", "time_left"]
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40
-_AT = ("kind", "epoch", "step", "steps", "seconds", "each", "rates", "images_per_second")
+_ELSEWHERE = (*PLACES, "images_per_second")
 _QUIET_SECONDS = 120.0
 
 Rows = Sequence[Mapping[str, Any]]
@@ -32,7 +34,7 @@ def shown_run(name: str, rows: Rows, quiet: float = 0.0) -> Any:
         table.add_column(cell, no_wrap=True)
     for what, now, went in _lines(rows):
         table.add_row(Text(as_text(what)), Text(now, justify="right"), Text(went))
-    title = Text(as_text(_title(name, rows)))
+    title = Text(as_text(learned_by(rows) or name))
     below = f"no new line for {_clock(quiet)}" if quiet > _QUIET_SECONDS else None
     return Panel(table, title=title, subtitle=below, expand=False)
 
@@ -64,11 +66,6 @@ def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
     return "".join(_BARS[round((mean - low) * scale)] for mean in means)
 
 
-def _title(name: str, rows: Rows) -> str:
-    learns = next((row["learns"] for row in reversed(rows) if row.get("learns")), [])
-    return ", ".join(f"{own['task']} {own['method']}" for own in learns) or name
-
-
 def _lines(rows: Rows) -> list[tuple[str, str, str]]:
     steps, epochs = ([row for row in rows if row.get("kind") == kind] for kind in ("step", "epoch"))
     last = max((*steps[-1:], *epochs[-1:]), key=lambda row: row["step"], default=None)
@@ -90,17 +87,16 @@ def _lines(rows: Rows) -> list[tuple[str, str, str]]:
 
 def _numbers(kind: str, rows: Rows) -> list[tuple[str, str, str]]:
     """Of every number in the newest row: its value, and how it went."""
-    names = [name for name, value in (rows[-1] if rows else {}).items() if name not in _AT and _is_number(value)]
+    names = [
+        name
+        for name, value in (rows[-1] if rows else {}).items()
+        if name not in _ELSEWHERE and number(value) is not None
+    ]
     found = []
     for name in names:
-        values = [row[name] for row in rows if _is_number(row.get(name))]
+        values = [row[name] for row in rows if number(row.get(name)) is not None]
         found.append((f"{name.replace('_', ' ')} ({kind})", _value(name, values[-1]), sparkline(values)))
     return found
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it is a finite one: the log has text for those that are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
 def _value(name: str, value: float) -> str:

@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,9 +18,11 @@ from xbm_jax.errors import BankError, OutputError, warn
 from xbm_jax.paths import as_path
 from xbm_jax.storage.plain import plain
 
-__all__ = ["LOG", "Log", "read_lines", "read_log"]
+__all__ = ["LOG", "PLACES", "Log", "learned_by", "learns_of", "read_lines", "read_log"]
 
 LOG = "log.jsonl"
+PLACES = ("kind", "epoch", "step", "steps", "seconds", "each", "rates")
+"""Fields of a line that say where it stands, or hold others: all else in it was measured."""
 
 
 class Log:
@@ -105,6 +107,16 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if damaged:
         warn(f"{path}: lines {', '.join(map(str, damaged))} were damaged on disk and are left out")
     return [row for row in rows if row is not None]
+
+
+def learns_of(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The task and method of each run that a log is of, as its newest ``"begin"`` says."""
+    return next((row["learns"] for row in reversed(rows) if row.get("learns")), [])
+
+
+def learned_by(rows: Sequence[Mapping[str, Any]]) -> str:
+    """:func:`learns_of` in words; nothing for the log of a release before 0.2."""
+    return ", ".join(f"{own['task']} {own['method']}" for own in learns_of(rows))
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

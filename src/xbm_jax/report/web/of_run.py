@@ -10,11 +10,10 @@ from xbm_jax.report.web.found import Curve, Found
 from xbm_jax.report.web.of_bank import safely
 from xbm_jax.report.web.tables import number
 from xbm_jax.training import read_log
+from xbm_jax.training.log import PLACES, learned_by, learns_of
 from xbm_jax.training.saved import told
 
 __all__ = ["curves_of_log", "of_run"]
-
-_AT = ("kind", "epoch", "step", "steps", "seconds", "each", "rates")
 
 
 def of_run(folder: Path) -> Found:
@@ -25,9 +24,8 @@ def of_run(folder: Path) -> Found:
     """
     log, said, notes = read_log(folder), told(folder), []
     metas = (said or {}).get("metas")
-    learns = next((row["learns"] for row in reversed(log) if row.get("learns")), [])
-    name = ", ".join(f"{own['task']} {own['method']}" for own in learns) or folder.name
-    rows = [_measured(meta) for meta in metas or []] or _so_far(log, learns)
+    name = learned_by(log) or folder.name
+    rows = [_measured(meta) for meta in metas or []] or _so_far(log, learns_of(log))
     if not metas:
         notes.append("The run is not finished: what is shown is as far as it got.")
     else:
@@ -56,7 +54,7 @@ def curves_of_log(name: str, log: Sequence[Mapping[str, Any]]) -> list[Curve]:
 
     def add(panel: str, line: str, axis: str, x: Any, row: Mapping[str, Any]) -> None:
         for key, value in row.items():
-            if key not in _AT and number(value) is not None:
+            if key not in PLACES and number(value) is not None:
                 quantity = key.replace("_", " ") if panel != "rates" else "rates"
                 found.setdefault((f"{name}: {quantity}", line or key, axis), []).append((x, value))
 
