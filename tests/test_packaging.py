@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import tomllib
 
-from tools.try_wheel import lowest
+import pytest
+from tools.try_wheel import lowest, options
 
 from test_structure import ROOT, SRC, all_imports, read_modules
 
@@ -62,3 +63,11 @@ def test_lowest_versions_pin_what_is_declared():
 
 def test_the_pages_files_are_in_the_package():
     assert {"page.css", "page.js"} <= {path.name for path in (SRC / "xbm_jax" / "report" / "web").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("args", "kinds", "quickstart"), [([], [], []), (["newest"], ["newest"], []), (["--", "--full"], [], ["--full"])]
+)
+def test_the_wheel_is_tried_with_both_ends_of_what_is_allowed_or_the_one_that_is_named(args, kinds, quickstart):
+    given, passed_on = options(args)
+    assert given.kinds == kinds and passed_on == quickstart

@@ -25,11 +25,7 @@ WRITTEN = ("results.json", "report.html", "REPORT.md", "accuracy_against_bits.pn
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kinds", nargs="*", choices=[*KINDS, []], default=list(KINDS))
-    parser.add_argument("--keep", type=Path, help="a folder for the environments and runs, which stay")
-    own, quickstart = split(sys.argv[1:])
-    given = parser.parse_args(own)
+    given, quickstart = options(sys.argv[1:])
     with tempfile.TemporaryDirectory() as passing:
         work = given.keep or Path(passing)
         wheel = built(work / "wheel")
@@ -37,10 +33,13 @@ def main() -> None:
             tried(kind, wheel, work / kind, quickstart)
 
 
-def split(args: list[str]) -> tuple[list[str], list[str]]:
-    """Ours, and those after ``--``, which are the quickstart's."""
+def options(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Ours, and the quickstart's."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="*", choices=[*KINDS, []], default=[])
+    parser.add_argument("--keep", type=Path, help="a folder for the environments and runs, which stay")
     end = args.index("--") if "--" in args else len(args)
-    return args[:end], args[end + 1 :]
+    return parser.parse_args(args[:end]), args[end + 1 :]
 
 
 def built(folder: Path) -> Path:

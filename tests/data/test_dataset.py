@@ -186,3 +186,12 @@ def test_take_classes_relabels_in_the_order_given():
     assert set(zip(data.x_test.ravel().tolist(), np.repeat(data.y_test, 4).tolist(), strict=True)) == {(2, 0), (0, 1)}
     with pytest.raises(DataError, match="dog"):
         big().take_classes(["dog"])
+
+
+def test_printed_it_says_what_there_is_and_none_of_the_numbers() -> None:
+    x, y = np.full((4, 2, 2, 1), 9, np.uint8), np.array([0, 1, 0, 1])
+    images = Dataset("mine", x, y, x[:2], y[:2], class_names=("a", "b"))
+    assert repr(images) == "Dataset(mine: 4 to learn from, 2 to test, [2, 2, 1], 2 classes)"
+    tree = {"ids": np.zeros((4, 3), np.int32), "mask": np.ones((4, 3), bool)}
+    arrays = Dataset("tokens", tree, np.zeros((4, 5)), tree, np.zeros((4, 5)), kind="arrays")
+    assert repr(arrays) == "Dataset(tokens: 4 to learn from, 4 to test, {'ids': [3], 'mask': [3]}, targets [5])"

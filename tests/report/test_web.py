@@ -199,6 +199,11 @@ def test_an_axis_has_round_ticks_within(values, log):
     assert all(0 < axis.share(value) < 1 for value in values)
 
 
+def test_epochs_are_labelled_by_whole_numbers():
+    assert axis_of([1, 2, 3]).ticks() == [1, 2, 3]
+    assert axis_of([1, 2.5, 3]).ticks() == [1, 1.5, 2, 2.5, 3]
+
+
 def test_a_front_is_what_no_other_beats():
     points = [Point(x, y, "n", i, "") for i, (x, y) in enumerate([(1, 1), (2, 3), (2, 2), (3, 3), (4, 5)])]
     assert [p.row for p in _front(points)] == [0, 1, 4]

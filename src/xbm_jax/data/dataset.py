@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from xbm_jax.crossbar.validate import check_choice
@@ -86,6 +87,12 @@ class Dataset:
         y = check_labels(f"y_{split}", y, f"x_{split}", examples)
         check_label_range(f"y_{split}", y, len(self.class_names))
         return y
+
+    def __repr__(self) -> str:
+        """What there is, without its numbers: ``Dataset(fashion_mnist: 2400 to learn, 1000 to test, ...)``."""
+        of = jax.tree.map(lambda x: list(x.shape[1:]), self.x_train)
+        targets = f"{self.num_classes} classes" if self.class_names else f"targets {list(self.y_train.shape[1:])}"
+        return f"Dataset({self.name}: {len(self.y_train)} to learn from, {len(self.y_test)} to test, {of}, {targets})"
 
     @property
     def strata(self) -> np.ndarray:

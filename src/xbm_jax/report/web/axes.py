@@ -14,11 +14,12 @@ _TICKS = 5
 
 @dataclass(frozen=True)
 class Axis:
-    """A linear or a logarithmic axis from ``low`` to ``high``."""
+    """A linear or a logarithmic axis from ``low`` to ``high``; ``whole``: of counts, where nothing lies in between."""
 
     low: float
     high: float
     log: bool = False
+    whole: bool = False
 
     def share(self, value: float) -> float:
         """Where a value lies, from 0 at ``low`` to 1 at ``high``."""
@@ -29,7 +30,7 @@ class Axis:
         """Round values within, about :data:`_TICKS` of them."""
         if self.log:
             return self._log_ticks()
-        step = _round_up((self.high - self.low) / _TICKS)
+        step = max(_round_up((self.high - self.low) / _TICKS), 1.0 if self.whole else 0.0)
         first = math.ceil(self.low / step - 1e-9)
         return [i * step for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
@@ -48,7 +49,7 @@ def axis_of(values: Iterable[float], log: bool = False) -> Axis:
     if log:
         return Axis(low / 1.6, high * 1.6, log=True)
     room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
-    return Axis(low - room, high + room)
+    return Axis(low - room, high + room, whole=all(float(value).is_integer() for value in found))
 
 
 def short(value: float) -> str:
