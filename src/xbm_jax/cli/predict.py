@@ -166,15 +166,11 @@ def _answers(chip: Chip, task: Task, batch: _Batch, seed: int, first: int) -> It
     classes: list[str] = task.meta.get("class_names") or [str(i) for i in range(task.outputs)]
     for start, size in pieces(len(batch.names), _AT_ONCE):
         own = slice(start, start + size)
-        key = stream(jax.random.key(seed), Command.PREDICT, first + start) if _is_noisy(chip) else None
+        # Making a key takes a cold process as long as answering an image.
+        key = stream(jax.random.key(seed), Command.PREDICT, first + start) if chip.noisy else None
         logits = predict(chip, task, take(batch.inputs, own), batch_size=size, key=key)
         for name, row in zip(batch.names[own], _softmax(logits), strict=True):
             yield _Answer(name, classes, row)
-
-
-def _is_noisy(chip: Chip) -> bool:
-    """Whether reads need a key; making one takes a cold process as long as answering an image."""
-    return any(t.read_variance is not None or t.plan.spec.adc.noise_lsb > 0 for t in chip.tiles.values())
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
