@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from xbm_jax.banks import MaskBank, load_chip
+from xbm_jax.banks.bank import card_of
 from xbm_jax.cli.console import complain, writable
 from xbm_jax.cli.options import Predict
 from xbm_jax.cli.sentences import sentences_of
@@ -74,6 +75,7 @@ def predict_command(options: Predict) -> int:
     for option, path in (("--out", options.out), ("--sheet", options.sheet)):
         if path is not None:
             writable(option, path.parent, path.name)
+    card_of(options.bank)  # is there a bank at all? else the chip within it would be what is missing
     chip = load_chip(options.chip or options.bank / "chip")
     bank = MaskBank.open(options.bank, chip)
     try:
