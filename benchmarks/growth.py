@@ -84,7 +84,7 @@ def _stack(depth: int) -> tuple[Program, Program]:
     return Program(jax.jit(ours), layer.tiles, layer.x, layer.gain), Program(jax.jit(plain), kernel, layer.x)
 
 
-def _peak_mib(tiles: int, rows: int = 8192, batch: int = 64, columns: int = 64) -> dict[str, Any]:
+def _peak_mib(tiles: int, rows: int = 4096, batch: int = 64, columns: int = 64) -> dict[str, Any]:
     """What adaption's gradients of a dense kernel take beside their arguments; of the plain ones, as much."""
     layer = layers.dense_layer(layers.spec(rows // tiles), batch, rows, columns)
     kernel = xbm.crossbar.nominal_weights(layer.tiles)
@@ -146,6 +146,6 @@ SERIES: dict[str, Series] = {
     ),
     "tiles": Series("row tiles of 64 rows, dense", (2, 8, 32, 128, 512), _times(_dense_tiles)),
     "conv_tiles": Series("row tiles of one convolution", (2, 4, 8, 16, 32, 64), _times(_conv_tiles)),
-    "memory": Series("row tiles of one dense kernel", (2, 8, 32, 128, 512), _peak_mib, "MiB of a gradient"),
+    "memory": Series("row tiles of one dense kernel", (4, 16, 64, 256, 512), _peak_mib, "MiB of a gradient"),
     "compile": Series("layers of one shape", (1, 2, 4, 8, 16), _compile_seconds, "s to compile"),
 }

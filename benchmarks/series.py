@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 OUT = HERE / "series.json"
 Point = Mapping[str, Any]
 _OURS, _PLAIN = "#0072B2", "#999999"
-_ACROSS = 4
+_ACROSS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +83,10 @@ def _figure(found: Mapping[str, Sequence[Point]], series: Mapping[str, Series]) 
     across = min(_ACROSS, len(found))
     down = math.ceil(len(found) / across)
     figure = Figure(figsize=(2.6 * across + 0.4, 2.5 * down + 0.5), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False).flat
+    panels = figure.subplots(down, across, squeeze=False).ravel()
     for axes, (name, points) in zip(panels, found.items(), strict=False):
         _panel(axes, points, series[name])
-    for axes in list(panels)[len(found) :]:
+    for axes in panels[len(found) :]:
         axes.remove()
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False, labelcolor=INK)

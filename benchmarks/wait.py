@@ -36,7 +36,7 @@ __all__ = ["OUT", "Config", "draw", "main"]
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "wait.json"
 
-RUNS = {"cold": "nothing compiled before", "warm": "compiled programs kept from the run before"}
+RUNS = {"cold": "nothing compiled before", "warm": "all compiled by the run before"}
 _COLOURS = {"cold": "#0072B2", "warm": "#E69F00"}
 
 
@@ -127,10 +127,11 @@ def _figure(found: Mapping[str, Any]) -> Any:
     ]
     for axes, (name, label) in zip(panels, RUNS.items(), strict=True):
         _waterfall(axes, [(word, of[name]) for word, of in _both(found)], shown, _COLOURS[name])
-        axes.set_title(label, fontsize=10, color=INK)
-        if goal := GOALS[name]["total"]:
-            axes.axvline(goal, color="#CC6677", lw=1, ls="--")
-            axes.annotate(f" goal {goal:g} s", (goal, len(shown) - 0.5), fontsize=8, color="#CC6677", va="bottom")
+        first, goal = found["runs"][name]["first_row"], GOALS[name]["total"]
+        after = "" if first is None else f", the first row after {first:.0f}"
+        axes.set_title(f"{label}: {found['runs'][name]['total']:.0f} s{after}", fontsize=10, color=INK)
+        axes.axvline(goal, color="#CC6677", lw=1, ls="--")
+        axes.annotate(f" goal {goal:g} s", (goal, -0.65), fontsize=8, color="#CC6677", va="bottom")
     return figure
 
 
@@ -146,12 +147,8 @@ def _waterfall(axes: Any, runs: Sequence[tuple[str, Mapping[str, Any]]], shown: 
             if seconds >= 0.05:
                 axes.annotate(f" {seconds:.1f}", (at + seconds, y), fontsize=7, color=INK, va="center")
             at += seconds
-        first = run["first_row"]
-        if first is not None and not faint:
-            axes.axvline(first, color="#117733", lw=1, ls=":")
-            axes.annotate(f" first row {first:.0f} s", (first, -0.75), fontsize=8, color="#117733", va="bottom")
     axes.set_yticks(range(len(shown)), shown)
-    axes.set_ylim(len(shown) - 0.4, -1.2)
+    axes.set_ylim(len(shown) - 0.4, -1.1)
     axes.set_xlim(0, None)
     axes.margins(x=0.08)
     axes.set_xlabel("seconds" + (", before (faint) and now" if len(runs) > 1 else ""), fontsize=9, color=INK)
