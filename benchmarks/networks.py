@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +26,7 @@ from xbm_jax.training import Pace, Recipe, init_state
 from xbm_jax.training.step import train_step
 
 __all__ = ["Step", "eight_steps", "mask_step", "plain_read", "plain_step", "program_seconds"]
-__all__ += ["programming_times", "random_backbone", "read_compiled", "step_images"]
+__all__ += ["programming_times", "random_backbone", "read_compiled", "step_images", "whole_adaption"]
 
 RESNET20 = "cifar-resnet20"
 
@@ -79,6 +80,20 @@ def eight_steps(batch: int = 32, pixels: int = 32) -> tuple[Work, Work]:
     together = jax.jit(jax.vmap(step)).lower(stacked, x, y).compile()
     single = jax.jit(step).lower(states[0], x[0], y[0]).compile()
     return lambda: together(stacked, x, y), lambda: [single(*given) for given in zip(states, x, y, strict=True)]
+
+
+def whole_adaption(steps: int = 50, batch: int = 32, pixels: int = 32) -> tuple[Work, Work]:
+    """:func:`xbm_jax.adapt` for an epoch, with input, validation and a batch of test images, and as many bare steps."""
+    recipe, rng = Recipe(epochs=1, batch_size=batch), np.random.default_rng(0)
+    count = math.ceil(steps * batch / (1 - recipe.validation_fraction))
+    images, labels = rng.integers(0, 256, (count, pixels, pixels, 3), np.uint8), np.arange(count) % 2
+    data = xbm.Dataset("noise", images, labels, images[:batch], labels[:batch], ("even", "odd"))
+    chip, step = _chip(8, jnp.asarray(images[:batch])), mask_step(8, batch, pixels).run
+
+    def adapted() -> Any:
+        return xbm.adapt(chip, data, method=xbm.methods.xbm(), key=jax.random.key(1), config=recipe).trained
+
+    return adapted, lambda: [step() for _ in range(steps)]
 
 
 def step_images(batch: int = 32, pixels: int = 32) -> Work:

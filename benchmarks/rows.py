@@ -177,6 +177,12 @@ ROWS = (
     Row("ResNet-20 step's images, decoded and augmented, to the step", 0.33, None, _images()),
     Row("MobileNetV2 112 px step's images, decoded and augmented, to the step", 0.33, None, _images(**MOBILENET)),
     Row(
+        "adapt as a whole, ResNet-20, an epoch of 50 steps, to its bare steps",
+        1.05,
+        None,
+        _ratio(networks.whole_adaption, seconds=60.0, rounds=6),
+    ),
+    Row(
         "eight tasks' mask training steps vmapped, to eight steps",
         0.9,
         None,

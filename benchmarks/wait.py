@@ -101,7 +101,7 @@ def _run(args: Sequence[str], folder: Path, name: str) -> dict[str, Any]:
         "total": round(ended - spawned, 2),
         "first_row": None if first is None else round(first, 2),
         "seconds": {phase: round(seconds.get(phase, 0.0), 2) for phase in PHASES},
-        BESIDE: {phase: round(value, 2) for phase, value in seen[BESIDE].items()},
+        **{part: {name: round(value, 2) for name, value in seen[part].items()} for part in (BESIDE, "programs")},
     } | watched.seen()
 
 

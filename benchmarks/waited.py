@@ -63,6 +63,8 @@ FIRST_ROW = (_QUICKSTART, "_row")
 
 BESIDE = "in other threads"
 
+_PROGRAMS = 12
+"""Programs that are named, those that took longest to compile or to read."""
 
 GOALS: dict[str, dict[str, float | None]] = {
     "cold": {"total": 100.0, "first_row": 15.0},
@@ -89,10 +91,11 @@ def main(notes: str, spawned: str, *args: str) -> None:
     """Run the command, and write down where its seconds went, whatever becomes of it."""
     spans: list[Span] = []
     rows: list[float] = []
+    programs: Counter[str] = Counter()
     _watch_imports(spans)
     import jax
 
-    jax.monitoring.register_event_duration_secs_listener(functools.partial(_heard, spans))
+    jax.monitoring.register_event_duration_secs_listener(functools.partial(_heard, spans, programs))
     from xbm_jax.cli import main as command
 
     for name, module, attribute in WRAPPED:
@@ -105,7 +108,8 @@ def main(notes: str, spawned: str, *args: str) -> None:
         beside = owned_beside(spans, threading.get_ident())
         first = rows[0] - float(spawned) if rows else None
         own = {"start of Python": BEGAN - float(spawned)} | own
-        Path(notes).write_text(json.dumps({"seconds": own, BESIDE: beside, "first_row": first, "end": end}))
+        noted = {"seconds": own, BESIDE: beside, "programs": dict(programs.most_common(_PROGRAMS))}
+        Path(notes).write_text(json.dumps(noted | {"first_row": first, "end": end}))
 
 
 def owned(spans: Sequence[Span], thread: int, began: float, ended: float) -> dict[str, float]:
@@ -190,9 +194,14 @@ def _noted(rows: list[float], function: Callable[..., Any]) -> Callable[..., Any
     return call
 
 
-def _heard(spans: list[Span], event: str, seconds: float, **_: Any) -> None:
+def _heard(
+    spans: list[Span], programs: Counter[str], event: str, seconds: float, *, fun_name: str | None = None, **_: Any
+) -> None:
+    """Note what JAX reports; by program what is compiled, or read from the cache, in place of it."""
     if event in EVENTS:
         spans.append(Span(EVENTS[event], (now := time.time()) - seconds, now, threading.get_ident()))
+        if EVENTS[event] == "XLA compile":
+            programs[str(fun_name)] += seconds
 
 
 def _watch_imports(spans: list[Span]) -> None:
