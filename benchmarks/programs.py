@@ -135,15 +135,16 @@ def _is_program(value: Any) -> bool:
 
 def _flop(equation: Any) -> float:
     """Of a product; 0 of all else."""
-    name, out = equation.primitive.name, equation.outvars[0].aval if equation.outvars else None
+    name = equation.primitive.name
+    if name not in ("dot_general", "conv_general_dilated"):
+        return 0.0
+    out = equation.outvars[0].aval
     if name == "dot_general":
         ((contracted, _), _), left = equation.params["dimension_numbers"], equation.invars[0].aval
         return 2.0 * out.size * math.prod(left.shape[axis] for axis in contracted)
-    if name == "conv_general_dilated":
-        numbers, kernel = equation.params["dimension_numbers"], equation.invars[1].aval
-        batch, features = (out.shape[axis] for axis in numbers.out_spec[:2])
-        return 2.0 * batch * features * kernel.shape[numbers.rhs_spec[1]] * math.prod(_pairs(equation))
-    return 0.0
+    numbers, kernel = equation.params["dimension_numbers"], equation.invars[1].aval
+    batch, features = (out.shape[axis] for axis in numbers.out_spec[:2])
+    return 2.0 * batch * features * kernel.shape[numbers.rhs_spec[1]] * math.prod(_pairs(equation))
 
 
 def _pairs(equation: Any) -> list[int]:

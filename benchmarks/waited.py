@@ -20,7 +20,7 @@ import importlib  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
-from collections import Counter  # noqa: E402
+from collections import defaultdict  # noqa: E402
 from collections.abc import Callable, Iterator, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
@@ -91,7 +91,7 @@ def main(notes: str, spawned: str, *args: str) -> None:
     """Run the command, and write down where its seconds went, whatever becomes of it."""
     spans: list[Span] = []
     rows: list[float] = []
-    programs: Counter[str] = Counter()
+    programs: dict[str, float] = defaultdict(float)
     _watch_imports(spans)
     import jax
 
@@ -108,13 +108,14 @@ def main(notes: str, spawned: str, *args: str) -> None:
         beside = owned_beside(spans, threading.get_ident())
         first = rows[0] - float(spawned) if rows else None
         own = {"start of Python": BEGAN - float(spawned)} | own
-        noted = {"seconds": own, BESIDE: beside, "programs": dict(programs.most_common(_PROGRAMS))}
+        longest = sorted(programs, key=programs.__getitem__, reverse=True)[:_PROGRAMS]
+        noted = {"seconds": own, BESIDE: beside, "programs": {name: programs[name] for name in longest}}
         Path(notes).write_text(json.dumps(noted | {"first_row": first, "end": end}))
 
 
 def owned(spans: Sequence[Span], thread: int, began: float, ended: float) -> dict[str, float]:
     """Seconds of one thread by what was innermost, and of nothing: ``rest``. They add up to ``ended - began``."""
-    own: Counter[str] = Counter()
+    own: dict[str, float] = defaultdict(float)
     open_: list[Span] = [Span("rest", began, ended, thread)]
     at = began
 
@@ -138,12 +139,12 @@ def owned(spans: Sequence[Span], thread: int, began: float, ended: float) -> dic
 
 def owned_beside(spans: Sequence[Span], thread: int) -> dict[str, float]:
     """Seconds of all other threads, each by what was innermost; they went on while the main one did something too."""
-    total: Counter[str] = Counter()
+    total: dict[str, float] = defaultdict(float)
     for other in {span.thread for span in spans} - {thread}:
         own = [span for span in spans if span.thread == other]
-        total.update(owned(own, other, min(s.start for s in own), max(s.end for s in own)))
-    total.pop("rest", None)
-    return dict(total)
+        for name, seconds in owned(own, other, min(s.start for s in own), max(s.end for s in own)).items():
+            total[name] += seconds
+    return {name: seconds for name, seconds in total.items() if name != "rest"}
 
 
 def found(module: str, attribute: str) -> tuple[Any, str, Any]:
@@ -194,14 +195,12 @@ def _noted(rows: list[float], function: Callable[..., Any]) -> Callable[..., Any
     return call
 
 
-def _heard(
-    spans: list[Span], programs: Counter[str], event: str, seconds: float, *, fun_name: str | None = None, **_: Any
-) -> None:
-    """Note what JAX reports; by program what is compiled, or read from the cache, in place of it."""
+def _heard(spans: list[Span], programs: dict[str, float], event: str, duration_secs: float, **about: Any) -> None:
+    """Note what JAX reports; by program what is compiled, or read from the cache in place of it."""
     if event in EVENTS:
-        spans.append(Span(EVENTS[event], (now := time.time()) - seconds, now, threading.get_ident()))
+        spans.append(Span(EVENTS[event], (now := time.time()) - duration_secs, now, threading.get_ident()))
         if EVENTS[event] == "XLA compile":
-            programs[str(fun_name)] += seconds
+            programs[str(about.get("fun_name"))] += duration_secs
 
 
 def _watch_imports(spans: list[Span]) -> None:
