@@ -15,7 +15,6 @@ from typing import IO
 import numpy as np
 
 from xbm_jax.banks import MaskBank, load_chip
-from xbm_jax.cli.compiled import keep_compiled
 from xbm_jax.data import Dataset, stratified_sample
 from xbm_jax.serving import serve
 from xbm_jax.serving.programs import mixed_logits
@@ -61,5 +60,4 @@ def main(out: str, batch: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    keep_compiled()
     main(sys.argv[1], sys.stdin.buffer)
