@@ -1,4 +1,7 @@
-"""The column's converter: clip to a range, round half to even onto exactly ``2**bits`` codes."""
+"""The column's converter: clip to a range, round half to even onto exactly ``2**bits`` codes.
+
+A code is a float and stands for ``offset + lsb * code``; one of at most 8 bits fits into a byte.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-__all__ = ["AdcRange", "Mismatch", "clipped", "code_index", "convert"]
-__all__ += ["explicit_range", "granular_range", "snapped_range"]
+__all__ = ["BYTE", "AdcRange", "Mismatch", "clipped", "code", "code_index", "code_of", "convert"]
+__all__ += ["explicit_range", "granular_range", "snapped_range", "value", "word"]
+
+BYTE = 8
+"""Bits of a converter whose codes fit into a byte."""
 
 
 @jax.tree_util.register_dataclass
@@ -52,12 +58,39 @@ def convert(
     """
     if bits is None:
         return sums
-    return grid.offset + grid.lsb * _code(sums, grid, bits, mismatch, noise_lsb)
+    return value(code(sums, grid, bits, mismatch, noise_lsb), grid)
+
+
+def code(
+    sums: jax.Array, grid: AdcRange, bits: int, mismatch: Mismatch | None = None, noise_lsb: ArrayLike = 0.0
+) -> jax.Array:
+    """The code, as a float, that a converter gives for a sum; of a sum that is no number, no number."""
+    nearest = jnp.round(_position(sums, grid, mismatch, noise_lsb))
+    return jnp.clip(nearest, grid.min_code, grid.min_code + (2**bits - 1))
+
+
+def value(code: jax.Array, grid: AdcRange) -> jax.Array:
+    """What a code stands for: ``offset + lsb * code``."""
+    return grid.offset + grid.lsb * code
+
+
+def word(code: jax.Array, grid: AdcRange, bits: int) -> jax.Array:
+    """A code of at most 8 bits as a byte: int8, counted from the middle of the grid."""
+    return (code - _middle(grid, bits)).astype(jnp.int8)
+
+
+def code_of(word: jax.Array, grid: AdcRange, bits: int) -> jax.Array:
+    """Undo :func:`word`, exactly."""
+    return word.astype(grid.lsb.dtype) + _middle(grid, bits)
+
+
+def _middle(grid: AdcRange, bits: int) -> jax.Array:
+    return grid.min_code + 2 ** (bits - 1)
 
 
 def code_index(sums: jax.Array, grid: AdcRange, bits: int, mismatch: Mismatch | None = None) -> jax.Array:
     """Which of the ``2**bits`` codes a silent converter gives, counted from the lowest: int32, shaped as ``sums``."""
-    return (_code(sums, grid, bits, mismatch, 0.0) - grid.min_code).astype(jnp.int32)
+    return (code(sums, grid, bits, mismatch) - grid.min_code).astype(jnp.int32)
 
 
 def clipped(
@@ -71,12 +104,6 @@ def clipped(
 
 
 _HALF = 0.5001
-
-
-def _code(sums: jax.Array, grid: AdcRange, bits: int, mismatch: Mismatch | None, noise_lsb: ArrayLike) -> jax.Array:
-    """The code, as a float, that a converter gives for a sum."""
-    code = jnp.round(_position(sums, grid, mismatch, noise_lsb))
-    return jnp.clip(code, grid.min_code, grid.min_code + (2**bits - 1))
 
 
 def _position(sums: jax.Array, grid: AdcRange, mismatch: Mismatch | None, noise_lsb: ArrayLike) -> jax.Array:

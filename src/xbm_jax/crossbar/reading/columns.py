@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from xbm_jax.crossbar.primitives.adc import clipped
 from xbm_jax.crossbar.primitives.products import product, tile_product
-from xbm_jax.crossbar.reading.fused import or_fused
+from xbm_jax.crossbar.reading.fused import or_fused, wanted
+from xbm_jax.crossbar.reading.kept import Kept, gained, keeps, kept_read, kept_sums
 from xbm_jax.crossbar.reading.loops import Order, in_order, scanned_tiles
 from xbm_jax.crossbar.reading.mixed import mixed, of_part
 from xbm_jax.crossbar.reading.sums import (
@@ -125,23 +126,27 @@ def _tiles_in(
         )[0]
     found = []
     for part in order.slices:
-        total: jax.Array | float = 0.0
         own, of_columns = of_part(part, converters, gain)
-        for t, partial_sum in tile_sums(plan, codes[part], effective, own):
-            total = total + (partial_sum if of_columns is None else partial_sum * of_columns[t])
-        found.append(jnp.asarray(total))
+        found.append(gained(tile_sums(plan, codes[part], effective, own), of_columns))
     return found[0] if len(found) == 1 else jnp.concatenate(found)
 
 
 @numpy_promotion
 def _tiled_read_fwd(plan: Plan, codes, effective, gain, converters):
-    return tiled_read(plan, codes, effective, gain, converters), (codes, effective, gain, converters)
+    given = (codes, effective, gain, converters)
+    if wanted(plan, codes, gain, converters) or not keeps(plan, codes, gain, converters):  # one kernel gives no codes
+        return tiled_read(plan, *given), (*given, None)
+    y, kept = kept_read(plan, *given)
+    return y, (*given, kept)
 
 
 @numpy_promotion
 def _tiled_read_bwd(plan: Plan, residuals: tuple, dy: jax.Array) -> tuple:
-    # The barrier keeps XLA from merging the recomputed tile sums with the forward pass's, which would keep all T alive.
-    dy, (codes, effective, gain, converters) = jax.lax.optimization_barrier((dy, residuals))
+    *given, kept = residuals
+    if kept is None or plan.spec.adc.clip_gradient == "zero":
+        # The barrier keeps XLA from merging the tile sums computed here with the forward pass's, all T of them alive.
+        dy, given = jax.lax.optimization_barrier((dy, given))
+    codes, effective, gain, converters = given
     kernel = linear_kernel(plan, effective)
     spread = None if gain is None else gain_on_kernel(plan, gain)
     _, transpose = jax.vjp(lambda c, k: product(c, k, plan.conv), codes, kernel if spread is None else kernel * spread)
@@ -156,21 +161,27 @@ def _tiled_read_bwd(plan: Plan, residuals: tuple, dy: jax.Array) -> tuple:
         by_tile = [jnp.where(rows[..., None], dmasked * kernel, 0.0) for rows in plan.tile_rows]
         dgain = jnp.stack([jnp.sum(part, tuple(range(kernel.ndim - 1))) for part in by_tile])
     else:
-        dgain = _gain_gradient(plan, codes, effective, converters, dy)
+        dgain = _gain_gradient(plan, codes, effective, converters, kept, dy)
     return dcodes, deffective, dgain.astype(gain.dtype), None
 
 
 def _gain_gradient(
-    plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters, dy: jax.Array
+    plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters, kept: Kept | None, dy: jax.Array
 ) -> jax.Array:
-    """``dL/da[t, n] = sum_batch dy[n] * D[t, n]``, [T, N], from recomputed tile sums."""
-    given = (codes, effective, converters, dy)
+    """``dL/da[t, n] = sum_batch dy[n] * D[t, n]``, [T, N], from codes that were kept, or from recomputed tile sums."""
+    given = (codes, effective, converters, kept, dy)
     return in_order(plan, codes, converters, lambda order: _gain_gradient_in(plan, order, *given))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _gain_gradient_in(
-    plan: Plan, order: Order, codes: jax.Array, effective: jax.Array, converters: Converters, dy: jax.Array
+    plan: Plan,
+    order: Order,
+    codes: jax.Array,
+    effective: jax.Array,
+    converters: Converters,
+    kept: Kept | None,
+    dy: jax.Array,
 ) -> jax.Array:
     batch = tuple(range(dy.ndim - 1))
     if order.scanned:
@@ -178,7 +189,10 @@ def _gain_gradient_in(
         return jax.lax.map(lambda tile: jnp.sum(dy * partial_sum_of(tile), batch), tiles)
     total: jax.Array | float = 0.0
     for part in order.slices:
-        sums = tile_sums(plan, codes[part], effective, converters)
+        if kept is None:
+            sums = tile_sums(plan, codes[part], effective, converters)
+        else:
+            sums = kept_sums(plan, codes[part], converters, [own[part] for own in kept])
         total = total + jnp.stack([jnp.sum(dy[part] * d, batch) for _, d in sums])
     return jnp.asarray(total)
 

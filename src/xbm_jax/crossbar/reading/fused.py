@@ -25,7 +25,7 @@ from xbm_jax.crossbar.reading.sums import Converters, parts_of
 from xbm_jax.crossbar.writing.plans import Plan
 from xbm_jax.errors import SpecError
 
-__all__ = ["MEASURED", "Fused", "fused_reads", "fused_sum", "or_fused", "suits"]
+__all__ = ["MEASURED", "Fused", "fused_reads", "fused_sum", "or_fused", "suits", "wanted"]
 
 Fused = Literal["auto", "on", "off"]
 _chosen = jax.make_user_context("auto")
@@ -75,17 +75,22 @@ def or_fused(plan: Plan, plain: Callable[..., jax.Array]) -> Callable[..., jax.A
 
     def read(codes: jax.Array, effective: jax.Array, gain: jax.Array | None, converters: Converters) -> jax.Array:
         given = (codes, effective, gain, converters)
-        if known.value is True or not _wanted(plan, codes, gain, converters):
+        if not wanted(plan, codes, gain, converters):
             return plain(*given)
         return jax.lax.platform_dependent(*given, cuda=lambda *given: fused_sum(plan, *given), default=plain)
 
     return read
 
 
-def _wanted(plan: Plan, codes: jax.Array, gain: jax.Array | None, converters: Converters) -> bool:
-    """Whether this read is to be one kernel."""
+def wanted(plan: Plan, codes: jax.Array, gain: jax.Array | None, converters: Converters) -> bool:
+    """Whether this read is to be one kernel, in programs for a GPU."""
     use = _chosen.value
-    if use == "off" or (use == "auto" and not MEASURED) or not suits(plan, codes, gain, converters):
+    if (
+        known.value is True
+        or use == "off"
+        or (use == "auto" and not MEASURED)
+        or not suits(plan, codes, gain, converters)
+    ):
         return False
     least = MEASURED.get((plan.spec.tile_height, parts_of(plan, converters)), math.inf)
     size = codes[..., 0].size / (1 if plan.conv is None else math.prod(plan.conv.strides)) * plan.columns

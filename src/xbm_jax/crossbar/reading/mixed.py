@@ -43,12 +43,13 @@ def of_part(part: slice, converters: Converters, gain: jax.Array | None) -> tupl
     return converters, gain
 
 
-def _batched(plan: Plan, read: Callable[..., jax.Array], size: int, batched: Any, *args: Any) -> tuple[jax.Array, bool]:
+def _batched(plan: Plan, read: Callable[..., jax.Array], size: int, batched: Any, *args: Any) -> tuple[Any, Any]:
     """The rule: one read where inputs and gains alone differ; else JAX's own, of cells or keys that differ."""
     own_codes, *_ = batched
     if not own_codes or _differ_elsewhere(batched):
         axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched))
-        return jax.vmap(read, in_axes=axes)(*args), True
+        found = jax.vmap(read, in_axes=axes)(*args)
+        return found, jax.tree.map(lambda _: True, found)
     codes, effective, gain, converters = args
     _, _, own_gain, of_converters = batched
     inner = codes.shape[1:-1] if plan.conv is None else codes.shape[1:2]
@@ -69,8 +70,10 @@ def _batched(plan: Plan, read: Callable[..., jax.Array], size: int, batched: Any
         # Before a converter sums have an axis of conversions, behind it they have none.
         ones = pixels + (lines.negative is not None)
         converters = converters._replace(lines=lines._replace(gain=of_examples(lines.gain, 2, ones)))
-    y = read(together, effective, gain, converters)
-    return (y if plan.conv is None else y.reshape(size, *inner, *y.shape[1:])), True
+    found = read(together, effective, gain, converters)
+    if plan.conv is not None:
+        found = jax.tree.map(lambda a: a.reshape(size, *inner, *a.shape[1:]), found)
+    return found, jax.tree.map(lambda _: True, found)
 
 
 def _differ_elsewhere(batched: Any) -> bool:

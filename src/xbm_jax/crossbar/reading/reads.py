@@ -8,7 +8,8 @@
 ``v`` counts a column's conversions (its slices, and a pair's two columns where they are subtracted digitally), ``c``
 are their weights, powers of two; the offset is that of offset encoding. Gradients are straight through rounding and
 clipping: dx is one product with the gain-weighted effective weights, and ``dL/da[t, n] = sum_batch dy[n] * D[t, n]``
-with the converted D, noise and all, recomputed rather than kept; inputs and weights have no gradient through noise.
+with the converted D, noise and all, from codes that were kept (:mod:`xbm_jax.crossbar.reading.kept`) or computed again;
+inputs and weights have no gradient through noise.
 A gain may also be of a line, [T, 2, N]: the positive and the negative source line of each differential pair
 (:mod:`xbm_jax.crossbar.reading.lines`).
 Cells with a current-voltage curve (:mod:`xbm_jax.crossbar.devices.curves`) add products of squared and cubed inputs to

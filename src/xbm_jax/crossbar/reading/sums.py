@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xbm_jax.crossbar.primitives import draws, quantise
-from xbm_jax.crossbar.primitives.adc import AdcRange, Mismatch, convert
+from xbm_jax.crossbar.primitives.adc import AdcRange, Mismatch, code, convert
 from xbm_jax.crossbar.primitives.exact import PARTS
 from xbm_jax.crossbar.primitives.products import tile_product
 from xbm_jax.crossbar.reading.gates import LineGains, gated, gated_variance, root
@@ -24,7 +24,16 @@ from xbm_jax.crossbar.writing.plans import Plan
 from xbm_jax.crossbar.writing.tiles import Tiles
 from xbm_jax.streams import Noise, stream
 
-__all__ = ["Converters", "cell_noise", "column_sums", "converter_noise", "cycle_codes", "digital_offset"]
+__all__ = [
+    "Conversions",
+    "Converters",
+    "cell_noise",
+    "column_sums",
+    "conversion_codes",
+    "converter_noise",
+    "cycle_codes",
+]
+__all__ += ["digital_offset", "digital_sums"]
 __all__ += ["folded_squares", "input_codes", "input_digits", "parts_of", "side_by_side", "tile_sums", "together"]
 
 
@@ -44,6 +53,10 @@ class Converters(NamedTuple):
     other_weights: tuple[()] | None = None  # without a leaf: static
 
 
+Conversions = Iterator[tuple[int, int, jax.Array]]
+"""One array [..., V, N] of every (tile, cycle): ``(t, j, array)``."""
+
+
 def input_codes(tiles: Tiles, x: jax.Array) -> jax.Array:
     """The integers that the DACs get, as floats: ``clip(round(x / s_x))``, straight-through gradient."""
     low, high = quantise.input_code_limits(tiles.plan.spec.input_bits, tiles.plan.signed_inputs)
@@ -57,7 +70,7 @@ def column_sums(
     effective: jax.Array,
     converters: Converters | None = None,
     tile_rows: Sequence[np.ndarray] | None = None,
-) -> Iterator[tuple[int, int, jax.Array]]:
+) -> Conversions:
     """Analog sums of every (tile, cycle): yields ``(t, j, I [..., V, N])`` in units of (input code x level).
 
     Args:
@@ -108,7 +121,7 @@ def _gated_sums(
     effective: jax.Array,
     converters: Converters,
     tile_rows: Sequence[np.ndarray] | None,
-) -> Iterator[tuple[int, int, jax.Array]]:
+) -> Conversions:
     """:func:`column_sums` of pairs whose lines are gated before their one converter.
 
     Gains act on sums, so that tasks share the products: those of the pairs and those of the negative lines.
@@ -142,22 +155,49 @@ def tile_sums(
     tile_rows: Sequence[np.ndarray] | None = None,
 ) -> Iterator[tuple[int, jax.Array]]:
     """Converted partial sums ``(t, D[t] [..., N])``, one row tile after another; arguments of :func:`column_sums`."""
+    sums = column_sums(plan, codes, effective, converters, tile_rows)
+    converted = ((t, j, _convert(plan, own, converters, t, j)) for t, j, own in sums)
+    yield from digital_sums(plan, converted, codes, converters, tile_rows)
+
+
+def digital_sums(
+    plan: Plan,
+    converted: Conversions,
+    codes: jax.Array,
+    converters: Converters,
+    tile_rows: Sequence[np.ndarray] | None = None,
+) -> Iterator[tuple[int, jax.Array]]:
+    """:func:`tile_sums` of what is ``converted`` already: shift and add, and offset encoding's sum of inputs."""
     cycle_weights, tile_rows = plan.cycle_weights, plan.tile_rows if tile_rows is None else tile_rows
     total: jax.Array | float = 0.0
-    for t, j, sums in column_sums(plan, codes, effective, converters, tile_rows):
-        digits = _shift_add(plan, _convert(plan, sums, converters, t, j), _gains_of(converters, t)) * cycle_weights[j]
+    for t, j, values in converted:
+        digits = _shift_add(plan, values, _gains_of(converters, t)) * cycle_weights[j]
         total = total + digits if j else digits
         if j == len(cycle_weights) - 1:
             yield t, jnp.asarray(total) - digital_offset(plan, codes, tile_rows[t])
+
+
+def conversion_codes(plan: Plan, sums: Conversions, converters: Converters) -> Conversions:
+    """The converters' codes, as floats, for sums of :func:`column_sums`."""
+    bits = plan.spec.adc.bits
+    assert converters.adc is not None and bits is not None  # ideal converters have no codes
+    for t, j, own in sums:
+        yield t, j, code(own, converters.adc.at(j, t), bits, *_errors(plan, converters, t, j, own))
 
 
 def _convert(plan: Plan, sums: jax.Array, converters: Converters, t: int, j: int) -> jax.Array:
     """What the converters of one (tile, cycle) make of their sums [..., V, N]."""
     if converters.adc is None or plan.fold:
         return sums
+    return convert(sums, converters.adc.at(j, t), plan.spec.adc.bits, *_errors(plan, converters, t, j, sums))
+
+
+def _errors(
+    plan: Plan, converters: Converters, t: int, j: int, sums: jax.Array
+) -> tuple[Mismatch | None, jax.Array | float]:
+    """Mismatch and noise of the converters of one (tile, cycle)."""
     mismatch = None if converters.mismatch is None else converters.mismatch.at(t)
-    noise = converter_noise(plan, converters, t, j, sums)
-    return convert(sums, converters.adc.at(j, t), plan.spec.adc.bits, mismatch, noise)
+    return mismatch, converter_noise(plan, converters, t, j, sums)
 
 
 def converter_noise(plan: Plan, converters: Converters, t: int, j: int, sums: jax.Array) -> jax.Array | float:
