@@ -15,7 +15,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from xbm_jax.crossbar.primitives.adc import BYTE, code_of, value, word
+from xbm_jax.crossbar.primitives.adc import BYTE, AdcRange, code_of, value, word
 from xbm_jax.crossbar.reading.loops import Order, in_order, orders
 from xbm_jax.crossbar.reading.mixed import mixed, of_part
 from xbm_jax.crossbar.reading.sums import (
@@ -77,11 +77,11 @@ def _part(
     plan: Plan, codes: jax.Array, effective: jax.Array, converters: Converters, gain: jax.Array | None
 ) -> tuple[jax.Array, Kept]:
     """The read of a part of the batch."""
-    bits, kept = plan.spec.adc.bits, []
+    (grids, bits), kept = _converter(plan, converters), []
 
     def converted() -> Conversions:
         for t, j, code in conversion_codes(plan, column_sums(plan, codes, effective, converters), converters):
-            grid = converters.adc.at(j, t)
+            grid = grids.at(j, t)
             kept.append(word(code, grid, bits))
             yield t, j, value(code, grid)  # of the code itself: a byte cannot say that it is no number
 
@@ -90,16 +90,21 @@ def _part(
 
 def kept_sums(plan: Plan, codes: jax.Array, converters: Converters, kept: Kept) -> Iterable[tuple[int, jax.Array]]:
     """Converted partial sums ``(t, D[t] [..., N])`` of kept codes; ``codes`` are those of the inputs."""
-    assert converters.adc is not None and plan.spec.adc.bits is not None
-    cycles = len(plan.cycle_weights)
+    (grids, bits), cycles = _converter(plan, converters), len(plan.cycle_weights)
 
     def converted() -> Conversions:
         for at, own in enumerate(kept):
             t, j = divmod(at, cycles)
-            grid = converters.adc.at(j, t)
-            yield t, j, value(code_of(own, grid, plan.spec.adc.bits), grid)
+            grid = grids.at(j, t)
+            yield t, j, value(code_of(own, grid, bits), grid)
 
     return digital_sums(plan, converted(), codes, converters)
+
+
+def _converter(plan: Plan, converters: Converters) -> tuple[AdcRange, int]:
+    """Grids and bits of a read that :func:`keeps`."""
+    assert converters.adc is not None and plan.spec.adc.bits is not None
+    return converters.adc, plan.spec.adc.bits
 
 
 def gained(sums: Iterable[tuple[int, jax.Array]], gain: jax.Array | None) -> jax.Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,11 @@ from xbm_jax.crossbar.writing.plans import Plan
 
 __all__ = ["mixed", "of_part"]
 
+_T = TypeVar("_T")
+"""What a read gives: arrays that lead with the batch."""
 
-def mixed(
-    plan: Plan, read: Callable[..., jax.Array], alone: Callable[..., jax.Array] | None = None
-) -> Callable[..., jax.Array]:
+
+def mixed(plan: Plan, read: Callable[..., _T], alone: Callable[..., _T] | None = None) -> Callable[..., _T]:
     """``read(plan, codes, effective, gain, converters)`` of the last four, with this module's rule for ``vmap``.
 
     ``alone``: of those four, the form without ``vmap``, where it is another one.
@@ -43,7 +44,7 @@ def of_part(part: slice, converters: Converters, gain: jax.Array | None) -> tupl
     return converters, gain
 
 
-def _batched(plan: Plan, read: Callable[..., jax.Array], size: int, batched: Any, *args: Any) -> tuple[Any, Any]:
+def _batched(plan: Plan, read: Callable[..., Any], size: int, batched: Any, *args: Any) -> tuple[Any, Any]:
     """The rule: one read where inputs and gains alone differ; else JAX's own, of cells or keys that differ."""
     own_codes, *_ = batched
     if not own_codes or _differ_elsewhere(batched):
