@@ -28,7 +28,7 @@ help:
 	@echo "make test-slow    the tests that take minutes"
 	@echo "make test-wheel   the built wheel alone, in two fresh environments, lowest and newest versions: two quickstarts"
 	@echo "make sweeps DATA=cifar10.npz   what each property of a chip costs: the figures and tables of docs/"
-	@echo "make bench        speed, memory and compile time as ratios to the plain XLA operation"
+	@echo "make bench        speed, memory and compile time as ratios to the plain XLA operation (ARGS=\"--series --wait\": all of it)"
 	@echo "make faults       faults injected into banks, saved runs and a server: docs/reliability.md, twenty minutes"
 	@echo "make gpu          what an accelerator has to show, in four minutes (WHEELS=, DATA=; ARGS=--toy on a CPU): docs/accelerator.md"
 	@echo "make gpu-wheels   fetches beforehand what a bare machine lacks, into WHEELS="

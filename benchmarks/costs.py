@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +12,7 @@ import numpy as np
 import xbm_jax as xbm
 from benchmarks.layers import spec
 from benchmarks.networks import random_backbone
+from benchmarks.timing import timed
 from xbm_jax.hardware import CostReport, Technology, Workload, cost, load_technology, workload
 from xbm_jax.models import initial_trained
 from xbm_jax.tasks import Task, compact
@@ -22,22 +20,24 @@ from xbm_jax.tasks import Task, compact
 __all__ = ["first_cost", "ten_costs", "thousand_technologies"]
 
 
-def ten_costs(rounds: int = 15) -> float:
-    """The median of so many rounds of ten."""
+def ten_costs(rounds: int = 15) -> list[float]:
+    """Seconds of ten, in so many rounds."""
     call = _call()
     call()
-    return statistics.median(_timed(lambda: [call() for _ in range(10)]) for _ in range(rounds))
+    return [timed(lambda: [call() for _ in range(10)]) for _ in range(rounds)]
 
 
-def first_cost() -> float:
-    """The first call; the workload has been counted."""
-    call = _call()
-    jax.clear_caches()
-    return _timed(call)
+def first_cost(rounds: int = 5) -> list[float]:
+    """The first call, so many times; the workload has been counted."""
+    call, times = _call(), []
+    for _ in range(rounds):
+        jax.clear_caches()
+        times.append(timed(call))
+    return times
 
 
-def thousand_technologies() -> dict[str, float]:
-    """Whole reports by ISAAC with all of its constants from half of to twice what they are; the first call compiles."""
+def thousand_technologies() -> list[float]:
+    """Whole reports by ISAAC with all of its constants from half of to twice what they are, compiled before."""
     chip, task, load = _resnet50()
     isaac, factors = load_technology("isaac-32nm"), np.geomspace(0.5, 2.0, 1000)
     kept = ("adc_bits", "dac_bits", "columns_per_adc")
@@ -47,8 +47,8 @@ def thousand_technologies() -> dict[str, float]:
         return cost(chip, task, technology, load)
 
     compiled = jax.jit(jax.vmap(of))
-    first, *later = (_timed(lambda: compiled(isaac.replace(constants=many))) for _ in range(12))
-    return {"seconds": statistics.median(later), "first_call_seconds": first}
+    _, *later = (timed(lambda: compiled(isaac.replace(constants=many))) for _ in range(12))
+    return later
 
 
 @cache
@@ -64,9 +64,3 @@ def _call() -> Callable[[], CostReport]:
     chip, task, load = _resnet50()
     technology = load_technology("isaac-32nm")
     return lambda: cost(chip, task, technology, load)
-
-
-def _timed(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(work())
-    return time.perf_counter() - start

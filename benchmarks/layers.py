@@ -10,22 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 
 import xbm_jax as xbm
-from benchmarks.timing import Work
+from benchmarks.programs import Program
 from xbm_jax.crossbar import AdcRange, Conv, Tiles, plan, program, read
 from xbm_jax.crossbar.primitives.products import PRECISION
 
 __all__ = [
     "BITSERIAL",
     "Layer",
+    "by_line",
     "conv_layer",
     "dense_layer",
     "depthwise_layer",
     "eight_masks",
+    "masks_together",
     "noisy_read",
     "ordered",
     "reads",
     "spec",
     "wired",
+    "with_gradients",
     "xla_product",
 ]
 
@@ -44,7 +47,7 @@ class Layer(NamedTuple):
     tiles: Tiles
     x: jax.Array
     gain: jax.Array
-    plain: Work
+    plain: Program
 
 
 def dense_layer(spec: xbm.CrossbarSpec, batch: int = 64, rows: int = 1152, columns: int = 256) -> Layer:
@@ -68,26 +71,24 @@ def spec(rows: int, adc_bits: int | None = 8, **options: Any) -> xbm.CrossbarSpe
     return xbm.CrossbarSpec(rows=rows, cell=_CELL, adc=xbm.Adc(bits=adc_bits), **options)
 
 
-def reads(layer: Layer, *, masked: bool = True) -> tuple[Work, Work]:
+def reads(layer: Layer, *, masked: bool = True) -> tuple[Program, Program]:
     """A read, with column gains or without, and the plain product."""
-    compiled, gain = jax.jit(read), layer.gain if masked else None
-    return lambda: compiled(layer.tiles, layer.x, gain), layer.plain
+    return Program(jax.jit(read), layer.tiles, layer.x, layer.gain if masked else None), layer.plain
 
 
-def noisy_read() -> tuple[Work, Work]:
+def noisy_read() -> tuple[Program, Program]:
     """A read whose cells fluctuate from read to read, ideal converters."""
     layer = conv_layer(spec(128, None, device=xbm.Gaussian(read_noise=0.01)), 64, 8)
-    compiled, key = jax.jit(read), jax.random.key(0)
-    return lambda: compiled(layer.tiles, layer.x, layer.gain, key), layer.plain
+    return Program(jax.jit(read), layer.tiles, layer.x, layer.gain, jax.random.key(0)), layer.plain
 
 
-def wired() -> tuple[Work, Work]:
+def wired() -> tuple[Program, Program]:
     """A read of an array with resistive wires, and of one with ideal wires."""
     with_wires = conv_layer(spec(64, 8, wires=xbm.Wires(1.0, 1.0)), 64, 8)
     return reads(with_wires)[0], reads(conv_layer(spec(64, 8), 64, 8))[0]
 
 
-def ordered(*, dense: bool = False, gradient: bool = False) -> tuple[Work, Work]:
+def ordered(*, dense: bool = False, gradient: bool = False) -> tuple[Program, Program]:
     """A read of channels in an order of their own, and of the same layer under "channel"; or both with gradients.
 
     Gradients are those of adaption, of inputs and column gains; 8-bit converters, and tiles in a loop.
@@ -101,20 +102,33 @@ def ordered(*, dense: bool = False, gradient: bool = False) -> tuple[Work, Work]
         return conv_layer(spec(64, row_order=row_order), channels, 7)
 
     own, plain = layer(order), layer("channel")
-    answer = jax.jit(_with_gradients if gradient else read)
-    return lambda: answer(own.tiles, own.x, own.gain), lambda: answer(plain.tiles, plain.x, plain.gain)
+    answer = jax.jit(with_gradients if gradient else read)
+    return Program(answer, own.tiles, own.x, own.gain), Program(answer, plain.tiles, plain.x, plain.gain)
 
 
-def _with_gradients(tiles: Tiles, x: jax.Array, gain: jax.Array) -> Any:
+def by_line(*, gradient: bool = False) -> tuple[Program, Program]:
+    """A read under gates of lines, and under gains of columns; or both with gradients, as :func:`ordered` has them."""
+    layer, answer = conv_layer(spec(128), 64, 8), jax.jit(with_gradients if gradient else read)
+    gates = jnp.stack([layer.gain, jnp.roll(layer.gain, 1, axis=1)], axis=1)
+    return Program(answer, layer.tiles, layer.x, gates), Program(answer, layer.tiles, layer.x, layer.gain)
+
+
+def with_gradients(tiles: Tiles, x: jax.Array, gain: jax.Array) -> Any:
+    """A read's square, and its gradients of inputs and gains."""
     return jax.value_and_grad(lambda x, gain: jnp.sum(read(tiles, x, gain) ** 2), (0, 1))(x, gain)
 
 
-def eight_masks() -> tuple[Work, Work]:
+def masks_together(layer: Layer, tasks: int) -> Program:
+    """So many tasks' masks on one input in one pass."""
+    gains = jnp.stack([jnp.roll(layer.gain, i, axis=1) for i in range(tasks)])
+    compiled = jax.jit(jax.vmap(partial(read, gain_at="columns"), in_axes=(None, None, 0)))
+    return Program(compiled, layer.tiles, layer.x, gains)
+
+
+def eight_masks() -> tuple[Program, Program]:
     """Eight tasks' masks on one input in one pass, and one task's."""
     layer = conv_layer(spec(128, 8), 64, 8)
-    gains = jnp.stack([jnp.roll(layer.gain, i, axis=1) for i in range(8)])
-    compiled = jax.jit(jax.vmap(partial(read, gain_at="columns"), in_axes=(None, None, 0)))
-    return lambda: compiled(layer.tiles, layer.x, gains), reads(layer)[0]
+    return masks_together(layer, 8), reads(layer)[0]
 
 
 def _layer(spec: xbm.CrossbarSpec, kernel_shape: tuple[int, ...], x_shape: tuple[int, ...], conv: Conv | None) -> Layer:
@@ -129,7 +143,7 @@ def _layer(spec: xbm.CrossbarSpec, kernel_shape: tuple[int, ...], x_shape: tuple
         tiles = tiles.replace(adc=AdcRange(step, jnp.full_like(step, -(2.0 ** (spec.adc.bits - 1))), 0.0 * step))
     gain = jnp.asarray(rng.integers(0, 2, (planned.row_tiles, planned.columns)), jnp.float32)
     product = jax.jit(partial(xla_product, conv=conv))
-    return Layer(tiles, x, gain, lambda: product(x, kernel))
+    return Layer(tiles, x, gain, Program(product, x, kernel))
 
 
 def xla_product(x: jax.Array, kernel: jax.Array, conv: Conv | None) -> jax.Array:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,34 +17,46 @@ from PIL import Image
 
 import xbm_jax as xbm
 from benchmarks.layers import spec
-from benchmarks.timing import Work
+from benchmarks.programs import Program
+from benchmarks.timing import Work, timed
 from xbm_jax.crossbar.primitives.products import product
 from xbm_jax.data.decode import decode_all
 from xbm_jax.models import MODELS, backbone, forward, initial_trained, named_network, source_trained
 from xbm_jax.training import Pace, Recipe, init_state
 from xbm_jax.training.step import train_step
 
-__all__ = ["Step", "eight_steps", "mask_step", "plain_read", "plain_step", "program_seconds", "read_compiled"]
-__all__ += ["random_backbone", "step_images"]
+__all__ = ["Step", "eight_steps", "mask_step", "plain_read", "plain_step", "program_seconds"]
+__all__ += ["programming_times", "random_backbone", "read_compiled", "step_images", "whole_adaption"]
 
 RESNET20 = "cifar-resnet20"
 
 
 class Step(NamedTuple):
-    """A compiled training step: a call of it, its peak memory, and how long it took to compile."""
+    """A compiled training step: a call of it, its peak memory, how long it took to compile, and what does so again."""
 
-    run: Work
+    run: Program
     peak_bytes: int
     compile_seconds: float
+    again: Callable[[], float]
+
+    def compile_times(self, rounds: int = 5) -> list[float]:
+        """Seconds to trace, lower and compile, so many times."""
+        return [self.compile_seconds, *(self.again() for _ in range(rounds - 1))]
 
 
-def mask_step(adc_bits: int | None, batch: int = 32, pixels: int = 32, model: str = RESNET20) -> Step:
-    """XBM's step: column masks, norms and head are trained; 64 rows, 1 % programming error.
+def mask_step(
+    adc_bits: int | None,
+    batch: int = 32,
+    pixels: int = 32,
+    model: str = RESNET20,
+    method: xbm.Method | None = None,
+) -> Step:
+    """A method's step, XBM's by default: masks, norms and head are trained; 64 rows, 1 % programming error.
 
     ``pixels``: of images; tokens of sentences.
     """
     images, labels = _batch(batch, pixels, model)
-    chip, method = _chip(adc_bits, images, model), xbm.methods.xbm()
+    chip, method = _chip(adc_bits, images, model), xbm.methods.xbm() if method is None else method
     state = _state(chip, method)
     # Without donation, so that the same state can be stepped again and again.
     compiled = jax.jit(train_step.__wrapped__, static_argnames=("method", "how"))
@@ -65,7 +79,21 @@ def eight_steps(batch: int = 32, pixels: int = 32) -> tuple[Work, Work]:
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     together = jax.jit(jax.vmap(step)).lower(stacked, x, y).compile()
     single = jax.jit(step).lower(states[0], x[0], y[0]).compile()
-    return lambda: together(stacked, x, y), lambda: [single(states[i], x[i], y[i]) for i in range(8)]
+    return lambda: together(stacked, x, y), lambda: [single(*given) for given in zip(states, x, y, strict=True)]
+
+
+def whole_adaption(steps: int = 50, batch: int = 32, pixels: int = 32) -> tuple[Work, Work]:
+    """:func:`xbm_jax.adapt` for an epoch, with input, validation and a batch of test images, and as many bare steps."""
+    recipe, rng = Recipe(epochs=1, batch_size=batch), np.random.default_rng(0)
+    count = math.ceil(steps * batch / (1 - recipe.validation_fraction))
+    images, labels = rng.integers(0, 256, (count, pixels, pixels, 3), np.uint8), np.arange(count) % 2
+    data = xbm.Dataset("noise", images, labels, images[:batch], labels[:batch], ("even", "odd"))
+    chip, step = _chip(8, jnp.asarray(images[:batch])), mask_step(8, batch, pixels).run
+
+    def adapted() -> Any:
+        return xbm.adapt(chip, data, method=xbm.methods.xbm(), key=jax.random.key(1), config=recipe).trained
+
+    return adapted, lambda: [step() for _ in range(steps)]
 
 
 def step_images(batch: int = 32, pixels: int = 32) -> Work:
@@ -128,12 +156,19 @@ def plain_read(batch: int = 32, pixels: int = 32) -> Step:
 
 def program_seconds(wires: bool) -> float:
     """Programming ResNet-20 onto 64 x 64 arrays, once compiled."""
+    return programming_times(wires, rounds=1)[0]
+
+
+def programming_times(wires: bool, rounds: int = 5) -> list[float]:
+    """:func:`program_seconds` of so many chips."""
     backbone = xbm.load_backbone()
     chosen = spec(64, 8, wires=xbm.Wires(1.0, 1.0) if wires else xbm.Wires())
-    jax.block_until_ready(xbm.program(backbone, chosen, jax.random.key(0)).tiles)
-    start = time.perf_counter()
-    jax.block_until_ready(xbm.program(backbone, chosen, jax.random.key(1)).tiles)
-    return time.perf_counter() - start
+
+    def programmed(seed: int) -> Any:
+        return xbm.program(backbone, chosen, jax.random.key(seed)).tiles
+
+    jax.block_until_ready(programmed(0))
+    return [timed(partial(programmed, 1 + i)) for i in range(rounds)]
 
 
 def _plain_read(kernels: dict[str, jax.Array]) -> Callable[..., jax.Array]:
@@ -188,10 +223,15 @@ def _pace(method: xbm.Method) -> Pace:
 
 def _compiled(function: Any, *args: Any, static: int = 0) -> Step:
     """Compile for ``args``, of which the first ``static`` are not arrays."""
-    jax.clear_caches()  # the same program may have been compiled for another row
-    start = time.perf_counter()
-    compiled = function.lower(*args).compile()
-    seconds = time.perf_counter() - start
-    memory, arrays = compiled.memory_analysis(), args[static:]
+
+    def compiled() -> tuple[Any, float]:
+        jax.clear_caches()  # the same program may have been compiled for another row
+        start = time.perf_counter()
+        made = function.lower(*args).compile()
+        return made, time.perf_counter() - start
+
+    first, seconds = compiled()
+    memory = first.memory_analysis()
     peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return Step(lambda: compiled(*arrays), peak, seconds)
+    run = Program(function, *args, static=static, compiled=first)
+    return Step(run, peak, seconds, lambda: compiled()[1])

@@ -50,8 +50,8 @@ def single_task(**network: Any) -> tuple[Work, Work]:
     return lambda: served.server.logits(served.images, "t0"), _predict(served)
 
 
-def switching(calls: int = 200) -> dict[str, float]:
-    """What going from task to task adds to answering one image, at the median: the seconds of a thousand times."""
+def switching(calls: int = 60, rounds: int = 5) -> list[float]:
+    """What going from task to task adds to answering one image: the seconds of a thousand times, round by round."""
     served = _served()
     image = served.images[:1]
     turns = itertools.cycle([f"t{i}" for i in range(TASKS)])
@@ -63,9 +63,11 @@ def switching(calls: int = 200) -> dict[str, float]:
         served.server(image, name)
         return time.perf_counter() - start
 
-    other, same = zip(*((one(next(turns)), one("t0")) for _ in range(calls)), strict=True)
-    added = statistics.median(other) - statistics.median(same)
-    return {"seconds": max(0.0, 1e3 * added), "one_image_ms": 1e3 * statistics.median(same)}
+    def added() -> float:
+        other, same = zip(*((one(next(turns)), one("t0")) for _ in range(calls)), strict=True)
+        return max(0.0, 1e3 * (statistics.median(other) - statistics.median(same)))
+
+    return [added() for _ in range(rounds)]
 
 
 def resident_memory(tasks: int = 100, **network: Any) -> dict[str, float]:
@@ -82,7 +84,7 @@ def resident_memory(tasks: int = 100, **network: Any) -> dict[str, float]:
     return {"ratio": taken / values, "mib": taken / 2**20}
 
 
-def cold_start(rounds: int = 3) -> float:
+def cold_start(rounds: int = 5) -> list[float]:
     """Seconds from the start of ``xbm predict`` to its end, for one image of ResNet-20, once all is compiled."""
     served = _served()
     with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +101,7 @@ def cold_start(rounds: int = 3) -> float:
             start = time.perf_counter()
             subprocess.run(command, env=environment, check=True, capture_output=True)
             times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    return times[1:]
 
 
 def _predict(served: Served) -> Work:

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from xbm_jax.cli import compiled
-from xbm_jax.cli.compiled import keep_compiled, without_flag
+from xbm_jax.cli.compiled import keep_compiled, passed_on, without_flag
 
 SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
@@ -38,6 +38,13 @@ def test_the_variable_names_another_folder(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv(compiled.VARIABLE, str(tmp_path / "mine"))
     folder = keep_compiled()
     assert folder is not None and folder.parent == tmp_path / "mine"
+
+
+def test_a_new_process_keeps_programs_where_this_one_does() -> None:
+    assert "JAX_COMPILATION_CACHE_DIR" not in passed_on()
+    folder = keep_compiled()
+    assert passed_on()["JAX_COMPILATION_CACHE_DIR"] == str(folder)
+    assert float(passed_on()["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]) < 1
 
 
 @pytest.mark.parametrize("case", ["flag", "off", "OFF", "theirs", "theirs by setting", "no folder"])

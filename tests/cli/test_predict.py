@@ -126,6 +126,7 @@ def test_a_task_without_names_answers_in_numbers_at_the_networks_size(root: Path
 BAD = {
     "task": (("images/0.png", "--task", "other"), r"--task .* one of nameless, stripes"),
     "bank": (("images/0.png", "--bank", "nowhere", "--chip", "bank/chip"), "bank = .*a folder with a bank.json in it"),
+    "no bank": (("images/0.png", "--bank", "nowhere"), "bank = .*a folder with a bank.json in it"),
     "chip": (("images/0.png", "--chip", "nowhere"), "folder = .*a folder that was saved to"),
     "top": (("images/0.png", "--top", 0), "--top = 0: at least 1"),
     "size": (("images/0.png", "--image-size", 5000), r"--image-size = 5000: a whole number of pixels, 1\.\.4096"),

@@ -7,6 +7,7 @@ from cost import slow_but
 from tasks import tiny
 from training.test_step import HOW, pace
 from xbm_jax.models import initial_trained
+from xbm_jax.tasks.applied import applied
 from xbm_jax.tasks.evaluation import _batch_answers, padded
 from xbm_jax.training import train_step
 from xbm_jax.training.step import init_state
@@ -21,7 +22,7 @@ def test_a_training_step_and_an_answer_are_lowered_for_accelerators(kind, name):
     trained = padded(method, initial_trained(chip, method, 4, key))
     state = init_state(HOW, trained, chip.stats)
     of_step = (method.learned, HOW, chip, state, IMAGES, LABELS, pace(method), key)
-    of_answer = (method.learned, chip, trained, chip.stats, IMAGES, key)
+    of_answer = (*applied(chip, method, trained, chip.stats), IMAGES, key)
     for step, given in ((train_step, of_step), (_batch_answers, of_answer)):
         exported = jax.export.export(step, platforms=("cuda", "tpu"))(*given)
         assert exported.platforms == ("cuda", "tpu")

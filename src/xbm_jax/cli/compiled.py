@@ -15,7 +15,7 @@ from pathlib import Path
 from xbm_jax.errors import DataError
 from xbm_jax.paths import cache_folder
 
-__all__ = ["FLAG", "VARIABLE", "keep_compiled", "without_flag"]
+__all__ = ["FLAG", "VARIABLE", "keep_compiled", "passed_on", "without_flag"]
 
 FLAG, VARIABLE = "--no-compile-cache", "XBM_COMPILE_CACHE"
 
@@ -57,6 +57,15 @@ def keep_compiled(wanted: bool = True) -> Path | None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
     return folder
+
+
+def passed_on() -> dict[str, str]:
+    """The environment of a new process that reads and keeps compiled programs where this one does."""
+    import jax
+
+    settings = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    chosen = {name.upper(): str(jax.config.values[name]) for name in settings if jax.config.values[name] is not None}
+    return {**os.environ, **chosen}
 
 
 def _machine() -> str:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from xbm_jax.banks import MaskBank, load_chip
+from xbm_jax.banks.bank import card_of
 from xbm_jax.cli.console import complain, writable
 from xbm_jax.cli.options import Predict
 from xbm_jax.cli.sentences import sentences_of
@@ -74,6 +75,7 @@ def predict_command(options: Predict) -> int:
     for option, path in (("--out", options.out), ("--sheet", options.sheet)):
         if path is not None:
             writable(option, path.parent, path.name)
+    card_of(options.bank)  # is there a bank at all? else the chip within it would be what is missing
     chip = load_chip(options.chip or options.bank / "chip")
     bank = MaskBank.open(options.bank, chip)
     try:
@@ -166,15 +168,11 @@ def _answers(chip: Chip, task: Task, batch: _Batch, seed: int, first: int) -> It
     classes: list[str] = task.meta.get("class_names") or [str(i) for i in range(task.outputs)]
     for start, size in pieces(len(batch.names), _AT_ONCE):
         own = slice(start, start + size)
-        key = stream(jax.random.key(seed), Command.PREDICT, first + start) if _is_noisy(chip) else None
+        # Making a key takes a cold process as long as answering an image.
+        key = stream(jax.random.key(seed), Command.PREDICT, first + start) if chip.noisy else None
         logits = predict(chip, task, take(batch.inputs, own), batch_size=size, key=key)
         for name, row in zip(batch.names[own], _softmax(logits), strict=True):
             yield _Answer(name, classes, row)
-
-
-def _is_noisy(chip: Chip) -> bool:
-    """Whether reads need a key; making one takes a cold process as long as answering an image."""
-    return any(t.read_variance is not None or t.plan.spec.adc.noise_lsb > 0 for t in chip.tiles.values())
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

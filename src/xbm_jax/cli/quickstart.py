@@ -16,6 +16,7 @@ from rich.console import Console
 
 from xbm_jax import report
 from xbm_jax.banks import MaskBank, chip_card, load_chip, save_chip
+from xbm_jax.cli.compiled import passed_on
 from xbm_jax.cli.console import Output, say, writable
 from xbm_jax.cli.reopen import packed, probe_batch, probe_index
 from xbm_jax.cli.resume import carried_on
@@ -254,7 +255,8 @@ def _reopened(job: _Job, bank: MaskBank, data: dict[str, Dataset]) -> tuple[str,
 
 
 def _asked_in_new_process(out: Path, batch: bytes) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, *REOPEN, str(out)], input=batch, capture_output=True, check=False)
+    command = [sys.executable, *REOPEN, str(out)]
+    done = subprocess.run(command, input=batch, env=passed_on(), capture_output=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         raise OutputError("--out", str(out), f"a chip and a bank that open again in a new process ({last[-300:]})")

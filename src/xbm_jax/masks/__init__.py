@@ -10,7 +10,7 @@ from xbm_jax.masks.heads import Head, Linear
 from xbm_jax.masks.levels import Levels
 from xbm_jax.masks.lowrank import LowRank
 from xbm_jax.masks.methods import Method
-from xbm_jax.masks.rules import Codes, Masked, Rewritten, Rule
+from xbm_jax.masks.rules import Codes, Gains, Masked, Rewritten, Rule
 
 __all__ = [
     "Alphabet",
@@ -22,6 +22,7 @@ __all__ = [
     "Column",
     "Estimator",
     "Filter",
+    "Gains",
     "Granularity",
     "Head",
     "Identity",

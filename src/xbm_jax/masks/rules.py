@@ -22,7 +22,7 @@ from xbm_jax.masks.alphabet import Alphabet
 from xbm_jax.masks.estimator import Estimator
 from xbm_jax.masks.granularity import Granularity
 
-__all__ = ["Codes", "Gradients", "Masked", "Rewritten", "Rule", "Values"]
+__all__ = ["Codes", "Gains", "Gradients", "Masked", "Rewritten", "Rule", "Values"]
 
 Values = Any
 """One layer's values: an array, or a dictionary of arrays."""
@@ -118,6 +118,15 @@ class Rule:
         """How many codes of each array one layer needs, in the values' structure: all, unless a rule says less."""
         del values
         return jax.tree.map(lambda kept: math.prod(kept.shape), self.stored(plan))
+
+
+@dataclass(frozen=True)
+class Gains(Rule):
+    """A task whose values are the gains themselves, of columns or of lines; ``None`` counts a layer's columns fully."""
+
+    def apply(self, tiles: Tiles, values: Values, progress: jax.Array | None = None) -> tuple[Tiles, jax.Array | None]:
+        del progress
+        return tiles, values
 
 
 def is_real(values: jax.Array) -> bool:

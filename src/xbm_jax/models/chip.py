@@ -70,6 +70,11 @@ class Chip:
         """Whether every layer knows its input scale and converter range."""
         return all(tiles.calibrated for tiles in self.tiles.values())
 
+    @property
+    def noisy(self) -> bool:
+        """Whether reads draw noise, and so need a key."""
+        return any(t.read_variance is not None or t.plan.spec.adc.noise_lsb > 0 for t in self.tiles.values())
+
     @numpy_promotion
     def at(self, t_seconds: float | jax.Array, *, compensate: bool = False) -> Chip:
         """The chip ``t_seconds`` after it was programmed: cells drift, wires are folded anew; identity is unchanged.

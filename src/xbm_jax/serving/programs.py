@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from xbm_jax.examples import count
-from xbm_jax.masks import Head, Method
+from xbm_jax.masks import Gains, Head, Method
 from xbm_jax.models import Chip, forward
 from xbm_jax.promotion import numpy_promotion
-from xbm_jax.serving.values import Common, Gains, Layout
+from xbm_jax.serving.values import Common, Layout
 from xbm_jax.streams import stream
 
 __all__ = ["answered", "mixed_logits", "pieces", "single_logits"]

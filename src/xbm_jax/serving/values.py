@@ -18,24 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xbm_jax.crossbar import Tiles
 from xbm_jax.crossbar.writing.lines import plan_by_line
 from xbm_jax.errors import MethodError
-from xbm_jax.masks import Head, Method, Rule
+from xbm_jax.masks import Head, Method
 from xbm_jax.models import Chip
 from xbm_jax.models.norm import folded_norms
 from xbm_jax.tasks.task import Task
 
-__all__ = ["Common", "Gains", "Layout", "Values", "agreed", "unpacked", "vector_in"]
-
-
-@dataclass(frozen=True)
-class Gains(Rule):
-    """A task whose values are the gains themselves, of columns or of lines."""
-
-    def apply(self, tiles: Tiles, values: Any, progress: jax.Array | None = None) -> tuple[Tiles, jax.Array | None]:
-        del progress
-        return tiles, values
+__all__ = ["Common", "Layout", "Values", "agreed", "unpacked", "vector_in"]
 
 
 @dataclass(frozen=True)

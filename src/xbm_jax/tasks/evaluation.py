@@ -15,6 +15,7 @@ from xbm_jax.layout import Layout
 from xbm_jax.masks import Method
 from xbm_jax.models import Chip, forward
 from xbm_jax.streams import stream
+from xbm_jax.tasks.applied import applied
 from xbm_jax.tasks.objectives import Objective
 
 __all__ = ["EVAL_BATCH", "Batch", "answers", "batches", "features", "filled", "head_width", "padded"]
@@ -76,11 +77,12 @@ def answers(
 ) -> np.ndarray:
     """Outputs [n, outputs] of a task's head, or [n, tokens, outputs]; of what was checked already.
 
-    One program serves all tasks of one rule, norm policy and head on chips of one design.
+    One program serves all tasks on chips of one design that gate columns alike and have heads of one kind.
     """
-    outputs, trained = method.head.outputs(trained["head"]), padded(method, trained)
-    of_batch = partial(_batch_answers, method.learned, chip, trained, stats)
-    parts = [part[..., :outputs] for part in _parts(of_batch, inputs, key, batch_size)]
+    outputs, own = method.head.outputs(trained["head"]), applied(chip, method, padded(method, trained), stats)
+    parts = [
+        part[..., :outputs] for part in _parts(partial(_batch_answers, *own), inputs, _needed(chip, key), batch_size)
+    ]
     return np.concatenate(parts) if parts else np.zeros((0, outputs), np.float32)
 
 
@@ -96,8 +98,13 @@ def features(
     layout: Layout = ANYWHERE,
 ) -> np.ndarray:
     """The inputs of a task's head, [n, features]; ``trained`` needs no head."""
-    of_batch = partial(_batch_features, method.learned, chip, trained, stats)
-    return np.concatenate(list(_parts(of_batch, inputs, key, batch_size, layout)))
+    of_batch = partial(_batch_features, *applied(chip, method, trained, stats))
+    return np.concatenate(list(_parts(of_batch, inputs, _needed(chip, key), batch_size, layout)))
+
+
+def _needed(chip: Chip, key: jax.Array | None) -> jax.Array | None:
+    """The key, where something is drawn: a program that takes one is another program."""
+    return key if chip.noisy else None
 
 
 def _parts(
@@ -131,41 +138,30 @@ def scores(
 
     ``trained`` has a padded head, the first ``outputs`` of whose outputs are the task's.
     """
+    own, key = applied(chip, method, trained, stats), _needed(chip, key)
     parts, broken = [], 0
     for start, (batch, wanted), valid in batches((inputs, targets), batch_size):
         batch_key = None if key is None else stream(key, start)
-        given = (chip, trained, stats, *layout.examples((batch, wanted)), outputs, batch_key)
-        score, finite = (array[:valid] for array in layout.host(_batch_scores(method.learned, objective, *given)))
+        batch, wanted = layout.examples((batch, wanted))
+        found = _scored(objective, _batch_answers(*own, batch, batch_key), wanted, outputs)
+        score, finite = (array[:valid] for array in layout.host(found))
         parts.append(score.astype(np.float64))
         broken += int(np.sum(~finite))
     return np.concatenate(parts), broken
 
 
-@partial(jax.jit, static_argnames=("method", "objective"))
-def _batch_scores(
-    method: Method,
-    objective: Objective,
-    chip: Chip,
-    trained: Any,
-    stats: Any,
-    inputs: Any,
-    targets: jax.Array,
-    outputs: jax.Array,
-    key: jax.Array | None,
+@partial(jax.jit, static_argnames="objective")
+def _scored(
+    objective: Objective, answer: jax.Array, targets: jax.Array, outputs: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    answer = forward(chip, method, trained, stats, inputs, key=key)[0]
     return objective.score(answer, targets, outputs), jnp.isfinite(answer).all(tuple(range(1, answer.ndim)))
 
 
 @partial(jax.jit, static_argnames="method")
-def _batch_answers(
-    method: Method, chip: Chip, trained: Any, stats: Any, inputs: Any, key: jax.Array | None
-) -> jax.Array:
-    return forward(chip, method, trained, stats, inputs, key=key)[0]
+def _batch_answers(method: Method, chip: Chip, trained: Any, inputs: Any, key: jax.Array | None) -> jax.Array:
+    return forward(chip, method, trained, chip.stats, inputs, key=key)[0]
 
 
 @partial(jax.jit, static_argnames="method")
-def _batch_features(
-    method: Method, chip: Chip, trained: Any, stats: Any, inputs: Any, key: jax.Array | None
-) -> jax.Array:
-    return forward(chip, method, trained, stats, inputs, key=key, features=True)[0]
+def _batch_features(method: Method, chip: Chip, trained: Any, inputs: Any, key: jax.Array | None) -> jax.Array:
+    return forward(chip, method, trained, chip.stats, inputs, key=key, features=True)[0]

@@ -37,6 +37,7 @@ from xbm_jax.models import (
 )
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import stream
+from xbm_jax.tasks.applied import applied
 from xbm_jax.tasks.evaluation import EVAL_BATCH, batches, padded
 from xbm_jax.tasks.inspection import Inspection, LayerInspection, WorstClip, WorstColumn
 from xbm_jax.tasks.task import Task, check_fits, checked_call, source_task
@@ -159,9 +160,8 @@ def _watched(
     watch: _Watch, chip: Chip, task: Task, images: Any, counted: np.ndarray, key: jax.Array | None
 ) -> dict[str, dict[str, np.ndarray]]:
     """What ``watch`` sees of every layer in one forward pass of one batch, on the host."""
-    stats = task.state or chip.stats
-    trained = padded(task.method, task.trained)
-    sums = jax.device_get(_watched_batch(watch, task.method.learned, chip, trained, stats, images, counted, key))
+    own = applied(chip, task.method, padded(task.method, task.trained), task.state or chip.stats)
+    sums = jax.device_get(_watched_batch(watch, *own, images, counted, key if chip.noisy else None))
     return jax.tree.map(lambda a: a if a.dtype == bool else np.asarray(a, np.float64), sums)
 
 
@@ -171,7 +171,6 @@ def _watched_batch(
     method: Method,
     chip: Chip,
     trained: Any,
-    stats: Any,
     images: Any,
     counted: jax.Array,
     key: jax.Array | None,
@@ -188,7 +187,7 @@ def _watched_batch(
         seen[path] = _merged(seen[path], sums, y.size / sizes[path]) if before else sums
         return y
 
-    forward(chip, method, trained, stats, images, key=key, layer_read=observe)
+    forward(chip, method, trained, chip.stats, images, key=key, layer_read=observe)
     return seen
 
 

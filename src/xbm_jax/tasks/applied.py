@@ -1,0 +1,61 @@
+"""A task as it is evaluated: its rule applied once, its norms folded, so that one program serves tasks of many methods.
+
+A whole network takes seconds to compile. What is left of a task here is gains, cells, folded norms and a head in real
+numbers, whether it was just learned or comes compact from a bank, and whatever its method is called.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from xbm_jax.masks import Gains, Method
+from xbm_jax.models import Chip
+from xbm_jax.models.norm import folded_norms
+
+__all__ = ["Applied", "applied"]
+
+
+class Applied(NamedTuple):
+    """The chip as a task has it, and what else the task reads it with.
+
+    Attributes:
+        method: what is static about it.
+        chip: with cells as the task has them.
+        trained: ``{"masks": gains by layer, None where all columns count, "norms": folded, "head": real numbers}``.
+    """
+
+    method: Method
+    chip: Chip
+    trained: dict[str, Any]
+
+
+def applied(chip: Chip, method: Method, trained: dict[str, Any], stats: dict[str, Any]) -> Applied:
+    """A task's form for evaluation; ``trained`` may lack a head.
+
+    A rule that computes beside the arrays stays what it is: its values are needed with every input.
+    """
+    tiles, found = _applied(method.learned, chip, trained, stats)
+    beside = method.rule if method.computes_beside else Gains()
+    return Applied(Method("", beside, "frozen", head=method.head), chip.replace(tiles=tiles or chip.tiles), found)
+
+
+@partial(jax.jit, static_argnames="method")
+def _applied(method: Method, chip: Chip, trained: dict[str, Any], stats: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The tiles, if the task writes other cells, and what is trained."""
+    rule, masks, tiles = method.rule, trained["masks"], {}
+    if rule is None:
+        masks = dict.fromkeys(chip.tiles)
+    elif not rule.computes_beside:
+        both = {path: rule.apply(layer, masks[path]) for path, layer in chip.tiles.items()}
+        masks = {path: gain for path, (_, gain) in both.items()}
+        tiles = {path: layer for path, (layer, _) in both.items()} if rule.rewrites_cells else {}
+    norms = {path: trained["norms"].get(path, affine) for path, affine in chip.norms.items()}
+    real = {
+        "norms": folded_norms(norms, stats, chip.network.epsilons),
+        "head": method.head.full(trained["head"]) if trained.get("head") else {},
+    }
+    return tiles, {"masks": masks, **jax.tree.map(lambda a: a.astype(jnp.float32), real)}
