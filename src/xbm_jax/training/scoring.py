@@ -16,7 +16,12 @@ from xbm_jax.training.diverged import check_score
 from xbm_jax.training.run import Run, examples_of
 from xbm_jax.training.state import RunState
 
-__all__ = ["score", "scoring_compiled"]
+__all__ = ["score", "scoring_compiled", "validation_key"]
+
+
+def validation_key(run: Run, state: RunState) -> jax.Array:
+    """Draws what is random where the epoch that a state is in is validated."""
+    return run.draw(streams.Run.VALIDATION, int(state.epoch))
 
 
 def score(run: Run, state: RunState, train: Any, inputs: Any, targets: np.ndarray, key: jax.Array) -> float:
@@ -36,7 +41,7 @@ def scoring_compiled(run: Run, state: RunState) -> Iterator[None]:
     """
     size, train = run.recipe.eval_batch_size, state.train
     inputs, _ = examples_of(run, run.val_index[:size])
-    given = (run.method, train.trained, train.stats, inputs, run.draw(streams.Run.VALIDATION, int(state.epoch)))
+    given = (run.method, train.trained, train.stats, inputs, validation_key(run, state))
     with run.layout.context:
         program = scoring_program(run.placed_chip, *given, batch_size=size, layout=run.layout)
     with ThreadPoolExecutor(max_workers=1) as pool:
