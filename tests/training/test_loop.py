@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from importlib import import_module
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from jax.extend.core import Primitive
 
 from tasks import tiny
 from xbm_jax.errors import TrainingError
@@ -62,6 +64,32 @@ def test_steps_are_called_ahead_of_what_they_give(losses: list[Asked]) -> None:
     ahead = [min(step + loop._IN_FLIGHT, steps) for step in range(1, steps + 1)]
     assert steps > 2 * loop._IN_FLIGHT
     assert [each.at for each in losses] == [1, *ahead[1:]]  # the first compiles, and starts the clock
+
+
+def test_between_two_steps_the_host_calls_compiled_functions_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operation by itself takes the host longer than a call of what is compiled: none stands in a step's way."""
+    bind, step = Primitive.bind, loop._step
+    found: list[list[str]] = []
+    within: list[str] = []
+
+    def noted(self: Primitive, *args: Any, **params: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            within.append(self.name)
+        return bind(self, *args, **params)
+
+    def counted(*args: Any) -> Any:
+        within.clear()
+        result = step(*args)
+        found.append(list(within))
+        return result
+
+    monkeypatch.setattr(loop, "_step", counted)
+    monkeypatch.setattr(Primitive, "bind", noted)
+    learned(tiny.METHODS["xbm"])
+    within.clear()
+    jax.random.fold_in(jax.random.key(0), 1)
+    assert "threefry2x32" in within or "random_fold_in" in within  # what is looked for would be seen
+    assert found[2:] == [[]] * (len(found) - 2)
 
 
 def test_every_step_is_reported_in_order_while_later_ones_are_under_way(losses: list[Asked]) -> None:

@@ -19,7 +19,7 @@ from xbm_jax.tasks.applied import applied
 from xbm_jax.tasks.objectives import Objective
 
 __all__ = ["EVAL_BATCH", "Batch", "answers", "batches", "features", "filled", "head_width", "padded"]
-__all__ += ["scores"]
+__all__ += ["scores", "scoring_program"]
 
 EVAL_BATCH = 128
 """Examples per evaluation step: one compiled shape for validation, test and prediction."""
@@ -148,6 +148,23 @@ def scores(
         parts.append(score.astype(np.float64))
         broken += int(np.sum(~finite))
     return np.concatenate(parts), broken
+
+
+def scoring_program(
+    chip: Chip,
+    method: Method,
+    trained: dict[str, Any],
+    stats: dict[str, Any],
+    inputs: Any,
+    key: jax.Array | None = None,
+    *,
+    batch_size: int = EVAL_BATCH,
+    layout: Layout = ANYWHERE,
+) -> jax.stages.Lowered:
+    """What :func:`scores` of these compiles, lowered only. Once it is compiled, ``scores`` takes it as it is."""
+    key, (start, batch, _) = _needed(chip, key), next(batches(inputs, batch_size))
+    own, batch = applied(chip, method, trained, stats), layout.examples(batch)
+    return _batch_answers.lower(*own, batch, None if key is None else stream(key, start))
 
 
 @partial(jax.jit, static_argnames="objective")

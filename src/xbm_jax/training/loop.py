@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ from xbm_jax.training.diverged import check_losses, check_state
 from xbm_jax.training.features import head_epochs
 from xbm_jax.training.phases import turned
 from xbm_jax.training.run import Run, examples_of
-from xbm_jax.training.scoring import score
+from xbm_jax.training.scoring import score, scoring_compiled, validation_key
 from xbm_jax.training.state import RunState, TrainState
 from xbm_jax.training.step import train_step, train_steps
 
@@ -58,8 +58,11 @@ def advance(
     """
     if runs[0].on_features:
         return [head_epochs(run, state, clock) for run, state in zip(runs, states, strict=True)]
+    # While the first step is traced and compiled, a core is idle. Processes compile in one order.
+    first = clock.began is None and jax.process_count() == 1
     try:
-        trains, losses = _steps(runs, states, clock, watch)
+        with scoring_compiled(runs[0], states[0]) if first else nullcontext():
+            trains, losses = _steps(runs, states, clock, watch)
     except TrainingError as error:
         raise _located(error) from error
     return [
@@ -203,5 +206,5 @@ def _landed(runs: Sequence[Run], states: Sequence[RunState], clock: Clock, flyin
 def _ended(run: Run, state: RunState, train: TrainState, loss: float) -> RunState:
     """A run after an epoch's steps: measured on the validation examples."""
     check_state(run, state, train)
-    key = run.draw(streams.Run.VALIDATION, int(state.epoch))
-    return state.after(train, run.steps, loss, score(run, state, train, *examples_of(run, run.val_index), key))
+    given = (*examples_of(run, run.val_index), validation_key(run, state))
+    return state.after(train, run.steps, loss, score(run, state, train, *given))
