@@ -71,3 +71,11 @@ def test_the_pages_files_are_in_the_package():
 def test_the_wheel_is_tried_with_both_ends_of_what_is_allowed_or_the_one_that_is_named(args, kinds, quickstart):
     given, passed_on = options(args)
     assert given.kinds == kinds and passed_on == quickstart
+
+
+def test_every_place_that_names_the_version_names_the_same():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## \[(\d[\d.]*)\]", changes, flags=re.MULTILINE)
+    assert f"\nversion: {PROJECT['version']}\n" in citation
+    assert released[0] == PROJECT["version"]
