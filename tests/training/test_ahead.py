@@ -25,9 +25,10 @@ def compiled() -> Iterator[list[tuple[str, bool]]]:
     """``(program, whether it was on the main thread)`` of all that is compiled from now on."""
     found: list[tuple[str, bool]] = []
 
-    def noted(event: str, _: float, **details: Any) -> None:
+    def noted(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        del duration_secs
         if event.endswith("backend_compile_duration"):
-            found.append((details.get("fun_name", ""), threading.current_thread() is threading.main_thread()))
+            found.append((str(kwargs.get("fun_name", "")), threading.current_thread() is threading.main_thread()))
 
     jax.monitoring.register_event_duration_secs_listener(noted)
     yield found
