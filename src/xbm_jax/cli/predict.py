@@ -75,7 +75,8 @@ def predict_command(options: Predict) -> int:
     for option, path in (("--out", options.out), ("--sheet", options.sheet)):
         if path is not None:
             writable(option, path.parent, path.name)
-    card_of(options.bank)  # is there a bank at all? else the chip within it would be what is missing
+    if options.chip is None:
+        card_of(options.bank)  # is there a bank at all? else the chip within it would be what is missing
     chip = load_chip(options.chip or options.bank / "chip")
     bank = MaskBank.open(options.bank, chip)
     try:

@@ -89,7 +89,7 @@ class Dataset:
         return y
 
     def __repr__(self) -> str:
-        """What there is, without its numbers: ``Dataset(fashion_mnist: 2400 to learn, 1000 to test, ...)``."""
+        """What there is, without its numbers: ``Dataset(fashion_mnist: 2400 to learn from, ...)``."""
         of = jax.tree.map(lambda x: list(x.shape[1:]), self.x_train)
         targets = f"{self.num_classes} classes" if self.class_names else f"targets {list(self.y_train.shape[1:])}"
         return f"Dataset({self.name}: {len(self.y_train)} to learn from, {len(self.y_test)} to test, {of}, {targets})"

@@ -73,7 +73,7 @@ class Chip:
     @property
     def noisy(self) -> bool:
         """Whether reads draw noise, and so need a key."""
-        return any(t.read_variance is not None or t.plan.spec.adc.noise_lsb > 0 for t in self.tiles.values())
+        return any(tiles.noisy for tiles in self.tiles.values())
 
     @numpy_promotion
     def at(self, t_seconds: float | jax.Array, *, compensate: bool = False) -> Chip:

@@ -22,7 +22,7 @@ from xbm_jax.crossbar.writing.lines import plan_by_line
 from xbm_jax.errors import MethodError
 from xbm_jax.masks import Head, Method
 from xbm_jax.models import Chip
-from xbm_jax.models.norm import folded_norms
+from xbm_jax.tasks.applied import applied
 from xbm_jax.tasks.task import Task
 
 __all__ = ["Common", "Layout", "Values", "agreed", "unpacked", "vector_in"]
@@ -120,14 +120,12 @@ def unpacked(chip: Chip, name: str, task: Task, *, given: bool = False) -> Value
 @partial(jax.jit, static_argnames=("method", "outputs"))
 def _values(method: Method, outputs: int, chip: Chip, trained: Any, stats: Any) -> Any:
     """A task in the form that all served tasks share: gains, folded norms, a head in real numbers."""
-    rule, masks, gains = method.rule, trained["masks"], {}
+    own, gains = applied(chip, method, trained, stats).trained, {}
     for path, tiles in chip.tiles.items():
-        gain = None if rule is None else rule.apply(tiles, masks[path])[1]
-        gains[path] = jnp.ones((tiles.plan.row_tiles, tiles.plan.columns), jnp.float32) if gain is None else gain
-    head = method.head.padded(method.head.full(trained["head"]), outputs)
-    norms = {path: trained["norms"].get(path, affine) for path, affine in chip.norms.items()}
-    folded = folded_norms(norms, stats, chip.network.epsilons)
-    return jax.tree.map(lambda a: a.astype(jnp.float32), {"masks": gains, "norms": folded, "head": head})
+        gain = own["masks"][path]
+        every = (tiles.plan.row_tiles, tiles.plan.columns)
+        gains[path] = jnp.ones(every, jnp.float32) if gain is None else gain.astype(jnp.float32)
+    return {**own, "masks": gains, "head": method.head.padded(own["head"], outputs)}
 
 
 @dataclass(frozen=True)

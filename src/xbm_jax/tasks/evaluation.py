@@ -18,8 +18,8 @@ from xbm_jax.streams import stream
 from xbm_jax.tasks.applied import applied
 from xbm_jax.tasks.objectives import Objective
 
-__all__ = ["EVAL_BATCH", "Batch", "answers", "batches", "features", "filled", "head_width", "padded"]
-__all__ += ["scores", "scoring_program"]
+__all__ = ["EVAL_BATCH", "Batch", "answers", "batches", "features", "filled", "head_width", "needed_key"]
+__all__ += ["padded", "scores", "scoring_program"]
 
 EVAL_BATCH = 128
 """Examples per evaluation step: one compiled shape for validation, test and prediction."""
@@ -80,9 +80,8 @@ def answers(
     One program serves all tasks on chips of one design that gate columns alike and have heads of one kind.
     """
     outputs, own = method.head.outputs(trained["head"]), applied(chip, method, padded(method, trained), stats)
-    parts = [
-        part[..., :outputs] for part in _parts(partial(_batch_answers, *own), inputs, _needed(chip, key), batch_size)
-    ]
+    found = _parts(partial(_batch_answers, *own), inputs, needed_key(chip, key), batch_size)
+    parts = [part[..., :outputs] for part in found]
     return np.concatenate(parts) if parts else np.zeros((0, outputs), np.float32)
 
 
@@ -99,10 +98,10 @@ def features(
 ) -> np.ndarray:
     """The inputs of a task's head, [n, features]; ``trained`` needs no head."""
     of_batch = partial(_batch_features, *applied(chip, method, trained, stats))
-    return np.concatenate(list(_parts(of_batch, inputs, _needed(chip, key), batch_size, layout)))
+    return np.concatenate(list(_parts(of_batch, inputs, needed_key(chip, key), batch_size, layout)))
 
 
-def _needed(chip: Chip, key: jax.Array | None) -> jax.Array | None:
+def needed_key(chip: Chip, key: jax.Array | None) -> jax.Array | None:
     """The key, where something is drawn: a program that takes one is another program."""
     return key if chip.noisy else None
 
@@ -138,7 +137,7 @@ def scores(
 
     ``trained`` has a padded head, the first ``outputs`` of whose outputs are the task's.
     """
-    own, key = applied(chip, method, trained, stats), _needed(chip, key)
+    own, key = applied(chip, method, trained, stats), needed_key(chip, key)
     parts, broken = [], 0
     for start, (batch, wanted), valid in batches((inputs, targets), batch_size):
         batch_key = None if key is None else stream(key, start)
@@ -162,7 +161,7 @@ def scoring_program(
     layout: Layout = ANYWHERE,
 ) -> jax.stages.Lowered:
     """What :func:`scores` of these compiles, lowered only. Once it is compiled, ``scores`` takes it as it is."""
-    key, (start, batch, _) = _needed(chip, key), next(batches(inputs, batch_size))
+    key, (start, batch, _) = needed_key(chip, key), next(batches(inputs, batch_size))
     own, batch = applied(chip, method, trained, stats), layout.examples(batch)
     return _batch_answers.lower(*own, batch, None if key is None else stream(key, start))
 

@@ -37,8 +37,8 @@ from xbm_jax.models import (
 )
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import stream
-from xbm_jax.tasks.applied import applied
-from xbm_jax.tasks.evaluation import EVAL_BATCH, batches, padded
+from xbm_jax.tasks.applied import Applied, applied
+from xbm_jax.tasks.evaluation import EVAL_BATCH, batches, needed_key, padded
 from xbm_jax.tasks.inspection import Inspection, LayerInspection, WorstClip, WorstColumn
 from xbm_jax.tasks.task import Task, check_fits, checked_call, source_task
 
@@ -84,10 +84,11 @@ def inspect(
         raise DataError("images", "0 images", "at least one image to inspect the chip on")
     check_calibrated(chip)
     totals: dict[str, dict[str, np.ndarray]] = {}
+    own = _of_task(chip, task)
     size = math.ceil(count(images) / math.ceil(count(images) / batch_size))  # so that little is filled up
     for batch in batches(images, size):
         batch_key, counted = None if key is None else stream(key, batch.start), _counted(chip, *batch[1:])
-        for path, sums in _watched(_everything, chip, task, batch.inputs, counted, batch_key).items():
+        for path, sums in _watched(_everything, own, batch.inputs, counted, batch_key).items():
             totals[path] = _added(totals[path], sums) if path in totals else sums
     reads, driven = (count_of(chip, take(images, slice(1))) for count_of in (reads_per_example, driven_lines))
     products = {path: reads[path] * driven[path] for path in chip.tiles}
@@ -120,7 +121,7 @@ def adc_clip_rates(chip: Chip, task: Task, images: Any, key: jax.Array | None = 
     """
     check_fits(chip, task)
     key = jax.random.key(0) if key is None else key
-    sums = _watched(_clipping, chip, task, images, _counted(chip, images, count(images)), key)
+    sums = _watched(_clipping, _of_task(chip, task), images, _counted(chip, images, count(images)), key)
     return {
         path: _clip_rate(plan_by_line(tiles.plan), sums[path], active_mask(chip, task, path), count(images))
         for path, tiles in chip.tiles.items()
@@ -156,12 +157,16 @@ def _counted(chip: Chip, inputs: Any, valid: int) -> np.ndarray:
     return examples if real is None else examples[:, None] * real
 
 
+def _of_task(chip: Chip, task: Task) -> Applied:
+    """The task as it is evaluated."""
+    return applied(chip, task.method, padded(task.method, task.trained), task.state or chip.stats)
+
+
 def _watched(
-    watch: _Watch, chip: Chip, task: Task, images: Any, counted: np.ndarray, key: jax.Array | None
+    watch: _Watch, own: Applied, images: Any, counted: np.ndarray, key: jax.Array | None
 ) -> dict[str, dict[str, np.ndarray]]:
     """What ``watch`` sees of every layer in one forward pass of one batch, on the host."""
-    own = applied(chip, task.method, padded(task.method, task.trained), task.state or chip.stats)
-    sums = jax.device_get(_watched_batch(watch, *own, images, counted, key if chip.noisy else None))
+    sums = jax.device_get(_watched_batch(watch, *own, images, counted, needed_key(own.chip, key)))
     return jax.tree.map(lambda a: a if a.dtype == bool else np.asarray(a, np.float64), sums)
 
 

@@ -117,7 +117,7 @@ def _check_readable(tiles: Tiles, x: jax.Array, gain: jax.Array | None, key: jax
         raise SpecError("x.shape", x.shape, f"{wanted} features on the last axis")
     if gain is not None:
         _check_gain(plan, gain)
-    if (tiles.read_variance is not None or plan.spec.adc.noise_lsb) and key is None:
+    if tiles.noisy and key is None:
         raise SpecError("key", None, "a PRNG key: this chip's reads are noisy")
 
 

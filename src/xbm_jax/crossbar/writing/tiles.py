@@ -79,6 +79,11 @@ class Tiles:
         return dataclasses.replace(self, **changes)
 
     @property
+    def noisy(self) -> bool:
+        """Whether reads draw noise, and so need a key."""
+        return self.read_variance is not None or self.plan.spec.adc.noise_lsb > 0
+
+    @property
     def calibrated(self) -> bool:
         """Whether input scale and converter grids are known, as far as a read needs them."""
         converters = self.plan.fold or self.plan.spec.adc.bits is None or self.adc is not None
