@@ -55,6 +55,7 @@ WRAPPED: tuple[tuple[str, str, str], ...] = (
     ("second process", _QUICKSTART, "_asked_in_new_process"),
     ("figure", "xbm_jax.report", "accuracy_against_bits"),
     ("page", "xbm_jax.report", "write_report"),
+    ("page", _QUICKSTART, "_inspected"),
     ("page", _QUICKSTART, "_write_page"),
 )
 """What is waited for, and the function that does it, by the module that calls it."""

@@ -17,7 +17,7 @@ from xbm_jax.training import Recipe, adapt, adapt_together
 loop, scoring = (import_module(f"xbm_jax.training.{name}") for name in ("loop", "scoring"))
 OTHER = Recipe(epochs=2, batch_size=13, eval_batch_size=17)
 """Of sizes that no other test has: nothing of it was compiled before."""
-SCORES, STEP = "jit(_batch_answers)", "jit(train_step)"
+SCORES, STEP = "jit(_batch_features)", "jit(train_step)"
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from xbm_jax.cli.resume import carried_on, kept_log, outlets
 from xbm_jax.cli.settle import asked_of_data, chip_for_bank, fitted, names_in, placement, read_key, settled
 from xbm_jax.cli.spec_file import read_spec_file
 from xbm_jax.crossbar import CrossbarSpec, Gaussian, spec_by_name
+from xbm_jax.crossbar.primitives.platforms import here
 from xbm_jax.data import load, stratified_sample
 from xbm_jax.errors import BankError, DataError
 from xbm_jax.examples import take
@@ -65,7 +66,7 @@ def adapt_command(options: Adapt) -> int:
     Run(chip, data, method, config, task_key).check()  # raises what learning would, before anything is written
     known = chip
     chip = in_turn(lambda: settled(options.bank, known, programmed))
-    with carried_on(options.bank, name, "--restart, to begin it anew", options.restart) as save:
+    with here(), carried_on(options.bank, name, "--restart, to begin it anew", options.restart) as save:
         with TrainingProgress(console) as progress, outlets(options, name) as others:
             report = all_of(progress.task(f"{name} {method.name}").report, *others)
             task = adapt(chip, data, method=method, key=task_key, config=config, report=report, save=save, mesh=mesh)
@@ -84,6 +85,7 @@ def adapt_command(options: Adapt) -> int:
     return 1
 
 
+@here()
 def inspect_command(options: Inspect) -> None:
     """Print what a saved chip's layers do to a task's test images, and write it if a folder is named."""
     if options.images < 1:

@@ -19,6 +19,7 @@ from xbm_jax.banks.bank import card_of
 from xbm_jax.cli.console import complain, writable
 from xbm_jax.cli.options import Predict
 from xbm_jax.cli.sentences import sentences_of
+from xbm_jax.crossbar.primitives.platforms import here
 from xbm_jax.data import Tokenizer, load_tokenizer
 from xbm_jax.data.decode import decoded
 from xbm_jax.data.folder import image_files
@@ -68,6 +69,7 @@ class _Batch(NamedTuple):
     failed: Sequence[str] = ()
 
 
+@here()
 def predict_command(options: Predict) -> int:
     """Print what a task says of its inputs; 1 where some could not be read, which standard error names, else 0."""
     if options.top < 1:

@@ -15,6 +15,7 @@ from typing import IO
 import numpy as np
 
 from xbm_jax.banks import MaskBank, load_chip
+from xbm_jax.crossbar.primitives.platforms import here
 from xbm_jax.data import Dataset, stratified_sample
 from xbm_jax.serving import serve
 from xbm_jax.serving.programs import mixed_logits
@@ -46,6 +47,7 @@ def packed(images: np.ndarray, tasks: list[str]) -> bytes:
     return buffer.getvalue()
 
 
+@here()
 def main(out: str, batch: IO[bytes]) -> None:
     """Print the predicted classes and the number of compilations as one line of JSON."""
     with np.load(io.BytesIO(batch.read()), allow_pickle=False) as arrays:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -93,6 +94,14 @@ class _Counted:
 
 def _all_reads(chip: Chip, inputs: Any) -> dict[str, tuple[list[int], list[float]]]:
     """Of all of the inputs together, call by call: reads, and driven lines in units of a read's."""
+    leaves, structure = jax.tree.flatten((chip, inputs))
+    return _traced_reads(structure, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves))
+
+
+# A pass is traced for it, and all tasks of a chip ask the same.
+@lru_cache(maxsize=64)
+def _traced_reads(structure: Any, shapes: tuple[tuple[Any, Any], ...]) -> dict[str, tuple[list[int], list[float]]]:
+    """:func:`_all_reads` of a chip and inputs that have this structure, and leaves of these shapes and dtypes."""
     calls: dict[str, tuple[list[int], list[float]]] = {}
 
     def observe(path: str, tiles: Tiles, x: jax.Array, *_: Any) -> jax.Array:
@@ -103,6 +112,7 @@ def _all_reads(chip: Chip, inputs: Any) -> dict[str, tuple[list[int], list[float
         counting = chip.replace(network=dataclasses.replace(chip.network, forms=forms))
         forward(counting, methods.head_only(), source_trained(chip), chip.stats, inputs, layer_read=observe)
 
+    chip, inputs = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
     found: dict[str, tuple[list[int], list[float]]] = {path: ([], []) for path in chip.tiles}
     forms: Any = {path: _Counted(form, *found.get(path, ([], []))) for path, form in chip.network.forms.items()}
     jax.eval_shape(run, chip, inputs)

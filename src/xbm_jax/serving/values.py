@@ -120,12 +120,9 @@ def unpacked(chip: Chip, name: str, task: Task, *, given: bool = False) -> Value
 @partial(jax.jit, static_argnames=("method", "outputs"))
 def _values(method: Method, outputs: int, chip: Chip, trained: Any, stats: Any) -> Any:
     """A task in the form that all served tasks share: gains, folded norms, a head in real numbers."""
-    own, gains = applied(chip, method, trained, stats).trained, {}
-    for path, tiles in chip.tiles.items():
-        gain = own["masks"][path]
-        every = (tiles.plan.row_tiles, tiles.plan.columns)
-        gains[path] = jnp.ones(every, jnp.float32) if gain is None else gain.astype(jnp.float32)
-    return {**own, "masks": gains, "head": method.head.padded(own["head"], outputs)}
+    own = applied(chip, method, trained, stats)
+    gains = {path: gain.astype(jnp.float32) for path, gain in own.trained["masks"].items()}
+    return {"masks": gains, "norms": own.trained["norms"], "head": method.head.padded(own.head, outputs)}
 
 
 @dataclass(frozen=True)

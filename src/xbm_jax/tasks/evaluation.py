@@ -12,7 +12,8 @@ import numpy as np
 
 from xbm_jax.examples import count, take
 from xbm_jax.layout import Layout
-from xbm_jax.masks import Method
+from xbm_jax.masks import Head, Method
+from xbm_jax.masks.heads import Params
 from xbm_jax.models import Chip, forward
 from xbm_jax.streams import stream
 from xbm_jax.tasks.applied import applied
@@ -77,11 +78,14 @@ def answers(
 ) -> np.ndarray:
     """Outputs [n, outputs] of a task's head, or [n, tokens, outputs]; of what was checked already.
 
-    One program serves all tasks on chips of one design that gate columns alike and have heads of one kind.
+    One program serves all tasks on chips of one design that gate columns alike, whatever their heads.
     """
     outputs, own = method.head.outputs(trained["head"]), applied(chip, method, padded(method, trained), stats)
-    found = _parts(partial(_batch_answers, *own), inputs, needed_key(chip, key), batch_size)
-    parts = [part[..., :outputs] for part in found]
+
+    def of_batch(*given: Any) -> jax.Array:
+        return _answered(method.head, own.head, _batch_features(*own.network, *given))
+
+    parts = [part[..., :outputs] for part in _parts(of_batch, inputs, needed_key(chip, key), batch_size)]
     return np.concatenate(parts) if parts else np.zeros((0, outputs), np.float32)
 
 
@@ -97,7 +101,7 @@ def features(
     layout: Layout = ANYWHERE,
 ) -> np.ndarray:
     """The inputs of a task's head, [n, features]; ``trained`` needs no head."""
-    of_batch = partial(_batch_features, *applied(chip, method, trained, stats))
+    of_batch = partial(_batch_features, *applied(chip, method, trained, stats).network)
     return np.concatenate(list(_parts(of_batch, inputs, needed_key(chip, key), batch_size, layout)))
 
 
@@ -142,7 +146,8 @@ def scores(
     for start, (batch, wanted), valid in batches((inputs, targets), batch_size):
         batch_key = None if key is None else stream(key, start)
         batch, wanted = layout.examples((batch, wanted))
-        found = _scored(objective, _batch_answers(*own, batch, batch_key), wanted, outputs)
+        seen = _batch_features(*own.network, batch, batch_key)
+        found = _scored(objective, method.head, own.head, seen, wanted, outputs)
         score, finite = (array[:valid] for array in layout.host(found))
         parts.append(score.astype(np.float64))
         broken += int(np.sum(~finite))
@@ -163,19 +168,20 @@ def scoring_program(
     """What :func:`scores` of these compiles, lowered only. Once it is compiled, ``scores`` takes it as it is."""
     key, (start, batch, _) = needed_key(chip, key), next(batches(inputs, batch_size))
     own, batch = applied(chip, method, trained, stats), layout.examples(batch)
-    return _batch_answers.lower(*own, batch, None if key is None else stream(key, start))
+    return _batch_features.lower(*own.network, batch, None if key is None else stream(key, start))
 
 
-@partial(jax.jit, static_argnames="objective")
+@partial(jax.jit, static_argnames=("objective", "head"))
 def _scored(
-    objective: Objective, answer: jax.Array, targets: jax.Array, outputs: jax.Array
+    objective: Objective, head: Head, params: Params, seen: jax.Array, targets: jax.Array, outputs: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
+    answer = head.apply(params, seen)
     return objective.score(answer, targets, outputs), jnp.isfinite(answer).all(tuple(range(1, answer.ndim)))
 
 
-@partial(jax.jit, static_argnames="method")
-def _batch_answers(method: Method, chip: Chip, trained: Any, inputs: Any, key: jax.Array | None) -> jax.Array:
-    return forward(chip, method, trained, chip.stats, inputs, key=key)[0]
+@partial(jax.jit, static_argnames="head")
+def _answered(head: Head, params: Params, seen: jax.Array) -> jax.Array:
+    return head.apply(params, seen)
 
 
 @partial(jax.jit, static_argnames="method")

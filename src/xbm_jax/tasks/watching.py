@@ -19,12 +19,12 @@ import numpy as np
 
 from xbm_jax.crossbar import Plan, Tiles, nominal_weights, read
 from xbm_jax.crossbar.primitives.products import product
-from xbm_jax.crossbar.reading.observe import conversions, converted, image_total
+from xbm_jax.crossbar.reading.observe import Conversions, conversions, converted, image_total, observed_read
 from xbm_jax.crossbar.reading.reads import gained_weights
 from xbm_jax.crossbar.writing.lines import plan_by_line
 from xbm_jax.errors import DataError, ModelError
 from xbm_jax.examples import count, take
-from xbm_jax.masks import Method, Rule
+from xbm_jax.masks import Rule
 from xbm_jax.models import (
     Chip,
     array_weights,
@@ -38,14 +38,14 @@ from xbm_jax.models import (
 from xbm_jax.promotion import numpy_promotion
 from xbm_jax.streams import stream
 from xbm_jax.tasks.applied import Applied, applied
-from xbm_jax.tasks.evaluation import EVAL_BATCH, batches, needed_key, padded
+from xbm_jax.tasks.evaluation import EVAL_BATCH, batches, needed_key
 from xbm_jax.tasks.inspection import Inspection, LayerInspection, WorstClip, WorstColumn
 from xbm_jax.tasks.task import Task, check_fits, checked_call, source_task
 
 __all__ = ["active_columns", "active_mask", "adc_clip_rates", "inspect"]
 
-_Watch = Callable[[Tiles, jax.Array, jax.Array | None, jax.Array, jax.Array], dict[str, jax.Array]]
-"""``(tiles, x, gain, y, counted) -> sums over the counted images`` of one layer."""
+_Watch = Callable[[Tiles, jax.Array, jax.Array | None, jax.Array, jax.Array, Conversions | None], dict[str, jax.Array]]
+"""``(tiles, x, gain, y, counted, conversions) -> sums over the counted images`` of one layer."""
 
 
 @numpy_promotion
@@ -159,58 +159,54 @@ def _counted(chip: Chip, inputs: Any, valid: int) -> np.ndarray:
 
 def _of_task(chip: Chip, task: Task) -> Applied:
     """The task as it is evaluated."""
-    return applied(chip, task.method, padded(task.method, task.trained), task.state or chip.stats)
+    return applied(chip, task.method, task.trained, task.state or chip.stats)
 
 
 def _watched(
     watch: _Watch, own: Applied, images: Any, counted: np.ndarray, key: jax.Array | None
 ) -> dict[str, dict[str, np.ndarray]]:
-    """What ``watch`` sees of every layer in one forward pass of one batch, on the host."""
-    sums = jax.device_get(_watched_batch(watch, *own, images, counted, needed_key(own.chip, key)))
-    return jax.tree.map(lambda a: a if a.dtype == bool else np.asarray(a, np.float64), sums)
+    """What ``watch`` sees of every layer in one forward pass of one batch, on the host.
 
-
-@partial(jax.jit, static_argnames=("watch", "method"))
-def _watched_batch(
-    watch: _Watch,
-    method: Method,
-    chip: Chip,
-    trained: Any,
-    images: Any,
-    counted: jax.Array,
-    key: jax.Array | None,
-) -> dict[str, dict[str, jax.Array]]:
+    The pass is not compiled as a whole, which takes many times as long as the pass: layers are, once for each shape.
+    """
     seen: dict[str, dict[str, jax.Array]] = {}
     sizes: dict[str, int] = {}
 
     def observe(path: str, tiles: Tiles, x: jax.Array, gain: jax.Array | None, key: jax.Array | None) -> jax.Array:
         if x.shape[0] % len(counted):
             raise ModelError(path, f"an input of shape {list(x.shape)}", "one whose first axis counts images")
-        y = read(tiles, x, gain, key)
-        sums, before = watch(tiles, x, gain, y, counted), sizes.get(path, 0)
+        y, sums = _observed(watch, tiles, x, gain, counted, key)
+        before = sizes.get(path, 0)
         sizes[path] = before + y.size
         seen[path] = _merged(seen[path], sums, y.size / sizes[path]) if before else sums
         return y
 
-    forward(chip, method, trained, chip.stats, images, key=key, layer_read=observe)
-    return seen
+    given = (own.chip, own.method, own.trained, own.chip.stats, images)
+    forward(*given, key=needed_key(own.chip, key), features=True, layer_read=observe)
+    return jax.tree.map(lambda a: a if a.dtype == bool else np.asarray(a, np.float64), jax.device_get(seen))
 
 
-def _clipping(
-    tiles: Tiles, x: jax.Array, gain: jax.Array | None, y: jax.Array, counted: jax.Array
-) -> dict[str, jax.Array]:
+@partial(jax.jit, static_argnames="watch")
+def _observed(
+    watch: _Watch, tiles: Tiles, x: jax.Array, gain: jax.Array | None, counted: jax.Array, key: jax.Array | None
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """A layer's answer, and what ``watch`` sees of it."""
+    together = observed_read(tiles, x, gain, counted)
+    y, found = together or (read(tiles, x, gain, key), conversions(tiles, x, gain, counted))
+    return y, watch(tiles, x, gain, y, counted, found)
+
+
+def _clipping(*given: Any) -> dict[str, jax.Array]:
     """Clipped conversions [T, N] (of lines [T, 2, N]), where conversions are simulated."""
-    del y
-    found = conversions(tiles, x, gain, counted)
+    *_, found = given
     return {} if found is None else {"clipped": found.clipped}
 
 
 def _everything(
-    tiles: Tiles, x: jax.Array, gain: jax.Array | None, y: jax.Array, counted: jax.Array
+    tiles: Tiles, x: jax.Array, gain: jax.Array | None, y: jax.Array, counted: jax.Array, found: Conversions | None
 ) -> dict[str, jax.Array]:
     """Power of signal and error [N], clipped conversions [T, N] (of lines [T, 2, N]) and the codes that were met."""
     ideal = product(x, gained_weights(tiles.plan, nominal_weights(tiles), gain), tiles.plan.conv)
-    found = conversions(tiles, x, gain, counted)
     return {
         "signal": image_total(ideal**2, counted),
         "error": image_total((y - ideal) ** 2, counted),

@@ -6,12 +6,13 @@ a machine with a GPU computes on its CPU too, and a machine without one exports 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jax
 
-__all__ = ["by_platform", "known"]
+__all__ = ["by_platform", "here", "known"]
 
 known = jax.make_user_context(None)
 """``with known(True):`` what is traced within is for a CPU, ``known(False)``: is not. One form alone is traced then."""
@@ -26,6 +27,16 @@ def by_platform(cpu: Callable[..., Any], other: Callable[..., Any], *args: Any) 
     if on_cpu is not None:
         return (cpu if on_cpu else other)(*args)
     return jax.lax.platform_dependent(*args, cpu=_within(True, cpu), default=_within(False, other))
+
+
+@contextmanager
+def here() -> Iterator[None]:
+    """``with here():`` what is traced within is for this process, and for a CPU alone where it has nothing else.
+
+    For commands, which lower for nobody else: one form is traced instead of two.
+    """
+    with known(True) if jax.default_backend() == "cpu" else nullcontext():
+        yield
 
 
 def _within(on_cpu: bool, form: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,16 +7,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from xbm_jax.crossbar.primitives.adc import clipped, code_index
+from xbm_jax.crossbar.primitives.adc import AdcRange, Mismatch, clipped, code_index, convert
 from xbm_jax.crossbar.reading.gates import LineGains
-from xbm_jax.crossbar.reading.sums import Converters, column_sums, input_codes
+from xbm_jax.crossbar.reading.kept import gained
+from xbm_jax.crossbar.reading.loops import orders
+from xbm_jax.crossbar.reading.sums import Conversions as Sums
+from xbm_jax.crossbar.reading.sums import Converters, column_sums, digital_sums, input_codes
 from xbm_jax.crossbar.writing.by_line import by_line
 from xbm_jax.crossbar.writing.lines import converts_lines
 from xbm_jax.crossbar.writing.plans import Plan
 from xbm_jax.crossbar.writing.tiles import Tiles
 from xbm_jax.promotion import numpy_promotion
 
-__all__ = ["Conversions", "clip_rate", "conversions", "converted", "image_total"]
+__all__ = ["Conversions", "clip_rate", "conversions", "converted", "image_total", "observed_read"]
 
 
 class Conversions(NamedTuple):
@@ -48,27 +51,82 @@ def conversions(
     """
     lines = gain is not None and gain.ndim == 3
     tiles = by_line(tiles) if lines else tiles
-    plan, grid = tiles.plan, tiles.adc
-    bits = plan.spec.adc.bits
-    if bits is None or grid is None or plan.fold:
+    if not _simulated(tiles):
         return None
-    counted = jnp.ones(1, jnp.float32) if counted is None else counted
-    active = jnp.ones((plan.row_tiles, plan.columns), bool) if gain is None else converted(plan, gain)
-    gates = LineGains(gain, tiles.lines) if gain is not None and lines else None
+    seen, gates = _Seen(tiles, gain, counted), LineGains(gain, tiles.lines) if gain is not None and lines else None
     seen_by = Converters(curvature=tiles.curvature, lines=gates)
-    met = jnp.zeros(2**bits, bool)
-    share: list[jax.Array | float] = [0.0] * plan.row_tiles
-    for t, j, sums in column_sums(plan, input_codes(tiles, x), tiles.effective, seen_by):
-        converter = (grid.at(j, t), bits, None if tiles.mismatch is None else tiles.mismatch.at(t))
+    for _ in seen.passing(column_sums(tiles.plan, input_codes(tiles, x), tiles.effective, seen_by)):
+        pass
+    return seen.found()
+
+
+@numpy_promotion
+def observed_read(
+    tiles: Tiles, x: jax.Array, gain: jax.Array | None, counted: jax.Array
+) -> tuple[jax.Array, Conversions] | None:
+    """:func:`xbm_jax.crossbar.read` and :func:`conversions` of it from the same sums; ``None`` where these differ.
+
+    They do where noise is drawn, which conversions leave out; nor is it for gains of lines, and reads in loops.
+    """
+    codes = input_codes(tiles, x)
+    converters = Converters(tiles.adc, tiles.mismatch, curvature=tiles.curvature)
+    looped = any(order.scanned for order in orders(tiles.plan, codes, converters))
+    if not _simulated(tiles) or tiles.noisy or looped or (gain is not None and gain.ndim == 3):
+        return None
+    seen = _Seen(tiles, gain, counted)
+    sums = seen.passing(column_sums(tiles.plan, codes, tiles.effective, converters))
+    total = gained(digital_sums(tiles.plan, _values(tiles, sums), codes, converters), gain)
+    return tiles.in_real_units(total), seen.found()
+
+
+def _simulated(tiles: Tiles) -> bool:
+    """Whether reads compute each conversion."""
+    return tiles.plan.spec.adc.bits is not None and tiles.adc is not None and not tiles.plan.fold
+
+
+class _Seen:
+    """Counts the conversions of sums that pass."""
+
+    def __init__(self, tiles: Tiles, gain: jax.Array | None, counted: jax.Array | None) -> None:
+        self.tiles, plan = tiles, tiles.plan
+        self.counted = jnp.ones(1, jnp.float32) if counted is None else counted
+        self.active = jnp.ones((plan.row_tiles, plan.columns), bool) if gain is None else converted(plan, gain)
+        self.share: list[jax.Array | float] = [0.0] * plan.row_tiles
+        self.codes = 2 ** (plan.spec.adc.bits or 0)
+        self.met = jnp.zeros(self.codes, bool)
+
+    def passing(self, sums: Sums) -> Sums:
+        """The same sums, counted."""
+        for t, j, own in sums:
+            self._count(t, own, _converter(self.tiles, t, j))
+            yield t, j, own
+
+    def found(self) -> Conversions:
+        """What was counted."""
+        share = jnp.stack(self.share).reshape(self.active.shape)
+        return Conversions(share / len(self.tiles.plan.cycle_weights), self.met)
+
+    def _count(self, t: int, sums: jax.Array, converter: tuple[AdcRange, int, Mismatch | None]) -> None:
         beyond, index = clipped(sums, *converter), code_index(sums, *converter)
-        if active.ndim == 3:
+        if self.active.ndim == 3:
             beyond, index = _lines_side_by_side(beyond), _lines_side_by_side(index)
-        on = active[t].reshape(-1)
-        share[t] = share[t] + on * image_total(beyond, counted)
-        index = index.reshape(counted.shape[0], -1, on.size)
-        happened = on & (_of_reads(counted, index.shape[1]) > 0)[..., None]
-        met = met.at[jnp.where(happened, index, 2**bits)].set(True, mode="drop")
-    return Conversions(jnp.stack(share).reshape(active.shape) / len(plan.cycle_weights), met)
+        on = self.active[t].reshape(-1)
+        self.share[t] = self.share[t] + on * image_total(beyond, self.counted)
+        index = index.reshape(self.counted.shape[0], -1, on.size)
+        happened = on & (_of_reads(self.counted, index.shape[1]) > 0)[..., None]
+        self.met = self.met.at[jnp.where(happened, index, self.codes)].set(True, mode="drop")
+
+
+def _converter(tiles: Tiles, t: int, j: int) -> tuple[AdcRange, int, Mismatch | None]:
+    """Grid, bits and mismatch of the converters of one (tile, cycle)."""
+    assert tiles.adc is not None and tiles.plan.spec.adc.bits is not None
+    return tiles.adc.at(j, t), tiles.plan.spec.adc.bits, None if tiles.mismatch is None else tiles.mismatch.at(t)
+
+
+def _values(tiles: Tiles, sums: Sums) -> Sums:
+    """What silent converters make of sums."""
+    for t, j, own in sums:
+        yield t, j, convert(own, *_converter(tiles, t, j))
 
 
 def converted(plan: Plan, gain: Any) -> Any:

@@ -67,10 +67,7 @@ def read(
     codes = input_codes(tiles, x)
     key = None if key is None else checked_key(key)
     converters = Converters(tiles.adc, tiles.mismatch, tiles.read_variance, tiles.curvature, key)
-    sums = _form(tiles.plan, gain, gain_at)(tiles, codes, gain, converters)
-    assert tiles.input_scale is not None  # checked above
-    scale = tiles.weight_scale * tiles.input_scale
-    return jnp.asarray(sums) * (scale if tiles.drift_factor is None else scale * tiles.drift_factor)
+    return tiles.in_real_units(_form(tiles.plan, gain, gain_at)(tiles, codes, gain, converters))
 
 
 _Form = Callable[[Tiles, jax.Array, jax.Array | None, Converters], jax.Array]

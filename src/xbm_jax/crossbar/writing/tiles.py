@@ -78,6 +78,12 @@ class Tiles:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
+    def in_real_units(self, sums: jax.Array) -> jax.Array:
+        """The answer that the sum over the row tiles of a calibrated kernel stands for."""
+        assert self.input_scale is not None
+        scale = self.weight_scale * self.input_scale
+        return jnp.asarray(sums) * (scale if self.drift_factor is None else scale * self.drift_factor)
+
     @property
     def noisy(self) -> bool:
         """Whether reads draw noise, and so need a key."""
