@@ -58,9 +58,9 @@ class Config:
 
 
 def main(config: Config) -> None:
-    console, before = Console(), _before(config)
+    console, before, watched = Console(), _before(config), Watched()
     with tempfile.TemporaryDirectory() as folder:
-        runs = {name: _run(config.args, Path(folder), name) for name in RUNS}
+        runs = {name: _run(config.args, Path(folder), name, watched.again()) for name in RUNS}
     found = {"command": ["xbm", *config.args], "runs": runs, "before": before} | machine()
     replace_json(config.out, found)
     draw(found, config.figure)
@@ -79,9 +79,9 @@ def _before(config: Config) -> Any:
     return stored["runs"] if config.before or not stored.get("before") else stored["before"]
 
 
-def _run(args: Sequence[str], folder: Path, name: str) -> dict[str, Any]:
+def _run(args: Sequence[str], folder: Path, name: str, watched: Watched) -> dict[str, Any]:
     """One process, watched from outside for what it cannot see of itself: how it starts and ends."""
-    notes, out, watched = folder / f"{name}.json", folder / name, Watched()
+    notes, out = folder / f"{name}.json", folder / name
     own = {key: value for key, value in os.environ.items() if key != "JAX_COMPILATION_CACHE_DIR"}
     environment = own | {"XBM_COMPILE_CACHE": str(folder / "compiled")}
     spawned = time.time()

@@ -52,7 +52,7 @@ WRAPPED: tuple[tuple[str, str, str], ...] = (
     ("saving", "xbm_jax.training.saved", "Watch.ended"),
     ("saving", "xbm_jax.training.saved", "Watch.done"),
     ("saving", "xbm_jax.training.writer", "Writer.__exit__"),
-    ("second process", _QUICKSTART, "_asked_in_new_process"),
+    ("second process", _QUICKSTART, "_reopened_and_inspected"),
     ("figure", "xbm_jax.report", "accuracy_against_bits"),
     ("page", "xbm_jax.report", "write_report"),
     ("page", _QUICKSTART, "_inspected"),
