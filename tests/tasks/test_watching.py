@@ -18,7 +18,7 @@ from xbm_jax.crossbar.reading.sums import input_codes as chip_codes
 from xbm_jax.errors import DataError, SpecError
 from xbm_jax.masks import methods
 from xbm_jax.models import program
-from xbm_jax.tasks import Inspection, LayerInspection, active_columns, adc_clip_rates, inspect, stored
+from xbm_jax.tasks import Inspection, LayerInspection, active_columns, adc_clip_rates, inspect, source_task, stored
 
 IMAGES = tiny.stripes().x_test[:16]
 LOW, HIGH, BITS = -200.0, 2000.0, 8
@@ -191,8 +191,11 @@ def test_bad_images_and_chips_are_named():
         inspect(chip, IMAGES[:0])
     with pytest.raises(DataError, match="batch_size = 0: at least 1"):
         inspect(chip, IMAGES, batch_size=0)
+    fresh = program(tiny.weights(), CrossbarSpec(), jax.random.key(0))
     with pytest.raises(SpecError, match="chip = 'not calibrated'"):
-        inspect(program(tiny.weights(), CrossbarSpec(), jax.random.key(0)), IMAGES)
+        inspect(fresh, IMAGES)
+    with pytest.raises(SpecError, match="chip = 'not calibrated'"):
+        adc_clip_rates(fresh, source_task(fresh), IMAGES)
 
 
 def test_it_is_plain_json(inspection):

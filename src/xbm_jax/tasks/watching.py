@@ -120,6 +120,7 @@ def adc_clip_rates(chip: Chip, task: Task, images: Any, key: jax.Array | None = 
     ``key`` draws the read noise of the layers before; by default it is a fixed one, which keeps noisy devices readable.
     """
     check_fits(chip, task)
+    check_calibrated(chip)
     key = jax.random.key(0) if key is None else key
     sums = _watched(_clipping, _of_task(chip, task), images, _counted(chip, images, count(images)), key)
     return {
