@@ -111,16 +111,16 @@ def needed_key(chip: Chip, key: jax.Array | None) -> jax.Array | None:
 
 
 def _parts(
-    of_batch: Callable[[Any, jax.Array | None], jax.Array],
+    of_batch: Callable[[Any, jax.Array | None], Any],
     inputs: Any,
     key: jax.Array | None,
     batch_size: int,
     layout: Layout = ANYWHERE,
-) -> Iterator[np.ndarray]:
+) -> Iterator[Any]:
     """What a compiled function gives for the examples of each batch that count; noise is drawn by the batch's start."""
     for start, batch, valid in batches(inputs, batch_size):
-        found = of_batch(layout.examples(batch), None if key is None else stream(key, start))
-        yield layout.host(found)[:valid]
+        found = layout.host(of_batch(layout.examples(batch), None if key is None else stream(key, start)))
+        yield jax.tree.map(lambda array, valid=valid: array[:valid], found)
 
 
 def scores(
@@ -141,17 +141,16 @@ def scores(
 
     ``trained`` has a padded head, the first ``outputs`` of whose outputs are the task's.
     """
-    own, key = applied(chip, method, trained, stats), needed_key(chip, key)
-    parts, broken = [], 0
-    for start, (batch, wanted), valid in batches((inputs, targets), batch_size):
-        batch_key = None if key is None else stream(key, start)
-        batch, wanted = layout.examples((batch, wanted))
+    own = applied(chip, method, trained, stats)
+
+    def of_batch(examples: Any, batch_key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        batch, wanted = examples
         seen = _batch_features(*own.network, batch, batch_key)
-        found = _scored(objective, method.head, own.head, seen, wanted, outputs)
-        score, finite = (array[:valid] for array in layout.host(found))
-        parts.append(score.astype(np.float64))
-        broken += int(np.sum(~finite))
-    return np.concatenate(parts), broken
+        return _scored(objective, method.head, own.head, seen, wanted, outputs)
+
+    parts = list(_parts(of_batch, (inputs, targets), needed_key(chip, key), batch_size, layout))
+    score, finite = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return score.astype(np.float64), int(np.sum(~finite))
 
 
 def scoring_program(

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from xbm_jax.crossbar.primitives.adc import AdcRange, Mismatch, clipped, code_index, convert
+from xbm_jax.crossbar.primitives.adc import AdcRange, Mismatch, clipped, code_index
 from xbm_jax.crossbar.reading.gates import LineGains
 from xbm_jax.crossbar.reading.kept import gained
 from xbm_jax.crossbar.reading.loops import orders
 from xbm_jax.crossbar.reading.sums import Conversions as Sums
-from xbm_jax.crossbar.reading.sums import Converters, column_sums, digital_sums, input_codes
+from xbm_jax.crossbar.reading.sums import Converters, column_sums, conversion_values, digital_sums, input_codes
 from xbm_jax.crossbar.writing.by_line import by_line
 from xbm_jax.crossbar.writing.lines import converts_lines
 from xbm_jax.crossbar.writing.plans import Plan
@@ -75,7 +75,8 @@ def observed_read(
         return None
     seen = _Seen(tiles, gain, counted)
     sums = seen.passing(column_sums(tiles.plan, codes, tiles.effective, converters))
-    total = gained(digital_sums(tiles.plan, _values(tiles, sums), codes, converters), gain)
+    values = conversion_values(tiles.plan, sums, converters)
+    total = gained(digital_sums(tiles.plan, values, codes, converters), gain)
     return tiles.in_real_units(total), seen.found()
 
 
@@ -121,12 +122,6 @@ def _converter(tiles: Tiles, t: int, j: int) -> tuple[AdcRange, int, Mismatch | 
     """Grid, bits and mismatch of the converters of one (tile, cycle)."""
     assert tiles.adc is not None and tiles.plan.spec.adc.bits is not None
     return tiles.adc.at(j, t), tiles.plan.spec.adc.bits, None if tiles.mismatch is None else tiles.mismatch.at(t)
-
-
-def _values(tiles: Tiles, sums: Sums) -> Sums:
-    """What silent converters make of sums."""
-    for t, j, own in sums:
-        yield t, j, convert(own, *_converter(tiles, t, j))
 
 
 def converted(plan: Plan, gain: Any) -> Any:

@@ -30,6 +30,7 @@ __all__ = [
     "cell_noise",
     "column_sums",
     "conversion_codes",
+    "conversion_values",
     "converter_noise",
     "cycle_codes",
 ]
@@ -156,8 +157,7 @@ def tile_sums(
 ) -> Iterator[tuple[int, jax.Array]]:
     """Converted partial sums ``(t, D[t] [..., N])``, one row tile after another; arguments of :func:`column_sums`."""
     sums = column_sums(plan, codes, effective, converters, tile_rows)
-    converted = ((t, j, _convert(plan, own, converters, t, j)) for t, j, own in sums)
-    yield from digital_sums(plan, converted, codes, converters, tile_rows)
+    yield from digital_sums(plan, conversion_values(plan, sums, converters), codes, converters, tile_rows)
 
 
 def digital_sums(
@@ -185,11 +185,13 @@ def conversion_codes(plan: Plan, sums: Conversions, converters: Converters) -> C
         yield t, j, code(own, converters.adc.at(j, t), bits, *_errors(plan, converters, t, j, own))
 
 
-def _convert(plan: Plan, sums: jax.Array, converters: Converters, t: int, j: int) -> jax.Array:
-    """What the converters of one (tile, cycle) make of their sums [..., V, N]."""
-    if converters.adc is None or plan.fold:
-        return sums
-    return convert(sums, converters.adc.at(j, t), plan.spec.adc.bits, *_errors(plan, converters, t, j, sums))
+def conversion_values(plan: Plan, sums: Conversions, converters: Converters) -> Conversions:
+    """What the converters make of sums of :func:`column_sums`; ideal ones leave them as they are."""
+    for t, j, own in sums:
+        if converters.adc is None or plan.fold:
+            yield t, j, own
+        else:
+            yield t, j, convert(own, converters.adc.at(j, t), plan.spec.adc.bits, *_errors(plan, converters, t, j, own))
 
 
 def _errors(
